@@ -1,0 +1,1 @@
+//! The contract between guest CPUs, executors and boards.

@@ -1,0 +1,1 @@
+//! The interpreter: what the IR means, on any host.

@@ -1,0 +1,1 @@
+//! The typed intermediate representation between guest and host code.

@@ -1,0 +1,1 @@
+//! The engine's software MMU: translation banks and access paths.

@@ -1,0 +1,1 @@
+//! Character streams: stdio, file, pipe, pty, socket, ringbuf, mux.

@@ -1,0 +1,1 @@
+//! Typed definitions of QMP commands, events and their introspection.

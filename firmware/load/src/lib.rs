@@ -1,0 +1,1 @@
+//! Loaders: what a guest finds in memory before its first instruction.

@@ -1,0 +1,1 @@
+//! The machine's clocks and timers: the only way to host time.

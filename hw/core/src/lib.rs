@@ -1,0 +1,1 @@
+//! What a device is: accesses, pins, wiring, class table.

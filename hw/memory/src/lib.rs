@@ -1,0 +1,1 @@
+//! Guest RAM, memory map and port map.

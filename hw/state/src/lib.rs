@@ -1,0 +1,1 @@
+//! Saved state: plain, tagged, versioned data.

@@ -1,0 +1,1 @@
+//! The machine: its parts, its life cycle, its vCPU threads.

@@ -1,0 +1,1 @@
+//! PC boards: pc, q35, microvm, none.

@@ -1,0 +1,2 @@
+//! Mimic: command line in, machine out.
+fn main() {}

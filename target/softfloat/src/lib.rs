@@ -1,0 +1,1 @@
+//! Floating point exact to the bit, for every guest's rules.
