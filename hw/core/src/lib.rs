@@ -1,1 +1,35 @@
-//! What a device is: accesses, pins, wiring, class table.
+//! What a device is, and how it meets the world.
+//!
+//! A [`Device`] is plain `&mut self` state behind a mutex that belongs to the [`Fabric`]; it reaches
+//! memory, pins, time and its back ends only through the [`Wiring`] it gets in `realize`. Classes
+//! ([`DeviceClass`]) are the one definition from which `-device`, help and introspection are read.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod class;
+mod device;
+mod fabric;
+mod irq;
+mod request;
+
+pub use class::{
+    Args, BusKind, Category, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
+};
+pub use device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
+pub use fabric::{Fabric, Part, PartId, Placement};
+pub use hw_clock::{Clock, Timer};
+pub use hw_memory::{
+    Access, AccessSizes, Attrs, ByteOrder, Dma, DmaError, Fault, Initiator, IoRegion, Mapping,
+    RegionId,
+};
+pub use hw_state::{Section, StateError, Value};
+pub use irq::{IrqHub, IrqLine, IrqSink, Msi, MsiSink};
+pub use request::{Request, Requests};
+
+#[cfg(test)]
+mod tests;

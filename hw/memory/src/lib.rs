@@ -1,1 +1,29 @@
-//! Guest RAM, memory map and port map.
+//! Guest RAM, the memory map and the port map.
+//!
+//! [`RamBlock`] is host memory that guests, devices and the engine share; [`MemoryMap`] says what
+//! answers at which address, as an immutable [`Snapshot`] that is swapped whole; [`Dma`] is how
+//! devices reach RAM and only RAM.
+//!
+//! Every value has a width and a byte order: an access carries a `u64` in the initiator's order, the
+//! region declares its own, [`Snapshot`] swaps between them.
+#![allow(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod access;
+mod dma;
+mod map;
+mod ram;
+
+pub use access::{Access, AccessSizes, Attrs, ByteOrder, Fault, Initiator, RegionId};
+pub use dma::{Dma, DmaError};
+pub use map::{IoRegion, Mapping, MappingSpec, MemoryMap, Place, Snapshot, Span, What};
+pub use ram::{PAGE_BITS, PAGE_SIZE, RamBlock, RamError, page_flag};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,356 @@
+//! The fabric: every part of a machine behind its mutex, with its wires.
+//!
+//! Boards and tests alike add devices here. The fabric resets them in two passes, saves and restores
+//! them by path, and owns the maps and the clock.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use hw_clock::{Clock, Timer};
+use hw_memory::{Access, Dma, Fault, IoRegion, Mapping, MappingSpec, MemoryMap, RegionId, What};
+use hw_state::{Section, StateError};
+
+use crate::class::DeviceError;
+use crate::device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
+use crate::irq::{IrqHub, IrqLine, IrqSink, Msi};
+use crate::request::Requests;
+
+type Slot = Mutex<Box<dyn Device>>;
+
+fn lock(slot: &Slot) -> MutexGuard<'_, Box<dyn Device>> {
+    // A device that panicked is as broken as one that did not: the machine goes on.
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Index of a part in its fabric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct PartId(usize);
+
+/// One device in its place.
+pub struct Part {
+    /// Unique path, also the key of the saved state: the user's id, or the board's name for it.
+    pub path: String,
+    /// Class name.
+    pub class: &'static str,
+    /// Properties as shown by `info qtree`.
+    pub props: Vec<(String, String)>,
+    /// Name of the bus it sits on.
+    pub bus: String,
+    slot: Arc<Slot>,
+}
+
+impl Part {
+    /// Runs `f` on the device, locked. For boards, monitors and tests; never from within a device.
+    pub fn with<R>(&self, f: impl FnOnce(&mut dyn Device) -> R) -> R {
+        f(lock(&self.slot).as_mut())
+    }
+}
+
+/// Where a device is put: its name, bus and the other ends of its pins.
+#[derive(Default)]
+pub struct Placement<'a> {
+    /// Unique path.
+    pub path: String,
+    /// Class name.
+    pub class: &'static str,
+    /// Name of the bus, for `info qtree`.
+    pub bus_name: String,
+    /// Properties, for `info qtree`.
+    pub props: Vec<(String, String)>,
+    /// The bus's lines by number ([`IrqPin::Bus`]).
+    pub bus_irqs: &'a [IrqHub],
+    /// Lines by pin name ([`IrqPin::Named`]).
+    pub pins: &'a [(&'a str, IrqHub)],
+    /// The bus itself, as the device's crate knows it.
+    pub bus: Option<&'a (dyn Any + Send + Sync)>,
+}
+
+/// All parts of a machine and the wires between them. Cheap to clone.
+#[derive(Clone)]
+pub struct Fabric {
+    /// What lies at which physical address.
+    pub memory: MemoryMap,
+    /// What lies at which port.
+    pub ports: MemoryMap,
+    /// The machine's time.
+    pub clock: Clock,
+    /// What guests ask of the machine.
+    pub requests: Requests,
+    msi: Arc<Mutex<Msi>>,
+    parts: Arc<Mutex<Vec<Arc<Part>>>>,
+}
+
+impl Fabric {
+    /// An empty machine.
+    pub fn new(clock: Clock) -> Self {
+        Fabric {
+            memory: MemoryMap::default(),
+            ports: MemoryMap::default(),
+            clock,
+            requests: Requests::default(),
+            msi: Arc::default(),
+            parts: Arc::default(),
+        }
+    }
+
+    /// Says where message-signalled interrupts go, for devices added from now on.
+    pub fn set_msi(&self, msi: Msi) {
+        *self.msi.lock().unwrap_or_else(PoisonError::into_inner) = msi;
+    }
+
+    fn parts_locked(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All parts in the order they were added.
+    pub fn parts(&self) -> Vec<Arc<Part>> {
+        self.parts_locked().clone()
+    }
+
+    /// The part with this path.
+    pub fn find(&self, path: &str) -> Option<Arc<Part>> {
+        self.parts_locked().iter().find(|p| p.path == path).cloned()
+    }
+
+    /// Adds a device and realizes it.
+    pub fn add(
+        &self,
+        device: Box<dyn Device>,
+        placement: Placement<'_>,
+    ) -> Result<Arc<Part>, DeviceError> {
+        if self.find(&placement.path).is_some() {
+            return Err(DeviceError::Other(format!(
+                "a device with the id '{}' exists already; give one of them another id",
+                placement.path
+            )));
+        }
+        let slot = Arc::new(Mutex::new(device));
+        let mut wires = Wires {
+            fabric: self,
+            placement: &placement,
+            slot: &slot,
+            next_region: 0,
+            done: Vec::new(),
+        };
+        let realized = lock(&slot).realize(&mut wires);
+        let done = std::mem::take(&mut wires.done);
+        if let Err(error) = realized {
+            done.iter().for_each(Mapping::remove);
+            return Err(error);
+        }
+        let part = Arc::new(Part {
+            path: placement.path,
+            class: placement.class,
+            props: placement.props,
+            bus: placement.bus_name,
+            slot,
+        });
+        self.parts_locked().push(part.clone());
+        Ok(part)
+    }
+
+    /// Resets every part: own state first, pins after. All vCPUs are parked.
+    pub fn reset(&self, kind: ResetKind) {
+        let parts = self.parts();
+        parts.iter().for_each(|p| p.with(|d| d.reset(kind)));
+        parts.iter().for_each(|p| p.with(|d| d.after_reset()));
+    }
+
+    /// The saved form of every part, by path. The machine is stopped.
+    pub fn save(&self) -> Vec<(String, Section)> {
+        self.parts()
+            .iter()
+            .map(|p| (p.path.clone(), p.with(|d| d.save())))
+            .collect()
+    }
+
+    /// Takes over a saved machine of the same shape. The machine is stopped.
+    pub fn restore(&self, sections: &[(String, Section)]) -> Result<(), StateError> {
+        let by_path: BTreeMap<&str, &Section> =
+            sections.iter().map(|(p, s)| (p.as_str(), s)).collect();
+        let parts = self.parts();
+        for part in &parts {
+            let section = by_path
+                .get(part.path.as_str())
+                .ok_or(StateError::Malformed(
+                    "a device of this machine is not in the saved state",
+                ))?;
+            part.with(|d| d.restore(section))?;
+        }
+        if by_path.len() != parts.len() {
+            return Err(StateError::Malformed(
+                "the saved state has a device that this machine lacks",
+            ));
+        }
+        parts.iter().for_each(|p| p.with(|d| d.after_reset()));
+        Ok(())
+    }
+}
+
+/// Locks a device for one access.
+struct Handler {
+    slot: Weak<Slot>,
+    region: Option<RegionId>,
+}
+
+impl Handler {
+    fn fix(&self, access: Access) -> Access {
+        Access {
+            region: self.region.unwrap_or(access.region),
+            ..access
+        }
+    }
+}
+
+impl IoRegion for Handler {
+    fn read(&self, access: Access) -> Result<u64, Fault> {
+        let slot = self.slot.upgrade().ok_or(Fault::Unassigned)?;
+        lock(&slot).read(self.fix(access))
+    }
+
+    fn write(&self, access: Access, value: u64) -> Result<(), Fault> {
+        let slot = self.slot.upgrade().ok_or(Fault::Unassigned)?;
+        lock(&slot).write(self.fix(access), value)
+    }
+}
+
+struct Inputs {
+    slot: Weak<Slot>,
+}
+
+impl IrqSink for Inputs {
+    fn set(&self, pin: u32, level: bool) {
+        if let Some(slot) = self.slot.upgrade() {
+            lock(&slot).input(pin, level);
+        }
+    }
+}
+
+struct Wires<'a> {
+    fabric: &'a Fabric,
+    placement: &'a Placement<'a>,
+    slot: &'a Arc<Slot>,
+    next_region: u32,
+    done: Vec<Mapping>,
+}
+
+impl Wires<'_> {
+    fn handler(&self, region: Option<RegionId>) -> Arc<dyn IoRegion> {
+        Arc::new(Handler {
+            slot: Arc::downgrade(self.slot),
+            region,
+        })
+    }
+
+    fn next(&mut self) -> RegionId {
+        let id = RegionId(self.next_region);
+        self.next_region = self.next_region.saturating_add(1);
+        id
+    }
+
+    fn map(&mut self, map: &MemoryMap, region: Region) -> (RegionId, Mapping) {
+        let id = self.next();
+        let mapping = map.add(MappingSpec {
+            name: region.name,
+            base: region.base.unwrap_or(0),
+            len: region.len,
+            priority: region.priority,
+            enabled: region.base.is_some(),
+            what: What::Io {
+                io: self.handler(None),
+                region: id,
+                order: region.order,
+                sizes: region.sizes,
+            },
+        });
+        self.done.push(mapping.clone());
+        (id, mapping)
+    }
+}
+
+impl Wiring for Wires<'_> {
+    fn mmio(&mut self, region: Region) -> (RegionId, Mapping) {
+        self.map(&self.fabric.memory.clone(), region)
+    }
+
+    fn ports(&mut self, region: Region) -> (RegionId, Mapping) {
+        self.map(&self.fabric.ports.clone(), region)
+    }
+
+    fn detached(&mut self) -> (RegionId, Arc<dyn IoRegion>) {
+        let id = self.next();
+        (id, self.handler(Some(id)))
+    }
+
+    fn memory_map(&self) -> MemoryMap {
+        self.fabric.memory.clone()
+    }
+
+    fn port_map(&self) -> MemoryMap {
+        self.fabric.ports.clone()
+    }
+
+    fn irq(&mut self, pin: IrqPin<'_>) -> IrqLine {
+        let hub = match pin {
+            IrqPin::Bus(n) => usize::try_from(n)
+                .ok()
+                .and_then(|n| self.placement.bus_irqs.get(n)),
+            IrqPin::Named(name) => self
+                .placement
+                .pins
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, hub)| hub),
+        };
+        hub.map(IrqHub::line).unwrap_or_default()
+    }
+
+    fn inputs(&mut self, _count: u32) -> Arc<dyn IrqSink> {
+        Arc::new(Inputs {
+            slot: Arc::downgrade(self.slot),
+        })
+    }
+
+    fn msi(&self) -> Msi {
+        self.fabric
+            .msi
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn dma(&self) -> Dma {
+        Dma::new(self.fabric.memory.clone())
+    }
+
+    fn clock(&self) -> Clock {
+        self.fabric.clock.clone()
+    }
+
+    fn timer(&mut self, id: TimerId) -> Timer {
+        let slot = Arc::downgrade(self.slot);
+        self.fabric.clock.timer(move || {
+            if let Some(slot) = slot.upgrade() {
+                lock(&slot).timer(id);
+            }
+        })
+    }
+
+    fn poke(&mut self) -> Arc<dyn Fn(u64) + Send + Sync> {
+        let slot = Arc::downgrade(self.slot);
+        Arc::new(move |token| {
+            if let Some(slot) = slot.upgrade() {
+                lock(&slot).poke(token);
+            }
+        })
+    }
+
+    fn requests(&self) -> Requests {
+        self.fabric.requests.clone()
+    }
+
+    fn bus(&self) -> Option<&(dyn Any + Send + Sync)> {
+        self.placement.bus
+    }
+}
