@@ -443,6 +443,9 @@ fn check(prop: &Prop, value: &str) -> Result<(), String> {
     }
 }
 
+/// Makes a device from checked properties and the back ends they name.
+pub type Create = fn(&Args, &mut Links) -> Result<Box<dyn Device>, DeviceError>;
+
 /// A kind of device: the one place where its name, properties and documentation stand.
 #[derive(Debug)]
 pub struct DeviceClass {
@@ -461,5 +464,5 @@ pub struct DeviceClass {
     /// Whether `-device` may make one; else only boards do.
     pub user_creatable: bool,
     /// Makes one from checked properties.
-    pub create: fn(&Args, &mut Links) -> Result<Box<dyn Device>, DeviceError>,
+    pub create: Create,
 }

@@ -10,6 +10,7 @@
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects
 )]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod class;
 mod device;
@@ -18,7 +19,7 @@ mod irq;
 mod request;
 
 pub use class::{
-    Args, BusKind, Category, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
+    Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
 };
 pub use device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
 pub use fabric::{Fabric, Part, PartId, Placement};
