@@ -1,7 +1,7 @@
 //! Runs x86 instructions on the host's own processor, as the oracle for the x86 front end.
 //!
 //! [`Native`] executes a few instruction bytes in this very process, from a full register state
-//! to a full register state, and turns the exceptions they raise into values. A generator makes
+//! to a full register state, and turns the exceptions they raise into values. [`generate`] makes
 //! the test cases: every user-level instruction form of the baseline CPU with operands worth
 //! testing. Only x86-64 Linux hosts can run anything; elsewhere [`Native::new`] says so.
 //!
@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod generate;
 mod state;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -26,5 +27,5 @@ pub use state::{
     CODE, CODE_MAX, CODE_PAGE, DATA, DATA_SIZE, FxsaveArea, NativeState, Outcome, PAGE, RFLAGS_IN,
 };
 
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+#[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The runner, tried with instructions whose effects are beyond doubt.
 
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
 use crate::{CODE, DATA, DATA_SIZE, Native, NativeState, Outcome};
 
 const CF: u64 = 1;
