@@ -3,13 +3,14 @@
 //! [`Native`] executes a few instruction bytes in this very process, from a full register state
 //! to a full register state, and turns the exceptions they raise into values. [`generate`] makes
 //! the test cases: every user-level instruction form of the baseline CPU with operands worth
-//! testing. Only x86-64 Linux hosts can run anything; elsewhere [`Native::new`] says so.
+//! testing. [`compare`] holds another engine's results against the host's. Only x86-64 Linux hosts can run anything; elsewhere [`Native::new`] says so.
 //!
 //! The process is the sandbox, so the bytes must not contain system calls, far transfers or
 //! writes to FS and GS: the generator never emits them.
 
 #![allow(unsafe_code)]
 
+pub mod compare;
 pub mod generate;
 mod state;
 
