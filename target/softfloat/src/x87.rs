@@ -1,0 +1,1 @@
+//! What only the x87 has.
