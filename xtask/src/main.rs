@@ -1,2 +1,39 @@
-//! The project's own chores.
-fn main() {}
+//! The project's own chores: `cargo xtask <chore>`.
+
+mod guests;
+mod host;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  guests [ARCH] [--update]   fetch kernels, busybox and firmware from Debian's packages
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let Some((chore, rest)) = args.split_first() else {
+        bail!("no chore given\n{USAGE}");
+    };
+    match chore.as_str() {
+        "guests" => guests::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("there is no chore `{other}`\n{USAGE}"),
+    }
+}

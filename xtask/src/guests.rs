@@ -1,0 +1,200 @@
+//! `cargo xtask guests`: real kernels, a small user land and firmware, out of Debian's packages.
+//!
+//! Everything lands in one cache folder, `.cache/guests` or `$MIMIC_GUESTS`; nothing is added to
+//! the system. What is there already is not fetched again. The folder then holds:
+//!
+//! ```text
+//! manifest.json            what was fetched: package, version, checksum
+//! amd64/vmlinuz            the kernel as packaged (a bzImage)
+//! amd64/vmlinux            the ELF inside it, for boots through the PVH entry
+//! amd64/release            the kernel's release string
+//! amd64/initrd             busybox and an /init that prints GUEST-UP
+//! amd64/initrd-modules     the same with drivers to `modprobe`
+//! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
+//! ```
+
+mod apt;
+mod cpio;
+mod initrd;
+mod kernel;
+mod manifest;
+mod modules;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host;
+use apt::Apt;
+use manifest::Manifest;
+
+/// What to fetch for one guest architecture; its name is Debian's.
+struct Guest {
+    arch: &'static str,
+    /// The meta package whose dependency is the current kernel. Never an exact version: kernels
+    /// are superseded every few weeks.
+    kernel: &'static str,
+    /// Packages whose `/usr/share/<folder>` is firmware.
+    firmware: &'static [(&'static str, &'static str)],
+    /// Drivers of `initrd-modules`, without what they depend on.
+    modules: &'static [&'static str],
+}
+
+const GUESTS: &[Guest] = &[Guest {
+    arch: "amd64",
+    kernel: "linux-image-cloud-amd64",
+    firmware: &[("seabios", "seabios")],
+    modules: &[
+        "virtio_pci",
+        "virtio_mmio",
+        "virtio_blk",
+        "virtio_rng",
+        "virtio_console",
+        "virtio_net",
+        "virtio_scsi",
+        "virtio_balloon",
+        "nvme",
+        "sd_mod",
+        "ext4",
+    ],
+}];
+
+const BUSYBOX: &str = "busybox-static";
+
+/// The cache folder: `$MIMIC_GUESTS`, or `.cache/guests` in the workspace.
+pub(crate) fn folder() -> PathBuf {
+    match std::env::var_os("MIMIC_GUESTS") {
+        Some(path) if !path.is_empty() => PathBuf::from(path),
+        _ => host::workspace().join(".cache/guests"),
+    }
+}
+
+/// The chore: fetches what is missing for the named architectures, or for all.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let mut wanted = Vec::new();
+    let mut update = false;
+    for arg in args {
+        match arg.as_str() {
+            "--update" => update = true,
+            name => match GUESTS.iter().find(|guest| guest.arch == name) {
+                Some(guest) => wanted.push(guest),
+                None => {
+                    let known: Vec<&str> = GUESTS.iter().map(|guest| guest.arch).collect();
+                    bail!("no guest `{name}`; there is {}", known.join(", "));
+                }
+            },
+        }
+    }
+    if wanted.is_empty() {
+        wanted.extend(GUESTS);
+    }
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let folder = folder.canonicalize()?;
+    let lock = File::create(folder.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .context("cannot lock the guest folder")?;
+    for guest in wanted {
+        fetch(guest, &folder, update)
+            .with_context(|| format!("guests for {} are incomplete", guest.arch))?;
+    }
+    println!("guests are ready in {}", folder.display());
+    Ok(())
+}
+
+fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
+    let mut manifest = Manifest::load(folder, guest.arch)?;
+    let mut apt = Apt::new(guest.arch, folder)?;
+
+    let kernel = unpacked(guest.kernel, folder, &mut manifest, &mut apt, update)?;
+    let busybox = unpacked(BUSYBOX, folder, &mut manifest, &mut apt, update)?;
+    for (package, share) in guest.firmware {
+        let tree = unpacked(package, folder, &mut manifest, &mut apt, update)?;
+        copy_folder(
+            &tree.join("usr/share").join(share),
+            &folder.join("share").join(share),
+        )?;
+    }
+
+    let home = folder.join(guest.arch);
+    let (image, release) = kernel::find(&kernel)?;
+    let packaged = fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
+    let changed = host::write_if_changed(&home.join("vmlinuz"), &packaged)?;
+    let inner = home.join("vmlinux");
+    if changed || !inner.exists() {
+        host::write_if_changed(&inner, &kernel::inner_elf(&packaged)?)?;
+    }
+    host::write_if_changed(&home.join("release"), format!("{release}\n").as_bytes())?;
+
+    let program = busybox_in(&busybox)?;
+    host::write_if_changed(&home.join("initrd"), &initrd::build(&program, None))?;
+    let modules = modules::collect(&kernel, &release, guest.modules)?;
+    host::write_if_changed(
+        &home.join("initrd-modules"),
+        &initrd::build(&program, Some(&modules)),
+    )?;
+    println!("{}: Linux {release}", guest.arch);
+    Ok(())
+}
+
+/// The folder with a package's files; fetches the package unless that was done before.
+fn unpacked(
+    wanted: &str,
+    folder: &Path,
+    manifest: &mut Manifest,
+    apt: &mut Apt,
+    update: bool,
+) -> Result<PathBuf> {
+    let tree = folder.join(&apt.arch).join("packages").join(wanted);
+    if !update && manifest.has(wanted) && tree.exists() {
+        return Ok(tree);
+    }
+    let package = apt.fetch(wanted)?;
+    if tree.exists() && manifest.version(wanted) == Some(package.version.as_str()) {
+        fs::remove_file(&package.file)?;
+        return Ok(tree);
+    }
+    println!("{}: {} {}", apt.arch, package.name, package.version);
+    let fresh = tree.with_extension("new");
+    for old in [&fresh, &tree] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&fresh)?;
+    host::output(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&package.file)
+            .arg(&fresh),
+    )?;
+    fs::rename(&fresh, &tree)?;
+    fs::remove_file(&package.file)?;
+    manifest.record(wanted, &package)?;
+    Ok(tree)
+}
+
+fn busybox_in(tree: &Path) -> Result<Vec<u8>> {
+    // Merged-/usr releases moved the program.
+    for place in ["bin/busybox", "usr/bin/busybox"] {
+        if let Ok(program) = fs::read(tree.join(place)) {
+            return Ok(program);
+        }
+    }
+    bail!("the package {BUSYBOX} holds no busybox")
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let entries =
+        fs::read_dir(from).with_context(|| format!("the package holds no {}", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        // Reading follows links: some images are links to others of the folder.
+        if let Ok(content) = fs::read(entry.path()) {
+            host::write_if_changed(&to.join(entry.file_name()), &content)?;
+        }
+    }
+    Ok(())
+}
