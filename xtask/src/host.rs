@@ -16,6 +16,11 @@ pub(crate) fn workspace() -> PathBuf {
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
+/// The cargo that started this chore.
+pub(crate) fn cargo() -> PathBuf {
+    std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
+}
+
 /// Runs a program to its end and returns what it wrote; its failure is an error that quotes it.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);

@@ -1,5 +1,6 @@
 //! The project's own chores: `cargo xtask <chore>`.
 
+mod check;
 mod guests;
 mod host;
 
@@ -10,6 +11,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
+  check [--quick]            format, house rules, layers, clippy (left out by --quick)
   guests [ARCH] [--update]   fetch kernels, busybox and firmware from Debian's packages
 ";
 
@@ -29,6 +31,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         bail!("no chore given\n{USAGE}");
     };
     match chore.as_str() {
+        "check" => check::run(rest),
         "guests" => guests::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
