@@ -1,0 +1,98 @@
+//! The guests that `cargo xtask guests` fetched.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::binary::workspace;
+
+/// The files of one guest architecture.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// The kernel as packaged; on x86 a bzImage.
+    pub vmlinuz: PathBuf,
+    /// The ELF kernel, for boots through the PVH entry.
+    pub vmlinux: PathBuf,
+    /// busybox with an `/init` that prints `GUEST-UP`.
+    pub initrd: PathBuf,
+    /// The same with drivers, for `guest.modules=` on the kernel command line.
+    pub initrd_modules: PathBuf,
+    /// Folder of SeaBIOS images, for `-L`.
+    pub seabios: PathBuf,
+    /// The kernel's release, as `uname -r` prints it.
+    pub release: String,
+}
+
+impl Guest {
+    /// The guest of an architecture by Debian's name, or `None` after a loud word on standard
+    /// error: then the test ends as skipped. With `CI_NO_SKIP=1` that is an error.
+    pub fn find(arch: &str) -> Result<Option<Self>, Error> {
+        let cache = match std::env::var_os("MIMIC_GUESTS").filter(|path| !path.is_empty()) {
+            Some(path) => PathBuf::from(path),
+            None => workspace().join(".cache/guests"),
+        };
+        let home = cache.join(arch);
+        let guest = Self {
+            vmlinuz: home.join("vmlinuz"),
+            vmlinux: home.join("vmlinux"),
+            initrd: home.join("initrd"),
+            initrd_modules: home.join("initrd-modules"),
+            seabios: cache.join("share/seabios"),
+            release: std::fs::read_to_string(home.join("release"))
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        };
+        let missing = guest
+            .files()
+            .into_iter()
+            .find(|path| !path.exists())
+            .cloned();
+        let Some(missing) = missing else {
+            return Ok(Some(guest));
+        };
+        skip(&format!(
+            "no {arch} guest ({} is missing): run `cargo xtask guests`",
+            missing.display()
+        ))?;
+        Ok(None)
+    }
+
+    fn files(&self) -> [&PathBuf; 5] {
+        [
+            &self.vmlinuz,
+            &self.vmlinux,
+            &self.initrd,
+            &self.initrd_modules,
+            &self.seabios,
+        ]
+    }
+}
+
+/// Whether this user can open `/dev/kvm`. Its absence is said aloud and never a failure: a host
+/// cannot be given KVM by fetching something.
+pub fn has_kvm() -> bool {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(Path::new("/dev/kvm"));
+    if let Err(reason) = &opened {
+        shout(&format!("no /dev/kvm ({reason})"));
+    }
+    opened.is_ok()
+}
+
+/// Says that a test is skipped; an error where `CI_NO_SKIP=1` forbids that.
+pub fn skip(reason: &str) -> Result<(), Error> {
+    if std::env::var_os("CI_NO_SKIP").is_some_and(|value| value == "1") {
+        return Err(Error::Skipped(reason.to_owned()));
+    }
+    shout(reason);
+    Ok(())
+}
+
+/// Not `eprintln!`: the test runner hides what a passing test prints that way.
+fn shout(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("test").to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+}
