@@ -1,7 +1,7 @@
 //! The process as a whole: going to the background, its pid file.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -75,6 +75,28 @@ fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Takes over descriptor `number`, which whoever started us left open for us (`fd=26`).
+///
+/// # Errors
+/// When it is not open, is a standard stream, or is in use already.
+pub fn take_inherited_fd(number: i32) -> io::Result<OwnedFd> {
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+    let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if number < 3 {
+        return refuse("a descriptor below 3 is a standard stream");
+    }
+    // SAFETY: the borrow ends with this call, and the kernel checks the number.
+    let probe = unsafe { BorrowedFd::borrow_raw(number) };
+    // Every descriptor opened by this process is close-on-exec; one that crossed an exec cannot be. So the flag
+    // tells ours from theirs, and setting it makes a second taking fail.
+    if fcntl_getfd(probe)?.contains(FdFlags::CLOEXEC) {
+        return refuse("the descriptor is in use already");
+    }
+    fcntl_setfd(probe, FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and by the argument above nothing else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// A file holding our process id, locked while we live and removed on drop.
 #[derive(Debug)]
 pub struct PidFile {
@@ -146,6 +168,21 @@ mod tests {
         ));
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_once() {
+        use std::os::fd::{AsRawFd, IntoRawFd};
+        let (r, _w) = rustix::pipe::pipe().unwrap();
+        let number = rustix::io::fcntl_dupfd_cloexec(&r, 10).unwrap().into_raw_fd();
+        assert!(take_inherited_fd(number).is_err());
+        // SAFETY: the number is open and owned by nobody since `into_raw_fd`.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+        let taken = take_inherited_fd(number).unwrap();
+        assert_eq!(taken.as_raw_fd(), number);
+        assert!(take_inherited_fd(number).is_err());
+        assert!(take_inherited_fd(1).is_err() && take_inherited_fd(9999).is_err());
     }
 
     #[test]
