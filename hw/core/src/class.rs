@@ -16,6 +16,8 @@ pub enum BusKind {
     Pci,
     /// A virtio-mmio slot or any virtio transport.
     Virtio,
+    /// The ports of a virtio console controller.
+    VirtioSerial,
 }
 
 impl BusKind {
@@ -26,6 +28,7 @@ impl BusKind {
             BusKind::Isa => "ISA",
             BusKind::Pci => "PCI",
             BusKind::Virtio => "virtio-bus",
+            BusKind::VirtioSerial => "virtio-serial-bus",
         }
     }
 }

@@ -9,7 +9,7 @@ use hw_memory::{
 };
 use hw_state::{Section, StateError};
 
-use crate::class::DeviceError;
+use crate::class::{BusKind, DeviceError};
 use crate::irq::{IrqLine, Msi};
 use crate::request::Requests;
 
@@ -24,6 +24,15 @@ pub enum ResetKind {
     Cold,
     /// Only this device, by its bus or its own register.
     Device,
+}
+
+/// A bus that a device carries, for others to plug into.
+#[derive(Clone)]
+pub struct ChildBus {
+    /// What plugs in.
+    pub kind: BusKind,
+    /// The bus as its crate knows it: goes into [`Placement::bus`](crate::Placement::bus).
+    pub bus: Arc<dyn Any + Send + Sync>,
 }
 
 /// A model of a piece of hardware.
@@ -77,6 +86,11 @@ pub trait Device: Send + 'static {
     /// Takes over a saved state, which is untrusted: checks everything, then assigns once.
     /// [`after_reset`](Self::after_reset) is called when all devices are restored.
     fn restore(&mut self, section: &Section) -> Result<(), StateError>;
+
+    /// The bus this device carries, once realized. The board names it `ID.0` and plugs into it.
+    fn child_bus(&self) -> Option<ChildBus> {
+        None
+    }
 
     /// What `info qtree` and debuggers show beside the properties: register name and value.
     fn inspect(&self) -> Vec<(&'static str, u64)> {
