@@ -1,0 +1,391 @@
+//! A vCPU's view of memory: its banks, its snapshot of the map, its access paths.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use hw_memory::{Attrs, ByteOrder, Fault, Initiator, MemoryMap, RamBlock, Snapshot, Span, What};
+
+use crate::bank::{Backing, Bank, Hit, Kind, PAGE, Translation};
+
+/// Banks of a vCPU: address spaces whose translations are kept at once.
+const BANKS: usize = 8;
+
+/// What kind of access a translation is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store.
+    Write,
+    /// An instruction fetch.
+    Fetch,
+}
+
+impl Access {
+    fn kind(self) -> Kind {
+        match self {
+            Access::Read => Kind::Read,
+            Access::Write => Kind::Write,
+            Access::Fetch => Kind::Exec,
+        }
+    }
+}
+
+/// What a cached translation leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Physical {
+    /// Nothing is cached: walk the tables.
+    Miss,
+    /// Plain RAM: use the fast path again.
+    Ram,
+    /// This physical address, through the memory map.
+    Slow(u64),
+}
+
+/// Outcome of a fast-path access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fast<T> {
+    /// Done.
+    Done(T),
+    /// Done, and translated code was overwritten: leave the block after this instruction.
+    HitCode(T),
+    /// Not plain RAM at hand: take the slow path.
+    Slow,
+}
+
+struct Slot {
+    key: u64,
+    bank: Box<Bank>,
+    /// Value of the flush counter when this bank was last in use.
+    globals_seen: u64,
+}
+
+/// A vCPU's translations and its way to physical memory.
+pub struct Mmu {
+    slots: Vec<Slot>,
+    current: usize,
+    next_victim: usize,
+    globals: u64,
+    map: MemoryMap,
+    snapshot: Arc<Snapshot>,
+    by: Initiator,
+}
+
+macro_rules! fast_access {
+    ($load:ident, $store:ident, $rmw:ident, $t:ty, $atomic:ty) => {
+        /// Loads from plain RAM.
+        #[inline(always)]
+        pub fn $load(&self, ctx: u8, va: u64) -> Option<$t> {
+            const SIZE: u64 = size_of::<$t>() as u64;
+            let at = self.slots[self.current]
+                .bank
+                .tables(ctx)?
+                .fast(Kind::Read, va)?;
+            if va & (SIZE - 1) == 0 {
+                // SAFETY: a matching tag means the page is RAM of a block that the snapshot keeps
+                // alive, and an aligned access does not leave the page.
+                Some(<$t>::from_le(unsafe {
+                    (*at.cast::<$atomic>()).load(Ordering::Relaxed)
+                }))
+            } else if va & !PAGE <= (1 << hw_memory::PAGE_BITS) - SIZE {
+                // SAFETY: as above; the access ends within the page. A racing store may tear it, as
+                // on hardware.
+                Some(<$t>::from_le(unsafe { at.cast::<$t>().read_unaligned() }))
+            } else {
+                None
+            }
+        }
+
+        /// Stores to plain RAM.
+        #[inline(always)]
+        pub fn $store(&self, ctx: u8, va: u64, value: $t) -> Fast<()> {
+            const SIZE: u64 = size_of::<$t>() as u64;
+            let Some(tables) = self.slots[self.current].bank.tables(ctx) else {
+                return Fast::Slow;
+            };
+            let Some(at) = tables.fast(Kind::Write, va) else {
+                return Fast::Slow;
+            };
+            if va & (SIZE - 1) == 0 {
+                // SAFETY: as in the load.
+                unsafe { (*at.cast::<$atomic>()).store(value.to_le(), Ordering::Relaxed) };
+            } else if va & !PAGE <= (1 << hw_memory::PAGE_BITS) - SIZE {
+                // SAFETY: as in the load.
+                unsafe { at.cast::<$t>().write_unaligned(value.to_le()) };
+            } else {
+                return Fast::Slow;
+            }
+            self.stored(tables.page_flags(va), at, SIZE)
+        }
+
+        /// An aligned atomic update of plain RAM: the old value. `update` may run several times;
+        /// `None` leaves memory as it is.
+        #[inline]
+        pub fn $rmw(&self, ctx: u8, va: u64, mut update: impl FnMut($t) -> Option<$t>) -> Fast<$t> {
+            const SIZE: u64 = size_of::<$t>() as u64;
+            let Some(tables) = self.slots[self.current].bank.tables(ctx) else {
+                return Fast::Slow;
+            };
+            let Some(at) = tables.fast(Kind::Write, va) else {
+                return Fast::Slow;
+            };
+            if va & (SIZE - 1) != 0 {
+                return Fast::Slow;
+            }
+            // SAFETY: as in the load.
+            let cell = unsafe { &*at.cast::<$atomic>() };
+            let result = cell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+                update(<$t>::from_le(old)).map(<$t>::to_le)
+            });
+            let old = <$t>::from_le(result.unwrap_or_else(|old| old));
+            match self.stored(tables.page_flags(va), at, SIZE) {
+                Fast::HitCode(()) => Fast::HitCode(old),
+                _ => Fast::Done(old),
+            }
+        }
+    };
+}
+
+impl Mmu {
+    /// A view of `map` for one vCPU.
+    pub fn new(map: MemoryMap, by: Initiator) -> Self {
+        let slots = (0..BANKS)
+            .map(|_| Slot {
+                key: 0,
+                bank: Box::default(),
+                globals_seen: 0,
+            })
+            .collect();
+        let snapshot = map.snapshot();
+        Mmu {
+            slots,
+            current: 0,
+            next_victim: 0,
+            globals: 0,
+            map,
+            snapshot,
+            by,
+        }
+    }
+
+    /// The memory map this looks at.
+    pub fn map(&self) -> &MemoryMap {
+        &self.map
+    }
+
+    /// The map as this vCPU sees it now.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Takes over a new map, if there is one, and forgets every translation.
+    pub fn sync_map(&mut self) {
+        if self.map.generation() != self.snapshot.generation() {
+            self.snapshot = self.map.snapshot();
+            self.flush_all();
+        }
+    }
+
+    /// Makes the address space `key` the current one, keeping its translations if they are cached.
+    /// Key 0 is the one with translation off.
+    pub fn switch(&mut self, key: u64) {
+        if self.slots[self.current].key != key {
+            self.current = match self.slots.iter().position(|s| s.key == key) {
+                Some(found) => found,
+                None => {
+                    self.next_victim = (self.next_victim + 1) % BANKS;
+                    let slot = &mut self.slots[self.next_victim];
+                    slot.bank.flush();
+                    slot.key = key;
+                    self.next_victim
+                }
+            };
+        }
+        let slot = &mut self.slots[self.current];
+        if slot.globals_seen != self.globals {
+            slot.bank.flush();
+            slot.globals_seen = self.globals;
+        }
+    }
+
+    /// The current address space's translations.
+    pub fn bank(&mut self) -> &mut Bank {
+        &mut self.slots[self.current].bank
+    }
+
+    /// Forgets the translations of one address space.
+    pub fn flush_space(&mut self, key: u64) {
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.key == key) {
+            slot.bank.flush();
+        }
+    }
+
+    /// Forgets a page in the current address space, and, as it may be global, in all others.
+    pub fn flush_page(&mut self, va: u64) {
+        for slot in &mut self.slots {
+            slot.bank.flush_page(va);
+        }
+    }
+
+    /// Forgets every translation of every address space.
+    pub fn flush_all(&mut self) {
+        self.globals = self.globals.wrapping_add(1);
+        let slot = &mut self.slots[self.current];
+        slot.bank.flush();
+        slot.globals_seen = self.globals;
+    }
+
+    /// Caches what a page walk found for `va`.
+    pub fn fill(&mut self, ctx: u8, va: u64, found: &Translation) {
+        let backing = self
+            .snapshot
+            .find(found.physical)
+            .and_then(|span| backing(span, found.physical & PAGE));
+        self.slots[self.current].bank.fill(ctx, va, found, backing);
+    }
+
+    /// What is cached for an access.
+    pub fn look_up(&self, ctx: u8, va: u64, access: Access) -> Physical {
+        match self.slots[self.current]
+            .bank
+            .tables(ctx)
+            .and_then(|t| t.hit(access.kind(), va))
+        {
+            Some(Hit::Host(_)) => Physical::Ram,
+            Some(Hit::Physical(pa)) => Physical::Slow(pa),
+            None => Physical::Miss,
+        }
+    }
+
+    /// Host address of the page that code at `va` is fetched from, if it is cached RAM: an identity
+    /// for the block cache, never followed.
+    #[inline(always)]
+    pub fn fetch_page(&self, ctx: u8, va: u64) -> Option<u64> {
+        let at = self.slots[self.current]
+            .bank
+            .tables(ctx)?
+            .fast(Kind::Exec, va)?;
+        Some(at as u64 & PAGE)
+    }
+
+    fast_access!(load8, store8, rmw8, u8, AtomicU8);
+    fast_access!(load16, store16, rmw16, u16, AtomicU16);
+    fast_access!(load32, store32, rmw32, u32, AtomicU32);
+    fast_access!(load64, store64, rmw64, u64, AtomicU64);
+
+    #[inline(always)]
+    fn stored(&self, flags: *const AtomicU8, at: *mut u8, size: u64) -> Fast<()> {
+        // SAFETY: `flags` was filled together with the entry that matched, from the same block.
+        if unsafe { (*flags).load(Ordering::Relaxed) } == 0 {
+            return Fast::Done(());
+        }
+        self.stored_slow(at, size)
+    }
+
+    #[cold]
+    fn stored_slow(&self, at: *mut u8, size: u64) -> Fast<()> {
+        let address = at as u64;
+        for span in self.snapshot.spans() {
+            if let What::Ram { block, .. } = &span.what
+                && let Some(offset) = address.checked_sub(block.host_ptr() as u64)
+                && offset < block.len()
+            {
+                return if block.after_write(offset, size) {
+                    Fast::HitCode(())
+                } else {
+                    Fast::Done(())
+                };
+            }
+        }
+        Fast::Done(())
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes at a physical address.
+    pub fn read_physical(
+        &self,
+        pa: u64,
+        size: u8,
+        order: ByteOrder,
+        attrs: Attrs,
+    ) -> Result<u64, Fault> {
+        self.snapshot.read(pa, size, order, self.by, attrs)
+    }
+
+    /// Writes 1, 2, 4 or 8 bytes at a physical address; whether translated code was overwritten.
+    pub fn write_physical(
+        &self,
+        pa: u64,
+        size: u8,
+        value: u64,
+        order: ByteOrder,
+        attrs: Attrs,
+    ) -> Result<bool, Fault> {
+        self.snapshot.write(pa, size, value, order, self.by, attrs)
+    }
+
+    /// An atomic update of a naturally aligned little-endian value in RAM at a physical address
+    /// (accessed and dirty bits of page tables): the old value, or `None` if it is not RAM.
+    pub fn update_physical(
+        &self,
+        pa: u64,
+        size: u8,
+        mut update: impl FnMut(u64) -> Option<u64>,
+    ) -> Option<u64> {
+        let span = self.snapshot.find(pa)?;
+        let (block, offset) = span.ram_at(pa)?;
+        if !matches!(span.what, What::Ram { .. }) || pa & u64::from(size.max(1) - 1) != 0 {
+            return None;
+        }
+        if offset.checked_add(u64::from(size))? > block.len() {
+            return None;
+        }
+        // SAFETY: the range was checked to lie in the block, whose mapping is page-aligned, so an
+        // aligned offset is an aligned address.
+        let old = unsafe {
+            let at = block.host_ptr().add(offset as usize);
+            match size {
+                4 => (*at.cast::<AtomicU32>())
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |v| {
+                        update(u64::from(u32::from_le(v))).map(|n| (n as u32).to_le())
+                    })
+                    .map_or_else(
+                        |v| (u64::from(u32::from_le(v)), false),
+                        |v| (u64::from(u32::from_le(v)), true),
+                    ),
+                8 => (*at.cast::<AtomicU64>())
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |v| {
+                        update(u64::from_le(v)).map(u64::to_le)
+                    })
+                    .map_or_else(|v| (u64::from_le(v), false), |v| (u64::from_le(v), true)),
+                _ => return None,
+            }
+        };
+        if old.1 {
+            block.mark_written(offset, u64::from(size));
+        }
+        Some(old.0)
+    }
+
+    /// The RAM or ROM block behind a physical address: for fetching code from it.
+    pub fn block_at(&self, pa: u64) -> Option<(&Arc<RamBlock>, u64)> {
+        self.snapshot.find(pa)?.ram_at(pa)
+    }
+}
+
+/// Host memory behind the page at `page`, if all of it is one RAM or ROM span.
+fn backing(span: &Span, page: u64) -> Option<Backing> {
+    if page < span.start || page | !PAGE > span.last {
+        return None;
+    }
+    let (block, offset) = span.ram_at(page)?;
+    let size = 1u64 << hw_memory::PAGE_BITS;
+    if offset & !PAGE != 0 || offset.checked_add(size)? > block.len() {
+        return None;
+    }
+    let flags = block.flags_at(offset)?;
+    Some(Backing {
+        host: block.host_ptr().wrapping_add(offset as usize),
+        writable: matches!(span.what, What::Ram { .. }),
+        flags,
+    })
+}

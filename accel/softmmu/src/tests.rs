@@ -1,0 +1,150 @@
+use std::sync::Arc;
+
+use hw_memory::{Initiator, MappingSpec, MemoryMap, RamBlock, What};
+
+use crate::{Access, Fast, Mmu, Permissions, Physical, Translation};
+
+const ALL: Permissions = Permissions {
+    read: true,
+    write: true,
+    exec: true,
+};
+
+fn mmu() -> (Mmu, Arc<RamBlock>, MemoryMap) {
+    let map = MemoryMap::default();
+    let block = Arc::new(RamBlock::new("ram", 0x10000).unwrap());
+    map.add(MappingSpec {
+        name: "ram".into(),
+        base: 0x10_0000,
+        len: 0x10000,
+        priority: 0,
+        enabled: true,
+        what: What::Ram {
+            block: block.clone(),
+            offset: 0,
+        },
+    });
+    (Mmu::new(map.clone(), Initiator::Cpu(0)), block, map)
+}
+
+fn found(physical: u64, global: bool) -> Translation {
+    Translation {
+        physical,
+        page_bits: 12,
+        allow: ALL,
+        global,
+    }
+}
+
+#[test]
+fn a_filled_page_is_reached_on_the_fast_path() {
+    let (mut mmu, block, _) = mmu();
+    assert_eq!(mmu.load32(0, 0x5000), None);
+    mmu.fill(0, 0x5000, &found(0x10_2000, false));
+    assert_eq!(mmu.store32(0, 0x5004, 7), Fast::Done(()));
+    assert_eq!(block.load(0x2004, 4), Some(7));
+    assert_eq!(mmu.load64(0, 0x5001), Some(7 << 24));
+    assert_eq!(mmu.load64(0, 0x5ffc), None, "crosses the page");
+    assert_eq!(mmu.load32(1, 0x5000), None, "another context");
+    assert_eq!(mmu.rmw32(0, 0x5004, |v| Some(v + 1)), Fast::Done(7));
+    assert_eq!(mmu.load32(0, 0x5004), Some(8));
+}
+
+#[test]
+fn what_is_not_ram_is_slow_but_cached() {
+    let (mut mmu, ..) = mmu();
+    mmu.fill(0, 0x9000, &found(0xfee0_0000, false));
+    assert_eq!(mmu.load32(0, 0x9010), None);
+    assert_eq!(
+        mmu.look_up(0, 0x9010, Access::Read),
+        Physical::Slow(0xfee0_0010)
+    );
+}
+
+#[test]
+fn flushes_drop_what_they_name_and_keep_the_rest() {
+    let (mut mmu, ..) = mmu();
+    mmu.fill(0, 0x1000, &found(0x10_1000, true));
+    mmu.fill(0, 0x2000, &found(0x10_2000, false));
+    mmu.bank().flush_non_global();
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Ram);
+    assert_eq!(mmu.look_up(0, 0x2000, Access::Read), Physical::Miss);
+    mmu.flush_page(0x1000);
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
+}
+
+#[test]
+fn a_bank_keeps_its_translations_while_another_is_current() {
+    let (mut mmu, ..) = mmu();
+    mmu.switch(1);
+    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    mmu.switch(2);
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
+    mmu.switch(1);
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Ram);
+    mmu.switch(2);
+    mmu.flush_all();
+    mmu.switch(1);
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
+}
+
+#[test]
+fn one_page_of_a_large_page_flushes_all_of_it() {
+    let (mut mmu, ..) = mmu();
+    let large = |pa| Translation {
+        page_bits: 21,
+        ..found(pa, false)
+    };
+    mmu.fill(0, 0x20_1000, &large(0x10_1000));
+    mmu.fill(0, 0x20_2000, &large(0x10_2000));
+    mmu.flush_page(0x3f_f000);
+    assert_eq!(mmu.look_up(0, 0x20_1000, Access::Read), Physical::Miss);
+}
+
+#[test]
+fn a_store_into_code_says_so_once() {
+    let (mut mmu, block, _) = mmu();
+    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    block.track_code(0x1040, 4);
+    assert_eq!(mmu.store8(0, 0x1080, 1), Fast::Done(()));
+    assert_eq!(mmu.store8(0, 0x1041, 1), Fast::HitCode(()));
+    assert_eq!(mmu.store8(0, 0x1041, 1), Fast::Done(()));
+}
+
+#[test]
+fn a_changed_map_is_taken_over_with_a_flush() {
+    let (mut mmu, _, map) = mmu();
+    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    map.add(MappingSpec {
+        name: "hole".into(),
+        base: 0x10_1000,
+        len: 0x100,
+        priority: 1,
+        enabled: true,
+        what: What::Rom {
+            block: Arc::new(RamBlock::new("rom", 0x1000).unwrap()),
+            offset: 0,
+            writes: None,
+        },
+    });
+    mmu.sync_map();
+    assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
+    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    assert_eq!(
+        mmu.look_up(0, 0x1000, Access::Read),
+        Physical::Slow(0x10_1000),
+        "not one whole page of RAM"
+    );
+}
+
+#[test]
+fn page_table_bits_are_updated_in_place() {
+    let (mmu, block, _) = mmu();
+    block.store(8, 8, 0x21).unwrap();
+    assert_eq!(
+        mmu.update_physical(0x10_0008, 8, |v| Some(v | 0x40)),
+        Some(0x21)
+    );
+    assert_eq!(block.load(8, 8), Some(0x61));
+    assert_eq!(mmu.update_physical(0x20_0000, 8, Some), None);
+}
