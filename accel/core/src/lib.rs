@@ -1,1 +1,26 @@
 //! The contract between guest CPUs, executors and boards.
+//!
+//! A guest architecture implements [`Target`]: it decodes instructions into IR, walks page tables,
+//! delivers exceptions. An [`Executor`] runs its units. Both work on a [`Core`], the state of one
+//! CPU. Boards drive CPUs of any accelerator through [`Vcpu`]; controllers reach them through
+//! [`Pending`].
+
+mod core;
+mod exclusive;
+mod memory;
+mod pending;
+mod source;
+mod target;
+mod vcpu;
+
+pub use crate::core::{Core, Counters, RegFile, SCRATCH};
+pub use exclusive::{Exclusive, ExclusiveGuard};
+pub use pending::{Pending, reason};
+pub use source::{PageRef, Source};
+pub use target::{Effects, Executor, Exit, Helper, HelperFn, Layout, RegInfo, Target, Trap};
+pub use vcpu::{Vcpu, VcpuError, VcpuExit};
+
+pub use accel_softmmu::{Access, Fast, Mmu, Permissions, Physical, Translation};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! How others reach a CPU: one atomic word, and a wake-up.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Reasons for a CPU to look up from its work.
+pub mod reason {
+    /// The interrupt controller has a vector.
+    pub const INTR: u32 = 1 << 0;
+    /// Non-maskable interrupt.
+    pub const NMI: u32 = 1 << 1;
+    /// System management interrupt.
+    pub const SMI: u32 = 1 << 2;
+    /// INIT signal.
+    pub const INIT: u32 = 1 << 3;
+    /// Start-up message; its vector is in the interrupt controller.
+    pub const SIPI: u32 = 1 << 4;
+    /// Leave the run loop: the machine stops.
+    pub const STOP: u32 = 1 << 5;
+    /// The memory map changed.
+    pub const FLUSH: u32 = 1 << 6;
+    /// Another CPU needs to run alone: park at the next boundary.
+    pub const PARK: u32 = 1 << 7;
+    /// Work posted by other CPUs waits.
+    pub const WORK: u32 = 1 << 8;
+}
+
+/// A CPU's pending word. Setting a bit never blocks and takes no lock unless the CPU sleeps.
+#[derive(Default)]
+pub struct Pending {
+    word: AtomicU32,
+    asleep: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+    kick: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pending({:#x})", self.get())
+    }
+}
+
+impl Pending {
+    /// Sets what drags the CPU out of code that does not look at the word (KVM: a signal). Once.
+    pub fn set_kick(&self, kick: impl Fn() + Send + Sync + 'static) {
+        let _ = self.kick.set(Box::new(kick));
+    }
+
+    /// Sets bits and wakes the CPU.
+    pub fn raise(&self, bits: u32) {
+        self.word.fetch_or(bits, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
+            let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake.notify_all();
+        }
+        if let Some(kick) = self.kick.get() {
+            kick();
+        }
+    }
+
+    /// Clears bits: their reason is gone, or taken care of.
+    pub fn clear(&self, bits: u32) {
+        self.word.fetch_and(!bits, Ordering::SeqCst);
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub fn get(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// Takes bits out: those that were set.
+    pub fn take(&self, bits: u32) -> u32 {
+        self.word.fetch_and(!bits, Ordering::SeqCst) & bits
+    }
+
+    /// Sleeps until one of `bits` is set. Called by the CPU's own thread.
+    pub fn wait(&self, bits: u32) {
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.store(true, Ordering::SeqCst);
+        while self.word.load(Ordering::SeqCst) & bits == 0 {
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,167 @@
+//! Instruction bytes for a front end, and which pages they came from.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use accel_softmmu::{Access, Physical};
+use hw_memory::{Attrs, ByteOrder, PAGE_SIZE, RamBlock};
+
+use crate::core::Core;
+use crate::target::{Target, Trap};
+
+/// Bytes offered at once: more than any unit uses.
+const WINDOW: usize = 512;
+
+/// A piece of RAM that code was read from.
+#[derive(Clone)]
+pub struct PageRef {
+    block: Arc<RamBlock>,
+    offset: u64,
+    version: u32,
+}
+
+impl PageRef {
+    /// Whether the code read from here is still what memory holds.
+    #[inline]
+    pub fn is_current(&self) -> bool {
+        self.block
+            .code_version(self.offset)
+            .is_some_and(|v| v.load(Ordering::Acquire) == self.version)
+    }
+
+    /// An identity of the physical page: same block, same page.
+    pub fn page_id(&self) -> u64 {
+        (self.block.host_ptr() as u64).wrapping_add(self.offset) & !(PAGE_SIZE - 1)
+    }
+}
+
+/// The bytes at the PC, up to the end of their page.
+pub struct Source {
+    start: u64,
+    bytes: Vec<u8>,
+    /// Bytes from the first page.
+    first: usize,
+    used: usize,
+    pages: Vec<PageRef>,
+    cacheable: bool,
+    ctx: u8,
+}
+
+impl Source {
+    /// Bytes from `va` on, within its page.
+    pub fn new<T: Target>(core: &mut Core<T>, va: u64, ctx: u8) -> Result<Self, Trap> {
+        let mut source = Source {
+            start: va,
+            bytes: Vec::new(),
+            first: 0,
+            used: 0,
+            pages: Vec::new(),
+            cacheable: true,
+            ctx,
+        };
+        source.append(core, va, WINDOW)?;
+        source.first = source.bytes.len();
+        Ok(source)
+    }
+
+    fn append<T: Target>(&mut self, core: &mut Core<T>, va: u64, most: usize) -> Result<(), Trap> {
+        let pa = core.translate_for(va, Access::Fetch, self.ctx)?;
+        let len = most.min((PAGE_SIZE - va % PAGE_SIZE) as usize);
+        let from = self.bytes.len();
+        self.bytes.resize(from + len, 0);
+        if let Some((block, offset)) = core.mmu.block_at(pa) {
+            let version = block
+                .code_version(offset)
+                .map_or(0, |v| v.load(Ordering::SeqCst));
+            if block.read(offset, &mut self.bytes[from..]).is_some() {
+                self.pages.push(PageRef {
+                    block: block.clone(),
+                    offset,
+                    version,
+                });
+                return Ok(());
+            }
+        }
+        self.cacheable = false;
+        for (i, byte) in self.bytes[from..].iter_mut().enumerate().take(16) {
+            let value = core.mmu.read_physical(
+                pa.wrapping_add(i as u64),
+                1,
+                ByteOrder::Little,
+                Attrs::default(),
+            );
+            *byte = value.unwrap_or(0xff) as u8;
+        }
+        Ok(())
+    }
+
+    /// Address of the first byte.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The bytes at hand.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds the beginning of the next page, for an instruction that crosses into it. May fault.
+    pub fn extend<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Trap> {
+        if self.bytes.len() == self.first {
+            let next = self.start.wrapping_add(self.first as u64);
+            self.append(core, next, 16)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the instruction at `offset` of `len` bytes lies in the first page entirely.
+    pub fn is_in_first_page(&self, offset: usize, len: usize) -> bool {
+        offset + len <= self.first
+    }
+
+    /// Whether bytes up to the end of the page are at hand, or the window ends before.
+    pub fn ends_at_page(&self) -> bool {
+        self.start
+            .wrapping_add(self.first as u64)
+            .is_multiple_of(PAGE_SIZE)
+    }
+
+    /// Says how many bytes the unit was made from.
+    pub fn set_used(&mut self, used: usize) {
+        self.used = used;
+    }
+
+    /// Announces the code as translated. `None` if it changed meanwhile (translate again), else the
+    /// pages it depends on; empty when it must not be cached.
+    pub fn track(mut self) -> Option<Vec<PageRef>> {
+        if !self.cacheable {
+            return Some(Vec::new());
+        }
+        let split = self.used.min(self.first);
+        self.pages
+            .truncate(if self.used > self.first { 2 } else { 1 });
+        for (page, (from, to)) in self.pages.iter().zip([(0, split), (self.first, self.used)]) {
+            let wanted = self.bytes.get(from..to)?;
+            page.block.track_code(page.offset, wanted.len() as u64);
+            let mut now = vec![0; wanted.len()];
+            page.block.read(page.offset, &mut now)?;
+            if now != wanted || !page.is_current() {
+                return None;
+            }
+        }
+        Some(self.pages)
+    }
+}
+
+impl<T: Target> Core<T> {
+    /// The physical address behind `va` for an access, walking if need be. May fault.
+    pub fn translate_for(&mut self, va: u64, access: Access, ctx: u8) -> Result<u64, Trap> {
+        if let Physical::Slow(pa) = self.mmu.look_up(ctx, va, access) {
+            return Ok(pa);
+        }
+        self.counters.walks += 1;
+        let found = T::walk(self, va, access, ctx)?;
+        self.mmu.fill(ctx, va, &found);
+        Ok(found.physical)
+    }
+}

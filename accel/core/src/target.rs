@@ -1,0 +1,178 @@
+//! What a guest architecture provides, and what an executor returns.
+
+use accel_ir::{Slot, Unit};
+use accel_softmmu::{Access, Translation};
+use hw_memory::Fault;
+
+use crate::core::Core;
+use crate::source::Source;
+
+/// Why an instruction could not complete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trap {
+    /// The target has noted an exception in its state; it will be delivered with the PC at the
+    /// instruction (faults) or where the helper put it (traps, see [`Trap::After`]).
+    Exception,
+    /// As `Exception`, but the instruction is complete: the PC slot is already right.
+    After,
+    /// The instruction is complete, the PC slot is right, and the unit must be left: mode, mapping
+    /// or interruptibility changed.
+    Leave,
+    /// The instruction must run alone; the PC goes back to it.
+    Exclusive,
+    /// The instruction is complete, the PC slot is right, and the CPU stops executing for this
+    /// reason.
+    Exit(Exit),
+}
+
+/// Why an executor returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// The slice is used up.
+    Budget,
+    /// The CPU waits for an interrupt.
+    Halted,
+    /// The CPU gave up its slice (PAUSE in a spin loop).
+    Yield,
+    /// Something in the pending word is not the target's business (STOP, PARK, WORK).
+    Pending,
+    /// The next instruction must run with all other CPUs parked.
+    Exclusive,
+    /// The CPU is dead (x86: triple fault).
+    Shutdown,
+    /// The engine itself cannot go on.
+    Internal(&'static str),
+}
+
+/// State that a helper reads and writes, beyond its arguments and result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Effects {
+    /// Reads slots of the register file.
+    pub reads_regs: bool,
+    /// Writes slots of the register file.
+    pub writes_regs: bool,
+    /// May end in a [`Trap`].
+    pub traps: bool,
+}
+
+impl Effects {
+    /// A function of its arguments.
+    pub const PURE: Effects = Effects {
+        reads_regs: false,
+        writes_regs: false,
+        traps: false,
+    };
+    /// May do anything.
+    pub const ALL: Effects = Effects {
+        reads_regs: true,
+        writes_regs: true,
+        traps: true,
+    };
+}
+
+/// A helper: called by both executors, never unwinds.
+pub type HelperFn<T> = fn(&mut Core<T>, [u64; 4]) -> Result<u64, Trap>;
+
+/// A helper and what it touches. Every helper that may trap does so before it changes anything.
+pub struct Helper<T: Target + 'static> {
+    /// Name, for the text form.
+    pub name: &'static str,
+    /// The function.
+    pub run: HelperFn<T>,
+    /// What it touches.
+    pub effects: Effects,
+}
+
+impl<T: Target> Clone for Helper<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: Target> Copy for Helper<T> {}
+
+/// One register of the register table: gdb, `info registers`, saved state and KVM read it.
+#[derive(Clone, Copy, Debug)]
+pub struct RegInfo {
+    /// The manual's name, in lower case.
+    pub name: &'static str,
+    /// Its slot; a vector takes two.
+    pub slot: Slot,
+    /// Width in bits: up to 64, or 128.
+    pub bits: u32,
+}
+
+/// The register file of a target.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// The program counter.
+    pub pc: Slot,
+    /// Four consecutive slots of lazy flags: kind and type (`kind << 8 | type's byte count`), and
+    /// the operands a, b and c.
+    pub flags: Slot,
+    /// All registers.
+    pub regs: &'static [RegInfo],
+}
+
+/// A guest architecture.
+pub trait Target: Sized + Send + 'static {
+    /// Name as in `-cpu` lists and logs.
+    const NAME: &'static str;
+    /// Register file.
+    const LAYOUT: Layout;
+    /// All state outside the register file.
+    type State: Send;
+    /// What the board provides to the CPU: interrupt controller, ports, hypercalls.
+    type Port: ?Sized + Send;
+
+    /// The helper table.
+    fn helpers() -> &'static [Helper<Self>];
+
+    /// The address that the next instruction is fetched from.
+    fn fetch_address(core: &Core<Self>) -> u64;
+
+    /// What beside address and mode a unit depends on (a segment base).
+    fn extra_key(core: &Core<Self>) -> u64 {
+        let _ = core;
+        0
+    }
+
+    /// Translation context of fetches in the current mode.
+    fn fetch_ctx(core: &Core<Self>) -> u8;
+
+    /// Most instructions the next unit may have (single-step, interrupt shadows).
+    fn unit_limit(core: &Core<Self>) -> u32;
+
+    /// Decodes from `source` on. Returns a unit of at least one instruction, or the trap of the
+    /// first one. An undecodable instruction becomes a unit that raises the exception.
+    fn translate(core: &mut Core<Self>, source: &mut Source, limit: u32) -> Result<Unit, Trap>;
+
+    /// Translates an address, or notes the exception. The result allows at least `access`.
+    fn walk(core: &mut Core<Self>, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap>;
+
+    /// An access at `pa` that nothing took: the value read, or a trap.
+    fn bus_fault(core: &mut Core<Self>, pa: u64, access: Access, fault: Fault)
+    -> Result<u64, Trap>;
+
+    /// A misaligned access that must be aligned: notes the exception.
+    fn alignment_fault(core: &mut Core<Self>, va: u64, access: Access) -> Trap;
+
+    /// Delivers the noted exception: changes state as the manual says.
+    fn deliver(core: &mut Core<Self>) -> Result<(), Exit>;
+
+    /// Called between units while the pending word is not zero: takes interrupts that can be taken.
+    fn service(core: &mut Core<Self>) -> Result<(), Exit>;
+
+    /// Called after a unit of [`unit_limit`](Self::unit_limit) one: single-step traps, shadows end.
+    fn after_step(core: &mut Core<Self>) -> Result<(), Exit>;
+}
+
+/// Runs a CPU's instructions.
+pub trait Executor<T: Target>: Send {
+    /// Runs until the budget is used up or something else is due. Never loops beyond the budget,
+    /// never waits, so that one thread can drive many CPUs.
+    fn run(&mut self, core: &mut Core<T>) -> Exit;
+
+    /// Forgets all translated code.
+    fn flush(&mut self);
+}

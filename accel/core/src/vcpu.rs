@@ -1,0 +1,72 @@
+//! What a machine drives: a CPU of any accelerator.
+
+use std::sync::Arc;
+
+use hw_state::{Section, StateError};
+
+use crate::pending::Pending;
+
+/// Why a vCPU's run returned to its thread.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VcpuExit {
+    /// Nothing: run again.
+    Again,
+    /// STOP is pending.
+    Stopped,
+    /// The CPU is dead (x86: triple fault): the machine resets or stops.
+    Shutdown,
+    /// The accelerator cannot go on; the text says where and why.
+    Failed(String),
+}
+
+/// Why a vCPU could not be made or its state not be moved.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// The saved state was refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The host refused.
+    #[error("{what}")]
+    Host {
+        /// What was tried.
+        what: String,
+        /// The host's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// One virtual CPU. Owned by its thread while the machine runs, by the machine while it is stopped.
+pub trait Vcpu: Send {
+    /// Executes guest code until something needs the thread: halting waits inside.
+    fn run(&mut self) -> VcpuExit;
+
+    /// The word by which others reach it.
+    fn pending(&self) -> Arc<Pending>;
+
+    /// To the state after power-on.
+    fn reset(&mut self);
+
+    /// The saved form: the same for every accelerator of a guest.
+    fn save(&mut self) -> Result<Section, VcpuError>;
+
+    /// Takes over a saved state.
+    fn restore(&mut self, section: &Section) -> Result<(), VcpuError>;
+
+    /// Registers by name for monitors: general, segment, control, in the target's order.
+    fn registers(&mut self) -> Vec<(String, u128)>;
+
+    /// `info registers`, in QEMU's layout.
+    fn describe(&mut self) -> String;
+
+    /// The physical address behind a virtual one, without side effects.
+    fn debug_translate(&mut self, va: u64) -> Option<u64>;
+
+    /// Whether it waits for an interrupt.
+    fn is_halted(&self) -> bool;
+
+    /// `info jit`: what the executor counted.
+    fn statistics(&self) -> String {
+        String::new()
+    }
+}
