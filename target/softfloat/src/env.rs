@@ -253,6 +253,17 @@ impl Env {
         }
     }
 
+    /// After x86 instructions that began with no flag set: which exceptions are to be delivered. If one that is found
+    /// before computing is among them, those found after it (overflow, underflow, inexact) did not happen
+    /// (Intel SDM volume 1, 4.9.2).
+    pub fn x86_faults(&mut self) -> Flags {
+        let early = Flags::INVALID | Flags::DENORMAL | Flags::DIV_BY_ZERO;
+        if self.flags.has(early & self.unmasked) {
+            self.flags = self.flags & early;
+        }
+        self.flags & self.unmasked & Flags::X86
+    }
+
     /// Adds to the sticky flags.
     #[inline]
     pub fn raise(&mut self, flags: Flags) {

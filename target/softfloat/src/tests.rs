@@ -170,3 +170,70 @@ fn ieee_remainder_takes_the_nearest_quotient() {
     let one_from_seven = seven.rem(three, Rounding::NearestEven, &mut env);
     assert_eq!((one_from_seven.value, one_from_seven.quotient), (one, 2));
 }
+
+#[test]
+fn an_unmasked_denormal_operand_hides_what_computing_would_find() {
+    let mut env = Env {
+        unmasked: Flags::DENORMAL,
+        ..Env::sse()
+    };
+    F64(1).add(ONE, &mut env);
+    assert_eq!(env.x86_faults(), Flags::DENORMAL);
+    assert_eq!(env.flags, Flags::DENORMAL);
+    let mut env = Env {
+        unmasked: Flags::INEXACT,
+        ..Env::sse()
+    };
+    F64(1).add(ONE, &mut env);
+    assert_eq!(env.x86_faults(), Flags::INEXACT);
+    assert!(env.flags.has(Flags::DENORMAL));
+}
+
+#[test]
+fn every_operation_answers_any_bits_under_any_environment() {
+    let edges = [
+        0_u16, 0x8000, 1, 0x3ff, 0x400, 0x3c00, 0x7bff, 0x7c00, 0x7c01, 0x7e00, 0xffff, 0xfbff,
+    ];
+    let envs = [
+        Env::sse(),
+        Env::x87(),
+        Env::arm(),
+        Env::power(),
+        Env::s390x(),
+    ];
+    for mut env in envs {
+        for rounding in [
+            Rounding::Odd,
+            Rounding::NearestAway,
+            Rounding::Up,
+            Rounding::Down,
+        ] {
+            env.rounding = rounding;
+            env.unmasked = Flags(0x3f);
+            for (a, b) in edges.iter().flat_map(|&a| edges.map(|b| (F16(a), F16(b)))) {
+                let c = a
+                    .mul_add(b, a, MulAdd::NegSub, &mut env)
+                    .div(b, &mut env)
+                    .sqrt(&mut env);
+                let wide: F128 = c.convert(&mut env);
+                let scaled = wide.scale(i32::MIN, &mut env).scale(i32::MAX, &mut env);
+                let extended: F80 = scaled.convert(&mut env);
+                let tail: Bf16 = x87::fscale(extended, extended, &mut env).convert(&mut env);
+                tail.to_fixed::<u8>(u32::MAX, rounding, IntOverflow::SaturateNanMin, &mut env);
+                F64::from_fixed_u64(u64::MAX, u32::MAX, &mut env);
+                let both = F80 {
+                    se: a.0,
+                    sig: u64::from(b.0) << 48,
+                };
+                x87::fpatan(both, extended, &mut env);
+                x87::fyl2x(both, extended, &mut env);
+                x87::fyl2xp1(both, both, &mut env);
+                x87::f2xm1(both, &mut env);
+                x87::fptan(both, &mut env);
+                x87::fprem(both, extended, &mut env);
+                x87::fbstp(both, &mut env);
+                x87::fxtract(both, &mut env);
+            }
+        }
+    }
+}

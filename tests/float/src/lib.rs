@@ -5,3 +5,5 @@
 pub mod operands;
 #[cfg(target_arch = "x86_64")]
 pub mod sse;
+#[cfg(target_arch = "x86_64")]
+pub mod x87;
