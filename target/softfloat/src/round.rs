@@ -119,7 +119,8 @@ fn round_huge<F: Format>(num: Num<F::Sig>, exp: i32, drop: u32, env: &mut Env) -
         return F::from_fields(num.sign, exp - F::WRAP, sig);
     }
     env.flags = before | Flags::OVERFLOW | Flags::INEXACT;
-    if overflows_to_infinity(num.sign, env.rounding) {
+    // FSCALE can go where wrapping does not bring it back: infinity in every rounding mode.
+    if env.unmasked.has(Flags::OVERFLOW) || overflows_to_infinity(num.sign, env.rounding) {
         env.raise(Flags::ROUNDED_UP);
         return infinity(num.sign);
     }
@@ -139,6 +140,9 @@ fn round_tiny<F: Format>(num: Num<F::Sig>, exp: i32, drop: u32, env: &mut Env) -
             let (sig, carry) = round_any(num.sign, num.sig, drop, env);
             return F::from_fields(num.sign, wrapped + i32::from(carry), sig);
         }
+        // As above, towards zero.
+        env.raise(Flags::INEXACT);
+        return zero(num.sign);
     } else if tiny {
         match env.flush_outputs {
             FlushOutputs::Never => {}

@@ -1,4 +1,5 @@
-//! The host's x87 unit. Each function runs one instruction under the given control word, all exceptions masked in it.
+//! The host's x87 unit. Each function runs one instruction under the given control word; where nothing else is said all
+//! exceptions must be masked in it.
 
 use core::arch::asm;
 
@@ -33,6 +34,8 @@ impl From<Memory> for F80 {
 macro_rules! on_stack {
     ($($name:ident: $($op:literal),+;)*) => {$(
         #[doc = concat!($("`", $op, "` ",)+ "with the operands in ST(0) and ST(1): ST(0) and the status word.")]
+        ///
+        /// A single instruction may have exceptions unmasked: no waiting instruction follows before they are cleared.
         pub fn $name(st0: F80, st1: F80, control: u16) -> (F80, u16) {
             let (a, b) = (Memory::from(st0), Memory::from(st1));
             let mut out = Memory::default();
@@ -47,6 +50,7 @@ macro_rules! on_stack {
                     "fld tbyte ptr [{a}]",
                     $($op,)+
                     "fnstsw [{status}]",
+                    "fnclex",
                     "fstp tbyte ptr [{out}]",
                     "fninit",
                     a = in(reg) &raw const a, b = in(reg) &raw const b, out = in(reg) &raw mut out,
