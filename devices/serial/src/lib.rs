@@ -1,1 +1,24 @@
-//! Serial and parallel ports.
+//! Serial and parallel ports of the PC: `isa-serial`, `isa-parallel`.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod isa;
+mod line;
+mod parallel;
+#[cfg(test)]
+mod testing;
+mod uart;
+
+pub use isa::{COM_PORTS, ISA_PARALLEL, ISA_SERIAL, LPT_PORTS};
+pub use line::{Inbox, Input, Line};
+pub use parallel::Parallel;
+pub use uart::Uart16550;
+
+/// All classes of this crate.
+pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_SERIAL, &ISA_PARALLEL];
