@@ -71,6 +71,12 @@ pub(crate) fn folder() -> PathBuf {
     }
 }
 
+/// Fetches what is missing and returns the cache folder.
+pub(crate) fn ready() -> Result<PathBuf> {
+    run(&[])?;
+    Ok(folder().canonicalize()?)
+}
+
 /// The chore: fetches what is missing for the named architectures, or for all.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut wanted = Vec::new();

@@ -21,6 +21,26 @@ pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
+/// Builds `mimic` in release form, showing cargo's progress, and returns its path.
+pub(crate) fn build_mimic() -> Result<PathBuf> {
+    let out = Command::new(cargo())
+        .args(["build", "--release", "--package", "mimic", "--bin", "mimic"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !out.status.success() {
+        bail!("mimic does not build");
+    }
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo named no executable")
+}
+
 /// Runs a program to its end and returns what it wrote; its failure is an error that quotes it.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);

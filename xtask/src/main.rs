@@ -1,8 +1,11 @@
 //! The project's own chores: `cargo xtask <chore>`.
 
+mod bench;
 mod check;
 mod guests;
 mod host;
+mod launch;
+mod tests;
 
 use std::process::ExitCode;
 
@@ -11,8 +14,12 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
+  run [ARGS]                 boot a Debian kernel to a shell on this terminal
+  test [--all] [ARGS]        unit and property tests; with --all the whole-machine ones too
   check [--quick]            format, house rules, layers, clippy (left out by --quick)
+  bless                      rewrite the golden files
   guests [ARCH] [--update]   fetch kernels, busybox and firmware from Debian's packages
+  bench [OPTIONS]            measure against the installed QEMU; `bench --help` lists options
 ";
 
 fn main() -> ExitCode {
@@ -31,8 +38,13 @@ fn dispatch(args: &[String]) -> Result<()> {
         bail!("no chore given\n{USAGE}");
     };
     match chore.as_str() {
+        "bench" => bench::run(rest),
+        bench::MONITOR => bench::monitor(rest),
+        "bless" => tests::bless(rest),
         "check" => check::run(rest),
         "guests" => guests::run(rest),
+        "run" => launch::run(rest),
+        "test" => tests::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())

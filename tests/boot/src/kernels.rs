@@ -12,6 +12,16 @@ pub const EXIT_PORT: u16 = 0xf4;
 /// Entered as the PVH boot protocol says (Xen `docs/misc/pvh.pandoc`): 32-bit protected mode, flat
 /// segments, paging off.
 pub fn hello(text: &str, code: u8) -> Vec<u8> {
+    // mov al, code; out EXIT_PORT, al
+    after_text(text, &[0xb0, code, 0xe6, EXIT_PORT as u8])
+}
+
+/// The same, but the machine then halts and stays.
+pub fn hello_and_halt(text: &str) -> Vec<u8> {
+    after_text(text, &[])
+}
+
+fn after_text(text: &str, last_words: &[u8]) -> Vec<u8> {
     let mut program: Vec<u8> = Vec::new();
     program.push(0xbe); // mov esi, text
     let text_at = program.len();
@@ -30,8 +40,7 @@ pub fn hello(text: &str, code: u8) -> Vec<u8> {
     program.push(0xee); // out dx, al
     let back = next.wrapping_sub(program.len() + 2) as u8;
     program.extend([0xeb, back]); // jmp next
-    program.extend([0xb0, code]); // exit: mov al, code
-    program.extend([0xe6, EXIT_PORT as u8]); // out EXIT_PORT, al
+    program.extend_from_slice(last_words); // exit:
     program.push(0xfa); // cli
     program.extend([0xf4, 0xeb, 0xfd]); // stop: hlt; jmp stop
     let address = LOAD + program.len() as u32;
