@@ -1,12 +1,15 @@
 //! The files of the repository, with what the lints need to know about each.
 
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::host;
 
-/// All text files git knows or would add.
+/// Folders at the top that git ignores.
+const NOT_OURS: &[&str] = &[".git", ".cache", "build"];
+
+/// All text files of the repository.
 pub(super) struct Sources {
     pub(super) files: Vec<Source>,
 }
@@ -21,27 +24,31 @@ pub(super) struct Source {
 impl Sources {
     pub(super) fn read() -> Result<Self> {
         let root = host::workspace();
-        let list = host::output(
-            Command::new("git")
-                .args([
-                    "ls-files",
-                    "-z",
-                    "--cached",
-                    "--others",
-                    "--exclude-standard",
-                ])
-                .current_dir(&root),
-        )?;
         let mut files = Vec::new();
-        for path in list.split('\0').filter(|path| !path.is_empty()) {
-            // Binary goldens and files deleted but not yet committed are skipped.
-            if let Ok(text) = std::fs::read_to_string(root.join(path)) {
-                files.push(Source {
-                    path: path.to_owned(),
-                    text,
-                });
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = std::fs::read_dir(&folder)
+                .with_context(|| format!("cannot read {}", folder.display()))?;
+            for entry in entries {
+                let entry = entry?;
+                let path = entry.path();
+                let Some(name) = path.strip_prefix(&root).ok().and_then(Path::to_str) else {
+                    continue;
+                };
+                if entry.file_type()?.is_dir() {
+                    if !NOT_OURS.contains(&name) {
+                        folders.push(path);
+                    }
+                } else if let Ok(text) = std::fs::read_to_string(&path) {
+                    // What is not text is a binary golden.
+                    files.push(Source {
+                        path: name.to_owned(),
+                        text,
+                    });
+                }
             }
         }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Self { files })
     }
 
