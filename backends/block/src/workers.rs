@@ -1,0 +1,163 @@
+//! Threads that carry out the requests of one disk.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A request ready to be carried out: does the work and calls the completion.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+enum Item {
+    Job(Job),
+    Barrier,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    /// Threads alive.
+    threads: usize,
+    /// Threads waiting for work.
+    idle: usize,
+    /// Jobs being carried out.
+    busy: usize,
+    closed: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Work has come, or the end.
+    work: Condvar,
+    /// A job is done.
+    quiet: Condvar,
+    name: String,
+    limit: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pool of named threads, started when there is work for them.
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+impl Workers {
+    /// At most `limit` threads of this name; the first is started at once, so that there is always
+    /// one.
+    pub fn new(name: impl Into<String>, limit: usize) -> std::io::Result<Self> {
+        let workers = Workers {
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                work: Condvar::new(),
+                quiet: Condvar::new(),
+                name: name.into(),
+                limit: limit.max(1),
+            }),
+        };
+        workers.start(&mut workers.shared.lock())?;
+        Ok(workers)
+    }
+
+    fn start(&self, queue: &mut Queue) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        std::thread::Builder::new()
+            .name(self.shared.name.clone())
+            .spawn(move || run(&shared))?;
+        queue.threads = queue.threads.saturating_add(1);
+        Ok(())
+    }
+
+    /// Queues a job.
+    pub fn submit(&self, job: Job) {
+        let mut queue = self.shared.lock();
+        queue.items.push_back(Item::Job(job));
+        // A thread the host has no room for is not missed: the first one does its work.
+        if queue.idle == 0 && queue.threads < self.shared.limit && self.start(&mut queue).is_ok() {
+            return;
+        }
+        drop(queue);
+        self.shared.work.notify_one();
+    }
+
+    /// Later jobs start only when all earlier ones are done.
+    pub fn barrier(&self) {
+        let mut queue = self.shared.lock();
+        if queue.busy != 0 || !queue.items.is_empty() {
+            queue.items.push_back(Item::Barrier);
+        }
+    }
+
+    /// Waits until there is nothing left to do.
+    pub fn drain(&self) {
+        let mut queue = self.shared.lock();
+        while queue.busy != 0 || !queue.items.is_empty() {
+            queue = self
+                .shared
+                .quiet
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+/// Takes what may start now.
+fn next(queue: &mut Queue) -> Option<Job> {
+    while let Some(Item::Barrier) = queue.items.front() {
+        if queue.busy != 0 {
+            return None;
+        }
+        queue.items.pop_front();
+    }
+    match queue.items.pop_front() {
+        Some(Item::Job(job)) => Some(job),
+        _ => None,
+    }
+}
+
+/// Carries out what there is; returns with the queue locked and nothing to start.
+fn work<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+    while let Some(job) = next(&mut queue) {
+        queue.busy = queue.busy.saturating_add(1);
+        drop(queue);
+        // A job that panics must not leave the others waiting for it.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+        queue = shared.lock();
+        queue.busy = queue.busy.saturating_sub(1);
+        if queue.busy == 0 {
+            if queue.items.is_empty() {
+                shared.quiet.notify_all();
+            } else {
+                // A barrier may have fallen: there is work for the others too.
+                shared.work.notify_all();
+            }
+        }
+    }
+    queue
+}
+
+fn run(shared: &Shared) {
+    let mut queue = shared.lock();
+    loop {
+        queue = work(shared, queue);
+        if queue.closed && queue.items.is_empty() {
+            queue.threads = queue.threads.saturating_sub(1);
+            return;
+        }
+        queue.idle = queue.idle.saturating_add(1);
+        queue = shared
+            .work
+            .wait(queue)
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.idle = queue.idle.saturating_sub(1);
+    }
+}
