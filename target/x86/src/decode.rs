@@ -5,6 +5,11 @@ use accel_ir::Unit;
 
 use crate::helper::helpers;
 
+pub(crate) mod mode;
+
+#[allow(unused_imports)]
+pub(crate) use mode::{mode_of, refresh};
+
 helpers! { crate::helper::DECODE; }
 
 pub(crate) fn linear_pc(core: &crate::Core) -> u64 {

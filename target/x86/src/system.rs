@@ -2,9 +2,9 @@
 #![allow(missing_docs)]
 use accel_core::{Access, Exit, Translation, Trap};
 
-use crate::helper::helpers;
+pub(crate) mod calls;
 
-helpers! { crate::helper::SYSTEM; }
+pub(crate) use calls::HELPERS;
 
 /// MSRs and the like.
 #[derive(Clone, Debug, Default)]
