@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 
+use backend_char::{CharSpec, Chardev};
 use hw_core::{
     Args, Attrs, ByteOrder, Clock, Fabric, Initiator, IrqHub, Links, Placement, Request, ResetKind,
 };
-use backend_char::{CharSpec, Chardev};
 use proptest::prelude::*;
 use runtime::EventLoop;
 
@@ -136,7 +136,11 @@ fn the_debug_console_writes_to_its_stream_and_reads_as_itself() {
     let chardev = Chardev::open(&spec, &event_loop.handle()).unwrap();
     let mut links = Links::default();
     links.offer("chardev", "d", Chardev::frontend(&chardev).unwrap());
-    let b = bench(&ISA_DEBUGCON, &[("iobase", "0x402"), ("chardev", "d")], &mut links);
+    let b = bench(
+        &ISA_DEBUGCON,
+        &[("iobase", "0x402"), ("chardev", "d")],
+        &mut links,
+    );
     for byte in b"hello" {
         b.out(0x402, 1, (*byte).into());
     }
