@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use hw_clock::ManualTime;
 use hw_core::{Attrs, ByteOrder, Clock, Dma, Fabric, Initiator, IrqHub, Part, Placement};
 use hw_memory::{MappingSpec, RamBlock, What};
 
@@ -25,6 +26,8 @@ pub const SLOT: u64 = 0xfeb0_0000;
 pub struct Bench {
     /// Its fabric.
     pub fabric: Fabric,
+    /// Moves its time.
+    pub time: Arc<ManualTime>,
     /// Its memory.
     pub dma: Dma,
     /// The device.
@@ -34,8 +37,9 @@ pub struct Bench {
 }
 
 /// A fabric with [`RAM`] bytes of memory.
-pub fn fabric() -> Fabric {
-    let fabric = Fabric::new(Clock::manual().0);
+pub fn fabric() -> (Fabric, Arc<ManualTime>) {
+    let (clock, time) = Clock::manual();
+    let fabric = Fabric::new(clock);
     let block = Arc::new(RamBlock::new("ram", RAM).unwrap());
     fabric.memory.add(MappingSpec {
         name: "ram".into(),
@@ -45,13 +49,13 @@ pub fn fabric() -> Fabric {
         enabled: true,
         what: What::Ram { block, offset: 0 },
     });
-    fabric
+    (fabric, time)
 }
 
 impl Bench {
     /// A machine with `device`; the legacy register layout if asked for.
     pub fn new(device: Box<dyn VirtioDevice>, options: Options, force_legacy: bool) -> Self {
-        let fabric = fabric();
+        let (fabric, time) = fabric();
         let irq = Arc::new(AtomicBool::new(false));
         let pin = irq.clone();
         let hub = IrqHub::new(
@@ -77,6 +81,7 @@ impl Bench {
         let dma = Dma::new(fabric.memory.clone());
         Bench {
             fabric,
+            time,
             dma,
             part,
             irq,
