@@ -1,0 +1,223 @@
+//! Runs one CPU: finds or makes the unit at the PC, executes it, delivers what comes out.
+
+use accel_core::{Core, Executor, Exit, PageRef, Source, Target, Trap};
+
+use crate::code::Code;
+use crate::exec::{self, Flow};
+use crate::lower::lower;
+
+/// Units kept; a power of two. Direct-mapped by address.
+const UNITS: usize = 1 << 15;
+
+/// Interprets the units of one CPU.
+pub struct Interp {
+    units: Vec<Option<Box<Code>>>,
+    /// The last unit that must not be kept.
+    once: Option<Box<Code>>,
+}
+
+impl Default for Interp {
+    fn default() -> Self {
+        let mut units = Vec::new();
+        units.resize_with(UNITS, || None);
+        Interp { units, once: None }
+    }
+}
+
+/// Where the unit to run is.
+enum Found {
+    Kept(usize),
+    Once,
+}
+
+#[inline(always)]
+fn slot(va: u64, mode: u64) -> usize {
+    let hash = (va ^ va >> 15).wrapping_add(mode.wrapping_mul(0x9e37_79b9));
+    hash as usize & (UNITS - 1)
+}
+
+impl Interp {
+    /// A unit for the current PC and mode.
+    #[inline(always)]
+    fn find<T: Target>(&mut self, core: &mut Core<T>, limit: u32) -> Result<Found, Trap> {
+        let va = T::fetch_address(core);
+        let ctx = T::fetch_ctx(core);
+        let at = slot(va, core.mode);
+        if let (Some(code), Some(page)) = (&self.units[at], core.mmu.fetch_page(ctx, va))
+            && code.va == va
+            && code.mode == core.mode
+            && code.page_id == page
+            && code.extra == T::extra_key(core)
+            && code.single == (limit == 1)
+            && code.pages.iter().all(PageRef::is_current)
+            && (code.pages.len() == 1 || second_page_holds(core, code, va, ctx))
+        {
+            return Ok(Found::Kept(at));
+        }
+        self.make(core, va, ctx, limit, at)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make<T: Target>(
+        &mut self,
+        core: &mut Core<T>,
+        va: u64,
+        ctx: u8,
+        limit: u32,
+        at: usize,
+    ) -> Result<Found, Trap> {
+        let mut insns = limit;
+        // Code may change while it is read, by another CPU: a few times at most.
+        for _ in 0..16 {
+            let mut source = Source::new(core, va, ctx)?;
+            let unit = T::translate(core, &mut source, insns)?;
+            debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
+            let Ok(mut code) = lower::<T>(&unit) else {
+                insns = (insns / 2).max(1);
+                continue;
+            };
+            let Some(pages) = source.track() else {
+                continue;
+            };
+            core.counters.units += 1;
+            core.counters.unit_insns += u64::from(unit.insns);
+            code.va = va;
+            code.mode = core.mode;
+            code.extra = T::extra_key(core);
+            code.single = limit == 1;
+            code.page_id = pages.first().map_or(0, PageRef::page_id);
+            code.pages = pages;
+            if code.pages.is_empty() {
+                self.once = Some(Box::new(code));
+                return Ok(Found::Once);
+            }
+            if let Some(old) = &self.units[at]
+                && !old.pages.iter().all(PageRef::is_current)
+            {
+                core.counters.stale += 1;
+            }
+            self.units[at] = Some(Box::new(code));
+            return Ok(Found::Kept(at));
+        }
+        Err(Trap::Exit(Exit::Internal(
+            "code changes faster than it can be translated",
+        )))
+    }
+
+    /// Acts on a trap at operation `at` of a unit (`None`: of the fetch). Returns an exit if the CPU
+    /// stops.
+    #[cold]
+    #[inline(never)]
+    fn trap<T: Target>(
+        core: &mut Core<T>,
+        trap: Trap,
+        at: Option<(&Code, usize)>,
+    ) -> Result<(), Exit> {
+        let mut done = 0;
+        let mut pc = core.pc();
+        if let Some((code, at)) = at {
+            let mark = code
+                .marks
+                .partition_point(|(start, _)| *start as usize <= at);
+            done = mark as u64;
+            pc = mark
+                .checked_sub(1)
+                .and_then(|m| code.marks.get(m))
+                .map_or(pc, |m| m.1);
+        }
+        core.code_hit = false;
+        let complete = !matches!(trap, Trap::Exception | Trap::Exclusive);
+        let count = if complete {
+            done
+        } else {
+            done.saturating_sub(1)
+        };
+        core.budget -= count as i64;
+        core.counters.insns += count;
+        match trap {
+            Trap::Exception => {
+                core.set_pc(pc);
+                core.counters.exceptions += 1;
+                core.budget -= 1;
+                T::deliver(core)
+            }
+            Trap::After => {
+                core.counters.exceptions += 1;
+                T::deliver(core)
+            }
+            Trap::Leave => Ok(()),
+            Trap::Exclusive => {
+                core.set_pc(pc);
+                Err(Exit::Exclusive)
+            }
+            Trap::Exit(exit) => Err(exit),
+        }
+    }
+
+    fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
+        let limit = T::unit_limit(core);
+        let found = match self.find(core, limit) {
+            Ok(found) => found,
+            Err(trap) => return Self::trap(core, trap, None),
+        };
+        let code = match found {
+            Found::Kept(at) => self.units[at].as_deref(),
+            Found::Once => self.once.as_deref(),
+        };
+        let Some(code) = code else {
+            return Err(Exit::Internal("no unit"));
+        };
+        match exec::run(core, code, 0, code.ops.len()) {
+            Flow::Done(insns) => {
+                core.budget -= i64::from(insns);
+                core.counters.insns += u64::from(insns);
+            }
+            Flow::Trap(trap, at) => {
+                let stepped = matches!(trap, Trap::Leave | Trap::Exit(Exit::Halted | Exit::Yield));
+                Self::trap(core, trap, Some((code, at)))?;
+                if limit == 1 && !stepped {
+                    return Ok(());
+                }
+            }
+            Flow::Fell(_) => return Err(Exit::Internal("ran off the end of a unit")),
+        }
+        if limit == 1 {
+            T::after_step(core)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Whether the second page of a unit that crosses into it is still mapped to the same memory.
+#[cold]
+fn second_page_holds<T: Target>(core: &mut Core<T>, code: &Code, va: u64, ctx: u8) -> bool {
+    let next = (va | 0xfff).wrapping_add(1);
+    code.pages
+        .get(1)
+        .is_some_and(|p| core.mmu.fetch_page(ctx, next) == Some(p.page_id()))
+}
+
+impl<T: Target> Executor<T> for Interp {
+    fn run(&mut self, core: &mut Core<T>) -> Exit {
+        loop {
+            if core.pending.get() != 0
+                && let Err(exit) = T::service(core)
+            {
+                return exit;
+            }
+            if core.budget <= 0 {
+                return Exit::Budget;
+            }
+            if let Err(exit) = self.step(core) {
+                return exit;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.units.iter_mut().for_each(|u| *u = None);
+        self.once = None;
+    }
+}
