@@ -154,7 +154,8 @@ pub struct LapicState {
     pub initial_count: u32,
     /// Timer: divide configuration.
     pub divide: u32,
-    /// Timer: virtual time at which the initial count was loaded.
+    /// Timer: virtual time at which the initial count was loaded, or would have been at the
+    /// present divider: modulo 2^64.
     pub started_ns: u64,
     /// Timer: virtual time at which it fires next.
     pub fires_ns: Option<u64>,
@@ -212,12 +213,12 @@ impl LapicState {
     /// The timer's current count at a virtual time.
     pub fn current_count(&self, now_ns: u64) -> u32 {
         let mode = self.lvt[lvt_index::TIMER] & lvt::TIMER_MODE;
-        if self.initial_count == 0 || mode & lvt::TSC_DEADLINE != 0 {
+        if self.fires_ns.is_none() || mode & lvt::TSC_DEADLINE != 0 {
             return 0;
         }
         let initial = u64::from(self.initial_count);
         let passed = now_ns
-            .saturating_sub(self.started_ns)
+            .wrapping_sub(self.started_ns)
             .wrapping_shr(divide_shift(self.divide));
         let left = if mode == lvt::PERIODIC {
             initial.saturating_sub(passed.checked_rem(initial).unwrap_or(0))
@@ -397,7 +398,7 @@ impl LapicState {
         let ns = |count: u32| u64::from(count).wrapping_shl(shift);
         let left = get(reg::CURRENT_COUNT);
         let passed = ns(self.initial_count.saturating_sub(left));
-        self.started_ns = now_ns.saturating_sub(passed);
+        self.started_ns = now_ns.wrapping_sub(passed);
         let counts = self.lvt[lvt_index::TIMER] & lvt::TSC_DEADLINE == 0;
         self.fires_ns = (counts && left != 0).then(|| now_ns.saturating_add(ns(left)));
     }

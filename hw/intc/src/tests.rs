@@ -42,6 +42,7 @@ fn a_periodic_count_wraps_and_a_single_one_stops() {
     s.initial_count = 100;
     s.divide = 0b1011;
     s.started_ns = 1000;
+    s.fires_ns = Some(1100);
     assert_eq!(s.current_count(1030), 70);
     assert_eq!(s.current_count(1150), 0);
     s.lvt[lvt_index::TIMER] = lvt::PERIODIC;
@@ -58,6 +59,7 @@ proptest! {
         s.divide = 3;
         s.started_ns = 10_000;
         let now = 10_000 + passed * 16;
+        s.fires_ns = Some(10_000);
         let left = s.current_count(now);
         s.fires_ns = (left > 0).then(|| now + u64::from(left) * 16);
         let mut back = LapicState::new(5, false);

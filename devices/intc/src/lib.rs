@@ -1,0 +1,30 @@
+//! Interrupt controllers of the PC in user space: i8259 pair, I/O APIC, local APICs.
+//!
+//! Each controller is a shared object that wires and CPUs call, beside a thin
+//! [`Device`](hw_core::Device) for registers, reset and saving. Lock order: a device, then the
+//! i8259 *or* an I/O APIC, then nothing: local APICs take messages in atomic words. The local APIC
+//! holds no lock when it tells the I/O APICs of an end of interrupt.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod i8259;
+mod ioapic;
+mod isa;
+mod lapic;
+
+pub use hw_intc::{
+    ApicMessage, CpuSignal, DeliveryMode, Destination, I8259State, IoApicState, Kick, LapicState,
+};
+pub use i8259::{I8259, I8259Device, ISA_I8259};
+pub use ioapic::{IOAPIC, IOAPIC_BASE, IoApic, IoApicDevice};
+pub use isa::IsaLines;
+pub use lapic::{APIC, ApicBus, ApicDevice, LINT0, LINT1, LocalApic};
+
+/// All classes of this crate.
+pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_I8259, &IOAPIC, &APIC];
