@@ -43,6 +43,7 @@ struct Lowering<'a, T> {
     guests: HashMap<Loc, Vec<Val>>,
     free_ints: Vec<Loc>,
     free_vectors: Vec<Loc>,
+    released: Vec<Loc>,
     ops: Vec<Instr>,
     marks: Vec<(u32, u64)>,
     mems: Vec<Mem>,
@@ -63,6 +64,7 @@ pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
         guests: HashMap::new(),
         free_ints: INTS.rev().collect(),
         free_vectors: VECTORS.rev().step_by(2).map(|n| n - 1).collect(),
+        released: Vec::new(),
         ops: Vec::with_capacity(unit.blocks.iter().map(|b| b.ops.len()).sum()),
         marks: Vec::with_capacity(unit.insns as usize),
         mems: Vec::new(),
@@ -138,19 +140,25 @@ impl<T: Target> Lowering<'_, T> {
         pool.pop().ok_or(TooBig)
     }
 
-    /// One use of `v` is done: its scratch slot may be free now.
+    /// One use of `v` is done: its scratch slot may be free once the current operation is emitted.
     fn done(&mut self, v: Val) {
         let uses = &mut self.uses[v.0 as usize];
         *uses = uses.saturating_sub(1);
         if *uses == 0
             && let Some(Place::Scratch(loc)) = self.places[v.0 as usize]
         {
-            let pool = if loc >= VECTORS.start {
-                &mut self.free_vectors
+            self.released.push(loc);
+        }
+    }
+
+    /// Frees the slots of values that the operation just emitted was the last to read.
+    fn release(&mut self) {
+        for loc in self.released.drain(..) {
+            if loc >= VECTORS.start {
+                self.free_vectors.push(loc);
             } else {
-                &mut self.free_ints
-            };
-            pool.push(loc);
+                self.free_ints.push(loc);
+            }
         }
     }
 
@@ -206,8 +214,18 @@ impl<T: Target> Lowering<'_, T> {
         }
     }
 
-    /// Before guest slot `slot` is written: values living in it and still wanted move out.
+    /// Before guest slot `slot` is written: values living in it, or in a vector that it is half of,
+    /// and still wanted move out.
     fn spill(&mut self, slot: Loc) -> Result<(), TooBig> {
+        let below = slot.wrapping_sub(1);
+        let vector = |v: &Val| self.unit.ty(*v) == Ty::V128;
+        if self
+            .guests
+            .get(&below)
+            .is_some_and(|list| list.iter().any(vector))
+        {
+            self.spill(below)?;
+        }
         let Some(values) = self.guests.remove(&slot) else {
             return Ok(());
         };
@@ -238,8 +256,7 @@ impl<T: Target> Lowering<'_, T> {
     /// A vector's slots overlap those of its neighbours' integer view.
     fn spill_vector(&mut self, slot: Loc) -> Result<(), TooBig> {
         self.spill(slot)?;
-        self.spill(slot + 1)?;
-        self.spill(slot.wrapping_sub(1))
+        self.spill(slot + 1)
     }
 
     fn live_in(&mut self, v: Val, slot: Loc) {
@@ -305,6 +322,7 @@ impl<T: Target> Lowering<'_, T> {
             if self.op(op, block.ops.get(at))? {
                 at += 1;
             }
+            self.release();
         }
         self.end(index, block)
     }
@@ -452,12 +470,11 @@ impl<T: Target> Lowering<'_, T> {
                 let ty = self.ty(v);
                 let clean =
                     ty == Ty::I64 || matches!(self.places[v.0 as usize], Some(Place::Scratch(_)));
-                if a != d {
-                    self.spill(d)?;
-                } else if clean {
+                if a == d && clean {
                     self.done(v);
                     return Ok(false);
                 }
+                self.spill(d)?;
                 let a = self.read(v)?;
                 self.ops.push(if clean {
                     Instr::Mov { d, a }
@@ -572,7 +589,13 @@ impl<T: Target> Lowering<'_, T> {
                 shift,
                 width,
             } => {
-                let (la, lb) = (self.read_clean(a)?, self.read(b)?);
+                let la = self.read_clean(a)?;
+                let narrow = u32::from(width) > self.ty(b).bits();
+                let lb = if narrow {
+                    self.read_clean(b)?
+                } else {
+                    self.read(b)?
+                };
                 self.done(a);
                 self.done(b);
                 let (d, taken) = self.result(d, next)?;
