@@ -6,6 +6,7 @@
 //! [`Pending`].
 
 mod core;
+mod engine;
 mod exclusive;
 mod memory;
 mod pending;
@@ -14,6 +15,7 @@ mod target;
 mod vcpu;
 
 pub use crate::core::{Core, Counters, RegFile, SCRATCH};
+pub use engine::{EngineVcpu, Guest};
 pub use exclusive::{Exclusive, ExclusiveGuard};
 pub use pending::{Pending, reason};
 pub use source::{PageRef, Source};

@@ -65,8 +65,6 @@ pub trait Vcpu: Send {
     /// Whether it waits for an interrupt.
     fn is_halted(&self) -> bool;
 
-    /// `info jit`: what the executor counted.
-    fn statistics(&self) -> String {
-        String::new()
-    }
+    /// A report for a monitor by topic (`tlb`, `mem`, `jit`); `None` if this CPU has none.
+    fn report(&mut self, topic: &str) -> Option<String>;
 }

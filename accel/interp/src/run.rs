@@ -156,7 +156,7 @@ impl Interp {
     }
 
     fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
-        let limit = T::unit_limit(core);
+        let limit = if core.alone { 1 } else { T::unit_limit(core) };
         let found = match self.find(core, limit) {
             Ok(found) => found,
             Err(trap) => return Self::trap(core, trap, None),

@@ -1,0 +1,133 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use accel_core::{Pending, Vcpu, VcpuError, VcpuExit, reason};
+use control_qapi::RunState;
+use hw_clock::Clock;
+use hw_core::{Fabric, Request};
+use hw_state::Section;
+use runtime::EventLoop;
+
+use crate::{Event, Machine, Policy};
+
+/// Counts its runs until it is told to stop.
+struct Counter {
+    pending: Arc<Pending>,
+    runs: u64,
+    resets: Arc<AtomicU32>,
+}
+
+impl Vcpu for Counter {
+    fn run(&mut self) -> VcpuExit {
+        self.runs += 1;
+        if self.pending.get() & reason::STOP != 0 {
+            VcpuExit::Stopped
+        } else {
+            VcpuExit::Again
+        }
+    }
+    fn pending(&self) -> Arc<Pending> {
+        self.pending.clone()
+    }
+    fn reset(&mut self) {
+        self.runs = 0;
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+    fn save(&mut self) -> Result<Section, VcpuError> {
+        Ok(Section::new("counter", 1).with(1, self.runs))
+    }
+    fn restore(&mut self, s: &Section) -> Result<(), VcpuError> {
+        s.expect("counter", 1)?;
+        self.runs = s.u64(1)?;
+        Ok(())
+    }
+    fn registers(&mut self) -> Vec<(String, u128)> {
+        vec![("runs".into(), self.runs.into())]
+    }
+    fn describe(&mut self) -> String {
+        String::new()
+    }
+    fn debug_translate(&mut self, va: u64) -> Option<u64> {
+        Some(va)
+    }
+    fn is_halted(&self) -> bool {
+        false
+    }
+    fn report(&mut self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+fn machine(events: &EventLoop) -> (Machine, Arc<AtomicU32>) {
+    let machine = Machine::new(Fabric::new(Clock::manual().0), events.handle());
+    let resets = Arc::new(AtomicU32::new(0));
+    for n in 0..2 {
+        let cpu = Counter {
+            pending: Arc::default(),
+            runs: 0,
+            resets: resets.clone(),
+        };
+        machine
+            .add_cpu(format!("CPU {n}/test"), Box::new(cpu))
+            .unwrap();
+    }
+    machine.power_on();
+    (machine, resets)
+}
+
+#[test]
+fn a_stopped_machine_has_all_cpus_parked_and_virtual_time_halted() {
+    let events = EventLoop::new().unwrap();
+    let (machine, _) = machine(&events);
+    machine.start();
+    assert_eq!(machine.state(), RunState::Running);
+    machine.stop(RunState::Paused);
+    assert!(!machine.fabric().clock.is_running());
+    let runs: Vec<_> = machine
+        .cpus()
+        .iter()
+        .map(|c| c.with(|c| c.registers()))
+        .collect();
+    assert!(runs.iter().all(Option::is_some));
+    let saved = machine.save().unwrap();
+    machine.start();
+    assert!(machine.save().is_err());
+    machine.stop(RunState::Paused);
+    machine.restore(&saved).unwrap();
+    assert_eq!(machine.save().unwrap().cpus, saved.cpus);
+}
+
+#[test]
+fn a_guest_reset_resets_cpus_and_goes_on() {
+    let mut events = EventLoop::new().unwrap();
+    let (machine, resets) = machine(&events);
+    machine.start();
+    machine.fabric().requests.post(Request::Reset);
+    events.turn(None);
+    assert_eq!(resets.load(Ordering::SeqCst), 4);
+    assert_eq!(machine.state(), RunState::Running);
+}
+
+#[test]
+fn without_reboot_a_reset_shuts_down() {
+    let mut events = EventLoop::new().unwrap();
+    let (machine, _) = machine(&events);
+    machine.set_policy(Policy {
+        no_reboot: true,
+        ..Policy::default()
+    });
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = seen.clone();
+    machine.on_event(move |e| log.lock().unwrap().push(e.clone()));
+    machine.start();
+    machine.fabric().requests.post(Request::Reset);
+    events.turn(None);
+    assert_eq!(machine.state(), RunState::Shutdown);
+    let down = Event::Shutdown {
+        guest: true,
+        cause: "guest-reset",
+        stays: false,
+        status: 0,
+    };
+    assert_eq!(*seen.lock().unwrap(), [Event::Resume, down]);
+}
