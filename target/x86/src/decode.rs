@@ -143,8 +143,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
 
 /// Translates the instruction at hand.
 fn instruction(c: &mut Ctx<'_>) {
-    let past_end = c.mode.bitness() == 16
-        && c.pc.wrapping_add(c.insn.len() as u64) > 0x1_0000;
+    let past_end = c.mode.bitness() == 16 && c.pc.wrapping_add(c.insn.len() as u64) > 0x1_0000;
     if past_end {
         // Code cannot wrap within an instruction.
         return c.raise_and_end(vector::GP, Some(0));

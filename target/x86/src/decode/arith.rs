@@ -95,9 +95,8 @@ fn define(c: &mut Ctx<'_>, op: Alu, a: Val, b: Val, carry: Option<Val>, result: 
 
 fn alu(c: &mut Ctx<'_>, op: Alu) {
     let ty = c.op_ty(0);
-    let same = c.is_register(0)
-        && c.is_register(1)
-        && c.insn.op_register(0) == c.insn.op_register(1);
+    let same =
+        c.is_register(0) && c.is_register(1) && c.insn.op_register(0) == c.insn.op_register(1);
     if same && matches!(op, Alu::Xor | Alu::Sub) {
         let zero = c.b.iconst(ty, 0);
         define(c, op, zero, zero, None, zero);
@@ -236,11 +235,7 @@ fn product(c: &mut Ctx<'_>, a: Val, b: Val, signed: bool) -> (Val, Val, Val) {
     let ty = c.b.ty(a);
     let (low, high) = if ty == Ty::I64 {
         let low = c.b.binary(Binary::Mul, a, b);
-        let op = if signed {
-            Binary::MulHs
-        } else {
-            Binary::MulHu
-        };
+        let op = if signed { Binary::MulHs } else { Binary::MulHu };
         (low, c.b.binary(op, a, b))
     } else {
         let wide = double(ty);
@@ -273,7 +268,8 @@ fn multiply_wide(c: &mut Ctx<'_>, signed: bool) {
     let b = c.operand(0);
     let a = c.reg(RAX, ty);
     let (low, high, overflow) = product(c, a, b, signed);
-    c.b.flags_def(FlagKind::Mul, low, overflow_as(c, overflow, ty), None);
+    let overflow = c.b.zext(overflow, ty);
+    c.b.flags_def(FlagKind::Mul, low, overflow, None);
     if ty == Ty::I8 {
         let low = c.b.zext(low, Ty::I16);
         let ax = c.b.insert(low, high, 8, 8);
@@ -282,10 +278,6 @@ fn multiply_wide(c: &mut Ctx<'_>, signed: bool) {
         c.set_reg(RAX, low);
         c.set_reg(RDX, high);
     }
-}
-
-fn overflow_as(c: &mut Ctx<'_>, overflow: Val, ty: Ty) -> Val {
-    c.b.zext(overflow, ty)
 }
 
 /// IMUL with two or three operands.

@@ -187,8 +187,7 @@ fn cmpxchg16b(core: &mut Core, [address, how, ..]: Args) -> Result<u64, Trap> {
     }
     let (ctx, locked) = (how as u8, how & 0x100 != 0);
     let pair = |core: &Core, high, low| {
-        u128::from(core.regs.get(regs::gpr(high))) << 64
-            | u128::from(core.regs.get(regs::gpr(low)))
+        u128::from(core.regs.get(regs::gpr(high))) << 64 | u128::from(core.regs.get(regs::gpr(low)))
     };
     let expected = pair(core, RDX, RAX);
     let new = pair(core, RCX, RBX);
@@ -254,10 +253,7 @@ fn enter(core: &mut Core, [reserve, level, size, _]: Args) -> Result<u64, Trap> 
     let ctx = mode.data_ctx();
     let stack = mask_of(u64::from(mode.stack_bytes()).wrapping_mul(8));
     let operand = mask_of(size.wrapping_mul(8));
-    let (rsp, rbp) = (
-        core.regs.get(regs::gpr(RSP)),
-        core.regs.get(regs::gpr(RBP)),
-    );
+    let (rsp, rbp) = (core.regs.get(regs::gpr(RSP)), core.regs.get(regs::gpr(RBP)));
     let bytes = size as u8;
     let mut sp = rsp & stack;
     let mut push = |core: &mut Core, value: u64| {
@@ -289,13 +285,7 @@ fn enter(core: &mut Core, [reserve, level, size, _]: Args) -> Result<u64, Trap> 
     Ok(0)
 }
 
-fn stack_linear(
-    core: &mut Core,
-    mode: Mode,
-    sp: u64,
-    size: u64,
-    write: bool,
-) -> Result<u64, Trap> {
+fn stack_linear(core: &mut Core, mode: Mode, sp: u64, size: u64, write: bool) -> Result<u64, Trap> {
     if mode.is_64() {
         return Ok(sp);
     }

@@ -299,7 +299,11 @@ impl<'a> Ctx<'a> {
     /// An address some bytes further on.
     pub(crate) fn address_plus(&mut self, address: Val, bytes: u64) -> Val {
         let sum = self.b.add_const(address, bytes);
-        if bytes == 0 { sum } else { self.wrap_linear(sum) }
+        if bytes == 0 {
+            sum
+        } else {
+            self.wrap_linear(sum)
+        }
     }
 
     // --- memory
@@ -477,8 +481,7 @@ impl<'a> Ctx<'a> {
 
     /// Defines the flags by their bits.
     pub(crate) fn set_flags(&mut self, bits: Val) {
-        self.b
-            .flags_def(accel_ir::FlagKind::Raw, bits, bits, None);
+        self.b.flags_def(accel_ir::FlagKind::Raw, bits, bits, None);
     }
 
     /// Replaces CF (bit 0 of an i8) and keeps the others.

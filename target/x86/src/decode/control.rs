@@ -73,10 +73,8 @@ fn two_ways(c: &mut Ctx<'_>, yes: Val) {
 
 /// The target of an indirect branch as a value of RIP; `None` if it is far.
 fn indirect(c: &mut Ctx<'_>) -> Option<Val> {
-    let far = matches!(
-        c.insn.op0_kind(),
-        OpKind::FarBranch16 | OpKind::FarBranch32
-    ) || c.insn.is_jmp_far_indirect()
+    let far = matches!(c.insn.op0_kind(), OpKind::FarBranch16 | OpKind::FarBranch32)
+        || c.insn.is_jmp_far_indirect()
         || c.insn.is_call_far_indirect();
     if far {
         return None;

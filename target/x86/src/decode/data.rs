@@ -92,11 +92,7 @@ fn mov(c: &mut Ctx<'_>) -> bool {
     }
     if from.is_segment_register() && c.is_register(1) {
         let selector = selector(c, from);
-        let ty = if c.is_memory(0) {
-            Ty::I16
-        } else {
-            c.op_ty(0)
-        };
+        let ty = if c.is_memory(0) { Ty::I16 } else { c.op_ty(0) };
         let v = c.b.zext(selector, ty);
         c.set_operand(0, v);
         return true;

@@ -38,9 +38,7 @@ pub(super) fn translate(c: &mut Ctx<'_>) -> bool {
     let immediate = c.const64(immediate);
     let ax = c.reg(RAX, Ty::I16);
     let flags = c.b.flags_get();
-    let both = c
-        .b
-        .call(check::ADJUST, &[operation, ax, flags, immediate]);
+    let both = c.b.call(check::ADJUST, &[operation, ax, flags, immediate]);
     let ax = c.b.zext(both, Ty::I16);
     let flags = c.b.extract(both, 16, 16, Ty::I64);
     c.set_flags(flags);

@@ -185,11 +185,7 @@ fn pointer(c: &mut Ctx<'_>, segment: SegmentIndex) {
     let (selector, offset, size) = far_pointer(c);
     let what = c.const64(segment as u64 | register << 8 | size << 16);
     let next = c.next_pc();
-    may_leave(
-        c,
-        calls::LOAD_FAR_POINTER,
-        &[what, selector, offset, next],
-    );
+    may_leave(c, calls::LOAD_FAR_POINTER, &[what, selector, offset, next]);
 }
 
 /// A value of the low 16 bits of the first operand.

@@ -67,9 +67,7 @@ fn pop(c: &mut Ctx<'_>) -> bool {
 
 /// The linear address of the element `n` of `ty` above an offset in the stack.
 fn element(c: &mut Ctx<'_>, bottom: Val, n: u64, ty: Ty, write: bool) -> Val {
-    let sp = c
-        .b
-        .add_const(bottom, n.wrapping_mul(u64::from(ty.bytes())));
+    let sp = c.b.add_const(bottom, n.wrapping_mul(u64::from(ty.bytes())));
     c.stack_address(sp, ty.bytes().into(), write)
 }
 

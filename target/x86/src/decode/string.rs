@@ -11,11 +11,11 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::check::{self, check_segment, segment_of, set_flags_of_sub};
 use super::context::{Ctx, segment_number};
 use super::mode::Mode;
+use crate::Core;
 use crate::regs::index::{RAX, RCX, RDI, RDX, RSI};
 use crate::regs::{self, rflags};
 use crate::state::SegmentIndex;
 use crate::system::calls;
-use crate::Core;
 
 /// What a string instruction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,7 +223,8 @@ fn once(c: &mut Ctx<'_>, kind: Kind, ty: Ty, address: Ty, segment: SegmentIndex)
     }
     let flags = c.b.get(regs::RFLAGS);
     let down = c.b.extract(flags, 10, 1, Ty::I64);
-    let twice = c.b.shl_const(down, u64::from(size.trailing_zeros()).wrapping_add(1));
+    let twice =
+        c.b.shl_const(down, u64::from(size.trailing_zeros()).wrapping_add(1));
     let up = c.const64(size);
     let delta = c.b.sub(up, twice);
     if source {
