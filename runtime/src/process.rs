@@ -174,7 +174,9 @@ mod tests {
     fn an_inherited_descriptor_is_taken_once() {
         use std::os::fd::{AsRawFd, IntoRawFd};
         let (r, _w) = rustix::pipe::pipe().unwrap();
-        let number = rustix::io::fcntl_dupfd_cloexec(&r, 10).unwrap().into_raw_fd();
+        let number = rustix::io::fcntl_dupfd_cloexec(&r, 10)
+            .unwrap()
+            .into_raw_fd();
         assert!(take_inherited_fd(number).is_err());
         // SAFETY: the number is open and owned by nobody since `into_raw_fd`.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };

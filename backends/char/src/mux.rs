@@ -164,6 +164,11 @@ impl Mux {
     /// Gives the keys to this user.
     pub(crate) fn take_focus(&self, index: usize) {
         self.state.lock().focus = index;
+        // The caller may hold a lock that its sink needs.
+        if let Some(me) = self.me.upgrade() {
+            self.handle
+                .post(move || me.perform(Step::Event(index, CharEvent::FocusIn)));
+        }
     }
 
     /// The focused user can take more.
