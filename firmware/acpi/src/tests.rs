@@ -1,0 +1,278 @@
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+
+fn pc() -> Board {
+    let level = |irq: u8| IrqOverride {
+        irq,
+        gsi: irq.into(),
+        level: true,
+    };
+    Board {
+        apic_ids: vec![0, 1],
+        lapic: 0xfee0_0000,
+        ioapics: vec![IoApic {
+            id: 0,
+            address: 0xfec0_0000,
+            gsi_base: 0,
+        }],
+        overrides: vec![
+            IrqOverride {
+                irq: 0,
+                gsi: 2,
+                level: false,
+            },
+            level(5),
+            level(9),
+            level(10),
+            level(11),
+        ],
+        has_8259: true,
+        power: Power::Fixed(Fixed {
+            pm_base: 0x600,
+            gpe: (0xafe0, 4),
+            sci: 9,
+            smi_command: (0xb2, 0xf1, 0xf0),
+            s3: false,
+        }),
+        hpet: Some(0xfed0_0000),
+        pci: Some(PciRoot {
+            routing: Routing::Piix,
+            last_bus: 0xff,
+            io: vec![(0, 0xcf7), (0xd00, 0xffff)],
+            memory: vec![(0xa_0000, 0xb_ffff), (0xc000_0000, 0xfebf_ffff)],
+            ecam: None,
+        }),
+        legacy: Legacy {
+            rtc: Some(8),
+            i8042: true,
+            serial: vec![
+                Ports {
+                    port: 0x3f8,
+                    irq: 4,
+                },
+                Ports {
+                    port: 0x2f8,
+                    irq: 3,
+                },
+            ],
+            parallel: vec![Ports {
+                port: 0x378,
+                irq: 7,
+            }],
+            vga: false,
+        },
+        fw_cfg: Some(0x510),
+        pvpanic: Some(0x505),
+        virtio_mmio: Vec::new(),
+    }
+}
+
+fn q35() -> Board {
+    let mut board = pc();
+    board.apic_ids = (0..4).chain([300]).collect();
+    if let Power::Fixed(fixed) = &mut board.power {
+        fixed.gpe = (0x620, 16);
+        fixed.smi_command = (0xb2, 2, 3);
+        fixed.s3 = true;
+    }
+    board.pci = Some(PciRoot {
+        routing: Routing::Ich9,
+        last_bus: 0xff,
+        io: vec![(0, 0xcf7), (0xd00, 0xffff)],
+        memory: vec![(0xc000_0000, 0xfebf_ffff), (0x80_0000_0000, 0xff_ffff_ffff)],
+        ecam: Some(0xb000_0000),
+    });
+    board
+}
+
+fn microvm() -> Board {
+    Board {
+        power: Power::Reduced(GenericEvents {
+            events: 0xfea0_0000,
+            gsi: 9,
+            power_button: 2,
+            sleep: 0xfea0_0200,
+            s5: 5,
+            reset: (0xfea0_0202, 0x42),
+        }),
+        has_8259: false,
+        overrides: Vec::new(),
+        hpet: None,
+        pci: None,
+        legacy: Legacy {
+            serial: vec![Ports {
+                port: 0x3f8,
+                irq: 4,
+            }],
+            ..Legacy::default()
+        },
+        pvpanic: None,
+        virtio_mmio: (0..24)
+            .map(|n| VirtioMmio {
+                base: 0xfeb0_0000 + n * 0x200,
+                gsi: 5 + n,
+            })
+            .collect(),
+        ..pc()
+    }
+}
+
+const BASE: u32 = 0x7fe_0000;
+
+fn word(data: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(data[at..at + 4].try_into().unwrap())
+}
+
+/// All tables that the root pointer leads to, by signature, as a guest finds them.
+fn walk(board: &Board) -> Vec<(String, Vec<u8>)> {
+    let (rsdp, blob) = build(board).place(BASE);
+    let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |s, b| s.wrapping_add(*b));
+    assert_eq!(
+        (&rsdp[..8], sum(&rsdp[..20]), sum(&rsdp)),
+        (&b"RSD PTR "[..], 0, 0)
+    );
+    let table = |address: u32| {
+        let at = (address - BASE) as usize;
+        let bytes = blob[at..at + word(&blob, at + 4) as usize].to_vec();
+        (String::from_utf8(bytes[..4].to_vec()).unwrap(), bytes)
+    };
+    let (_, rsdt) = table(word(&rsdp, 16));
+    let (_, xsdt) = table(word(&rsdp, 24));
+    let entries = |root: &[u8], width: usize| -> Vec<u32> {
+        root[36..].chunks(width).map(|c| word(c, 0)).collect()
+    };
+    assert_eq!(entries(&rsdt, 4), entries(&xsdt, 8));
+    let mut all: Vec<_> = entries(&rsdt, 4).into_iter().map(table).collect();
+    let fadt = all[0].1.clone();
+    assert_eq!(word(&fadt, 40), word(&fadt, 140));
+    let (name, facs) = table(word(&fadt, 36));
+    assert_eq!(
+        (name.as_str(), word(&fadt, 36) % 64, facs.len()),
+        ("FACS", 0, 64)
+    );
+    all.push(table(word(&fadt, 40)));
+    all.push(("RSDT".into(), rsdt));
+    all.push(("XSDT".into(), xsdt));
+    for (name, bytes) in &all {
+        assert_eq!(sum(bytes), 0, "{name}");
+    }
+    all
+}
+
+#[test]
+fn the_root_pointer_leads_to_every_table() {
+    let names = |board: &Board| -> Vec<String> { walk(board).into_iter().map(|t| t.0).collect() };
+    assert_eq!(
+        names(&pc()),
+        ["FACP", "APIC", "HPET", "WAET", "DSDT", "RSDT", "XSDT"]
+    );
+    assert_eq!(
+        names(&q35()),
+        [
+            "FACP", "APIC", "HPET", "MCFG", "WAET", "DSDT", "RSDT", "XSDT"
+        ]
+    );
+    assert_eq!(names(&microvm()), ["FACP", "APIC", "DSDT", "RSDT", "XSDT"]);
+}
+
+#[test]
+fn large_apic_identifiers_get_x2apic_entries() {
+    let tables = walk(&q35());
+    let (_, madt) = tables.iter().find(|t| t.0 == "APIC").unwrap();
+    let mut at = 44;
+    let mut kinds = Vec::new();
+    while at < madt.len() {
+        kinds.push(madt[at]);
+        at += usize::from(madt[at + 1]);
+    }
+    assert_eq!(kinds, [0, 0, 0, 0, 9, 1, 2, 2, 2, 2, 2, 4, 10]);
+    assert_eq!(at, madt.len());
+}
+
+/// Carries the script out as firmware does and compares with direct placement.
+#[test]
+fn firmware_links_the_same_tables_as_we_do() {
+    for board in [pc(), q35(), microvm()] {
+        let tables = build(&board);
+        let files = tables.loader();
+        assert_eq!(files.script.len() % 128, 0);
+        let mut rsdp = files.rsdp.clone();
+        let mut blob = files.tables.clone();
+        let text = |field: &[u8]| {
+            let end = field.iter().position(|b| *b == 0).unwrap();
+            String::from_utf8(field[..end].to_vec()).unwrap()
+        };
+        for command in files.script.chunks(128) {
+            let first = text(&command[4..60]);
+            let file = if first == RSDP_FILE {
+                &mut rsdp
+            } else {
+                &mut blob
+            };
+            match word(command, 0) {
+                1 => assert!(word(command, 60).is_power_of_two()),
+                2 => {
+                    assert_eq!(text(&command[60..116]), TABLES_FILE);
+                    let (at, size) = (word(command, 116) as usize, command[120] as usize);
+                    let mut wide = [0; 8];
+                    wide[..size].copy_from_slice(&file[at..at + size]);
+                    let new = u64::from_le_bytes(wide) + u64::from(BASE);
+                    file[at..at + size].copy_from_slice(&new.to_le_bytes()[..size]);
+                }
+                3 => {
+                    let at = word(command, 60) as usize;
+                    let (start, len) = (word(command, 64) as usize, word(command, 68) as usize);
+                    assert_eq!(file[at], 0);
+                    let sum = file[start..start + len]
+                        .iter()
+                        .fold(0u8, |s, b| s.wrapping_add(*b));
+                    file[at] = sum.wrapping_neg();
+                }
+                other => panic!("command {other}"),
+            }
+        }
+        assert_eq!((rsdp, blob), tables.place(BASE));
+    }
+}
+
+/// Runs the reference compiler; `None` when it is not installed.
+fn iasl(dir: &Path, args: &[&str]) -> Option<String> {
+    let output = match Command::new("iasl").args(args).current_dir(dir).output() {
+        Ok(output) => output,
+        Err(_) => {
+            eprintln!("SKIPPED: iasl is not installed (apt install acpica-tools)");
+            return None;
+        }
+    };
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_reference_compiler_accepts_every_table() {
+    let machines = [("pc", pc()), ("q35", q35()), ("microvm", microvm())];
+    for (machine, board) in machines {
+        let dir = std::env::temp_dir().join(format!("mimic-acpi-{machine}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, bytes) in walk(&board) {
+            let (aml, dsl) = (format!("{name}.dat"), format!("{name}.dsl"));
+            std::fs::write(dir.join(&aml), &bytes).unwrap();
+            let Some(text) = iasl(&dir, &["-d", &aml]) else {
+                break;
+            };
+            assert!(dir.join(&dsl).exists(), "{machine} {name}: {text}");
+            for bad in ["Error", "Warning", "Invalid", "Could not"] {
+                assert!(!text.contains(bad), "{machine} {name}: {text}");
+            }
+            let text = iasl(&dir, &[&dsl]).unwrap_or_default();
+            let clean = match name.as_str() {
+                "DSDT" => "0 Errors, 0 Warnings",
+                _ => "Compilation successful. 0 Errors, 0 Warnings",
+            };
+            assert!(text.contains(clean), "{machine} {name}: {text}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
