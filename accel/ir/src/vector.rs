@@ -169,6 +169,12 @@ pub enum VecOp {
     HSub32,
     /// Signed saturating differences of neighbours.
     HSubS16,
+    /// The lanes' sign bits as an integer; the rest is zero.
+    MoveMask8,
+    /// The lanes' sign bits as an integer; the rest is zero.
+    MoveMask32,
+    /// The lanes' sign bits as an integer; the rest is zero.
+    MoveMask64,
 }
 
 trait Lane: Copy {
@@ -236,6 +242,12 @@ fn shift<T: Lane>(
             beyond(lane)
         }
     })
+}
+
+/// One bit a lane, the lowest first.
+#[inline]
+fn signs<T: Lane>(a: u128, negative: impl Fn(T) -> bool) -> u128 {
+    (0..T::N).fold(0, |out, i| out | u128::from(negative(T::get(a, i))) << i)
 }
 
 /// Computes one operation.
@@ -404,5 +416,8 @@ pub fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         HSub16 => pairs(a, b, u16::wrapping_sub),
         HSub32 => pairs(a, b, u32::wrapping_sub),
         HSubS16 => pairs(a, b, i16::saturating_sub),
+        MoveMask8 => signs::<i8>(a, |x| x < 0),
+        MoveMask32 => signs::<i32>(a, |x| x < 0),
+        MoveMask64 => signs::<i64>(a, |x| x < 0),
     }
 }

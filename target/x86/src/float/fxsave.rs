@@ -1,0 +1,355 @@
+//! FXSAVE, FXRSTOR and the XSAVE family: the images (SDM vol. 1, 10.5 and 13.4) and the instructions.
+
+use accel_core::Trap;
+use target_softfloat::F80;
+
+use super::memory::{load_bytes, probe_bytes, store_bytes};
+use super::x87::X87;
+use super::x87_move::bits_of;
+use crate::state::vector;
+use crate::{Core, regs, system};
+
+/// Bits of MXCSR that may be set (MXCSR_MASK).
+pub const MXCSR_MASK: u32 = 0xffff;
+/// MXCSR after reset and in the initial configuration.
+pub const MXCSR_INIT: u32 = 0x1f80;
+
+/// Bytes of the legacy image.
+pub const LEGACY: usize = 512;
+/// Bytes of the image that FXSAVE writes; the rest is reserved or the program's.
+const WRITTEN: usize = 416;
+/// Offset of MXCSR.
+const MXCSR_AT: usize = 24;
+/// Offset of the registers ST0 to ST7.
+const ST_AT: usize = 32;
+/// Offset of XMM0.
+const XMM_AT: usize = 160;
+/// Bytes that XSAVE may touch with x87 and SSE state: the image and the header.
+pub(super) const XSAVE_BYTES: u32 = 576;
+/// XSAVE's header follows the legacy image.
+const HEADER: u64 = 512;
+
+/// How pointers are laid out and how many XMM registers there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    /// 64-bit pointers (REX.W).
+    pub(super) wide: bool,
+    /// XMM8 to XMM15 belong to the image: 64-bit mode.
+    pub(super) long: bool,
+}
+
+impl Layout {
+    fn from_bits(bits: u64) -> Self {
+        Layout {
+            wide: bits & 1 != 0,
+            long: bits & 2 != 0,
+        }
+    }
+
+    pub(super) fn bits(self) -> u64 {
+        u64::from(self.wide) | u64::from(self.long) << 1
+    }
+}
+
+/// A register of ten bytes.
+pub(super) fn register_from(bytes: &[u8]) -> F80 {
+    let value = bytes
+        .iter()
+        .take(10)
+        .rev()
+        .fold(0_u128, |v, b| v << 8 | u128::from(*b));
+    F80 {
+        se: (value >> 64) as u16,
+        sig: value as u64,
+    }
+}
+
+fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+    for (to, from) in image.iter_mut().skip(at).zip(bytes) {
+        *to = *from;
+    }
+}
+
+fn number(image: &[u8], at: usize, bytes: usize) -> u64 {
+    image
+        .iter()
+        .skip(at)
+        .take(bytes)
+        .rev()
+        .fold(0, |v, b| v << 8 | u64::from(*b))
+}
+
+impl X87 {
+    /// Writes bytes 0 to 23 and 32 to 159 of the image.
+    pub fn to_fxsave(&self, image: &mut [u8; LEGACY], wide: bool) {
+        put(image, 0, &self.control.to_le_bytes());
+        put(image, 2, &self.status_word().to_le_bytes());
+        put(image, 4, &[self.used, 0]);
+        put(image, 6, &self.opcode.to_le_bytes());
+        let (ip, dp) = if wide {
+            (self.ip, self.dp)
+        } else {
+            (self.ip & 0xffff_ffff, self.dp & 0xffff_ffff)
+        };
+        put(image, 8, &ip.to_le_bytes());
+        put(image, 16, &dp.to_le_bytes());
+        for (at, i) in (ST_AT..).step_by(16).zip(0..8) {
+            put(image, at, &bits_of(self.st(i)).to_le_bytes());
+        }
+    }
+
+    /// The state in an image.
+    pub fn from_fxsave(image: &[u8; LEGACY], wide: bool) -> X87 {
+        let mut x87 = X87::INIT;
+        x87.set_control(number(image, 0, 2) as u16);
+        x87.set_status_word(number(image, 2, 2) as u16);
+        x87.used = number(image, 4, 1) as u8;
+        x87.opcode = number(image, 6, 2) as u16 & 0x7ff;
+        let pointer = if wide { 8 } else { 4 };
+        x87.ip = number(image, 8, pointer);
+        x87.dp = number(image, 16, pointer);
+        for (at, i) in (ST_AT..).step_by(16).zip(0..8_u8) {
+            let value = F80 {
+                sig: number(image, at, 8),
+                se: number(image, at.wrapping_add(8), 2) as u16,
+            };
+            x87.set_register(x87.top.wrapping_add(i), value);
+        }
+        x87
+    }
+}
+
+fn xmm_count(layout: Layout) -> usize {
+    if layout.long { 16 } else { 8 }
+}
+
+fn put_xmm(core: &Core, image: &mut [u8; LEGACY], layout: Layout) {
+    for (at, n) in (XMM_AT..).step_by(16).zip(0..xmm_count(layout)) {
+        put(image, at, &core.regs.get_v(regs::xmm(n)).to_le_bytes());
+    }
+}
+
+fn take_xmm(core: &mut Core, image: &[u8; LEGACY], layout: Layout) {
+    for (at, n) in (XMM_AT..).step_by(16).zip(0..xmm_count(layout)) {
+        let low = number(image, at, 8);
+        let high = number(image, at.wrapping_add(8), 8);
+        core.regs
+            .set_v(regs::xmm(n), u128::from(low) | u128::from(high) << 64);
+    }
+}
+
+fn general_protection(core: &mut Core) -> Trap {
+    system::raise(core, vector::GP, Some(0))
+}
+
+/// FXSAVE: (layout, address, context).
+pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Result<u64, Trap> {
+    let layout = Layout::from_bits(layout);
+    if !address.is_multiple_of(16) {
+        return Err(general_protection(core));
+    }
+    let mut image = [0; LEGACY];
+    core.arch.x87.to_fxsave(&mut image, layout.wide);
+    put(&mut image, MXCSR_AT, &mxcsr_and_mask(core));
+    put_xmm(core, &mut image, layout);
+    let end = XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16));
+    probe_bytes(core, address, LEGACY as u64, ctx as u8)?;
+    let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
+    store_bytes(core, address, written, ctx as u8)?;
+    Ok(0)
+}
+
+fn mxcsr_and_mask(core: &Core) -> [u8; 8] {
+    (core.regs.get(regs::MXCSR) & 0xffff_ffff | u64::from(MXCSR_MASK) << 32).to_le_bytes()
+}
+
+/// MXCSR of an image, unless it has reserved bits.
+fn mxcsr_of(core: &mut Core, image: &[u8; LEGACY]) -> Result<u64, Trap> {
+    let value = number(image, MXCSR_AT, 4);
+    if value & !u64::from(MXCSR_MASK) != 0 {
+        return Err(general_protection(core));
+    }
+    Ok(value)
+}
+
+/// FXRSTOR: (layout, address, context).
+pub(super) fn fxrstor(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Result<u64, Trap> {
+    let layout = Layout::from_bits(layout);
+    if !address.is_multiple_of(16) {
+        return Err(general_protection(core));
+    }
+    let mut image = [0; LEGACY];
+    load_bytes(core, address, &mut image, ctx as u8)?;
+    let mxcsr = mxcsr_of(core, &image)?;
+    core.arch.x87 = X87::from_fxsave(&image, layout.wide);
+    core.regs.set(regs::MXCSR, mxcsr);
+    take_xmm(core, &image, layout);
+    Ok(0)
+}
+
+/// State components (SDM vol. 1, 13.1).
+mod component {
+    pub(super) const X87: u64 = 1 << 0;
+    pub(super) const SSE: u64 = 1 << 1;
+    /// XSAVE saves MXCSR with AVX state too.
+    pub(super) const AVX: u64 = 1 << 2;
+}
+
+/// What XCR0 enables.
+fn xcr0(_: &Core) -> u64 {
+    component::X87 | component::SSE
+}
+
+/// XCOMP_BV: the image is compacted.
+const COMPACT: u64 = 1 << 63;
+
+/// The variants of XSAVE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Save {
+    /// XSAVE.
+    All,
+    /// XSAVEOPT: leaves out what is in its initial configuration.
+    Optimized,
+    /// XSAVEC and XSAVES: so too, and compacted.
+    Compact,
+}
+
+/// The components that are not in their initial configuration.
+fn in_use(core: &Core, layout: Layout) -> u64 {
+    let x87 = X87 {
+        ip: 0,
+        dp: 0,
+        opcode: 0,
+        ..core.arch.x87.clone()
+    };
+    let sse = (0..xmm_count(layout)).any(|n| core.regs.get_v(regs::xmm(n)) != 0);
+    let mut used = 0;
+    if x87 != X87::INIT {
+        used |= component::X87;
+    }
+    if sse {
+        used |= component::SSE;
+    }
+    used
+}
+
+/// XSAVE, XSAVEOPT, XSAVEC: (layout | which << 8 | context << 16, address, requested components).
+pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Result<u64, Trap> {
+    let layout = Layout::from_bits(how);
+    let ctx = (how >> 16) as u8;
+    let which = match how >> 8 & 0xff {
+        0 => Save::All,
+        1 => Save::Optimized,
+        _ => Save::Compact,
+    };
+    if !address.is_multiple_of(64) {
+        return Err(general_protection(core));
+    }
+    let wanted = wanted & xcr0(core);
+    let header = address.wrapping_add(HEADER);
+    // Everything the instruction may write, before any of it is written.
+    probe_bytes(core, address, LEGACY.wrapping_add(64) as u64, ctx)?;
+    let old = core.load(header, 8, ctx)?;
+    let used = in_use(core, layout);
+    let written = match which {
+        Save::All => wanted,
+        Save::Optimized | Save::Compact => wanted & used,
+    };
+    let mut image = [0; LEGACY];
+    core.arch.x87.to_fxsave(&mut image, layout.wide);
+    put_xmm(core, &mut image, layout);
+    if written & component::X87 != 0 {
+        let head = image.get(..MXCSR_AT).unwrap_or_default();
+        store_bytes(core, address, head, ctx)?;
+        let registers = image.get(ST_AT..XMM_AT).unwrap_or_default();
+        store_bytes(core, address.wrapping_add(ST_AT as u64), registers, ctx)?;
+    }
+    let mxcsr = match which {
+        Save::Compact => component::SSE,
+        _ => component::SSE | component::AVX,
+    };
+    if wanted & mxcsr != 0 {
+        let both = mxcsr_and_mask(core);
+        store_bytes(core, address.wrapping_add(MXCSR_AT as u64), &both, ctx)?;
+    }
+    if written & component::SSE != 0 {
+        let end = XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16));
+        let registers = image.get(XMM_AT..end).unwrap_or_default();
+        store_bytes(core, address.wrapping_add(XMM_AT as u64), registers, ctx)?;
+    }
+    // XSAVE writes components in their initial configuration too, but says that they are.
+    let (bits, compact) = match which {
+        Save::Compact => (wanted & used, Some(wanted | COMPACT)),
+        _ => (old & !wanted | wanted & used, None),
+    };
+    core.store(header, 8, bits, ctx)?;
+    if let Some(compact) = compact {
+        core.store(header.wrapping_add(8), 8, compact, ctx)?;
+    }
+    Ok(0)
+}
+
+/// XRSTOR: (layout | context << 16, address, requested components).
+pub(super) fn xrstor(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Result<u64, Trap> {
+    let layout = Layout::from_bits(how);
+    let ctx = (how >> 16) as u8;
+    if !address.is_multiple_of(64) {
+        return Err(general_protection(core));
+    }
+    let xcr0 = xcr0(core);
+    let wanted = wanted & xcr0;
+    let mut image = [0; LEGACY];
+    let mut header = [0; 64];
+    load_bytes(core, address, &mut image, ctx)?;
+    load_bytes(core, address.wrapping_add(HEADER), &mut header, ctx)?;
+    let (present, layout_bits) = (number(&header, 0, 8), number(&header, 8, 8));
+    let compact = layout_bits & COMPACT != 0;
+    let reserved = if compact {
+        present & !layout_bits | layout_bits & !COMPACT & !xcr0
+    } else {
+        layout_bits | number(&header, 16, 8)
+    };
+    let rest = header.iter().skip(24).any(|b| *b != 0) && compact;
+    if present & !xcr0 != 0 || reserved != 0 || rest {
+        return Err(general_protection(core));
+    }
+    let sse = component::SSE | component::AVX;
+    let mxcsr = if compact {
+        match (wanted & component::SSE != 0, present & component::SSE != 0) {
+            (true, true) => Some(mxcsr_of(core, &image)?),
+            (true, false) => Some(MXCSR_INIT.into()),
+            _ => None,
+        }
+    } else if wanted & sse != 0 {
+        Some(mxcsr_of(core, &image)?)
+    } else {
+        None
+    };
+    if let Some(mxcsr) = mxcsr {
+        core.regs.set(regs::MXCSR, mxcsr);
+    }
+    if wanted & component::X87 != 0 {
+        core.arch.x87 = if present & component::X87 != 0 {
+            X87::from_fxsave(&image, layout.wide)
+        } else {
+            X87::INIT
+        };
+    }
+    if wanted & component::SSE != 0 {
+        if present & component::SSE == 0 {
+            image = [0; LEGACY];
+        }
+        take_xmm(core, &image, layout);
+    }
+    Ok(0)
+}
+
+/// LDMXCSR: (value).
+pub(super) fn load_mxcsr(core: &mut Core, [value, ..]: [u64; 4]) -> Result<u64, Trap> {
+    if value & !u64::from(MXCSR_MASK) != 0 {
+        return Err(general_protection(core));
+    }
+    core.regs.set(regs::MXCSR, value);
+    Ok(0)
+}

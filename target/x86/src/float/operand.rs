@@ -1,0 +1,153 @@
+//! Operands of SSE and MMX instructions as IR, and whether the units may be used at all.
+
+use accel_ir::{Slot, Ty, Val};
+use iced_x86::Register;
+
+use super::{MM_GET, MM_SET, MM_TOUCH, X87_WAIT};
+use crate::decode::context::Ctx;
+use crate::regs;
+use crate::state::vector;
+
+/// The slot of an XMM register's low half.
+pub(super) fn low(register: Register) -> Slot {
+    regs::xmm(register.number())
+}
+
+/// The slot of an XMM register's high half.
+pub(super) fn high(register: Register) -> Slot {
+    let Slot(n) = low(register);
+    Slot(n.wrapping_add(1))
+}
+
+/// Whether x87 instructions can run here; else #NM has been raised (SDM vol. 3, table 2-2).
+pub(super) fn x87_ready(ctx: &mut Ctx) -> bool {
+    if ctx.mode.em() || ctx.mode.ts() {
+        ctx.raise_and_end(vector::NM, None);
+        return false;
+    }
+    true
+}
+
+/// Whether SSE instructions can run here; else #UD or #NM has been raised (SDM vol. 3, table 14-1).
+pub(super) fn sse_ready(ctx: &mut Ctx) -> bool {
+    if ctx.mode.em() || !ctx.mode.osfxsr() {
+        ctx.raise_and_end(vector::UD, None);
+        return false;
+    }
+    if ctx.mode.ts() {
+        ctx.raise_and_end(vector::NM, None);
+        return false;
+    }
+    true
+}
+
+/// Whether MMX instructions can run here; else #UD or #NM has been raised. Takes a pending x87
+/// exception (SDM vol. 3, 13.1).
+pub(super) fn mmx_ready(ctx: &mut Ctx) -> bool {
+    if ctx.mode.em() {
+        ctx.raise_and_end(vector::UD, None);
+        return false;
+    }
+    if ctx.mode.ts() {
+        ctx.raise_and_end(vector::NM, None);
+        return false;
+    }
+    ctx.b.call_void(X87_WAIT, &[]);
+    true
+}
+
+/// Whether an operand is an MMX register.
+pub(super) fn uses_mmx(ctx: &Ctx) -> bool {
+    (0..ctx.insn.op_count()).any(|i| ctx.insn.op_register(i).is_mm())
+}
+
+/// Whether an operand is an XMM register.
+pub(super) fn uses_xmm(ctx: &Ctx) -> bool {
+    (0..ctx.insn.op_count()).any(|i| ctx.insn.op_register(i).is_xmm())
+}
+
+/// As [`sse_ready`] or [`mmx_ready`], whichever registers the instruction names.
+pub(super) fn ready(ctx: &mut Ctx) -> bool {
+    let (mm, xmm) = (uses_mmx(ctx), uses_xmm(ctx));
+    (mm && !xmm || sse_ready(ctx)) && (!mm || mmx_ready(ctx))
+}
+
+/// Operand `i`, an XMM register or 16 bytes of memory, which must be aligned if `aligned`.
+pub(super) fn source_v(ctx: &mut Ctx, i: u32, aligned: bool) -> Val {
+    if ctx.is_register(i) {
+        return ctx.b.get_v(low(ctx.insn.op_register(i)));
+    }
+    let address = ctx.operand_address(false);
+    let mut mem = ctx.mem(Ty::V128, accel_ir::Ordering::Acquire);
+    mem.aligned = aligned;
+    ctx.b.load(address, mem)
+}
+
+/// Both halves of operand `i`, as [`source_v`].
+pub(super) fn source_halves(ctx: &mut Ctx, i: u32) -> (Val, Val) {
+    if ctx.is_register(i) {
+        let register = ctx.insn.op_register(i);
+        return (ctx.b.get(low(register)), ctx.b.get(high(register)));
+    }
+    let v = source_v(ctx, i, true);
+    (ctx.b.vec_half(v, false), ctx.b.vec_half(v, true))
+}
+
+/// The low lane of operand `i`: an XMM register or memory of exactly this size.
+pub(super) fn source_lane(ctx: &mut Ctx, i: u32, ty: Ty) -> Val {
+    if ctx.is_register(i) {
+        return ctx.b.get_low(low(ctx.insn.op_register(i)), ty);
+    }
+    let address = ctx.address(ty.bytes().into(), false);
+    ctx.load(address, ty)
+}
+
+/// Stores 16 bytes to operand 0.
+pub(super) fn store_v(ctx: &mut Ctx, v: Val, aligned: bool) {
+    let address = ctx.operand_address(true);
+    let mut mem = ctx.mem(Ty::V128, accel_ir::Ordering::Release);
+    mem.aligned = aligned;
+    ctx.b.store(address, v, mem);
+}
+
+/// Sets a whole XMM register to a 64-bit value or a narrower one.
+pub(super) fn set_zeroed(ctx: &mut Ctx, register: Register, v: Val) {
+    ctx.b.set(low(register), v);
+    let zero = ctx.const64(0);
+    ctx.b.set(high(register), zero);
+}
+
+/// An MMX register's value.
+pub(super) fn mm(ctx: &mut Ctx, register: Register) -> Val {
+    let n = ctx.const64(register.number() as u64);
+    ctx.b.call(MM_GET, &[n])
+}
+
+/// Writes an MMX register.
+pub(super) fn set_mm(ctx: &mut Ctx, register: Register, v: Val) {
+    let n = ctx.const64(register.number() as u64);
+    let v = ctx.b.zext(v, Ty::I64);
+    ctx.b.call_void(MM_SET, &[n, v]);
+}
+
+/// What an MMX instruction that writes no MMX register does to the x87.
+pub(super) fn touch_mmx(ctx: &mut Ctx) {
+    ctx.b.call_void(MM_TOUCH, &[]);
+}
+
+/// Operand `i` of an MMX instruction, an MMX register or memory of four or eight bytes, as i64.
+pub(super) fn source_mm(ctx: &mut Ctx, i: u32) -> Val {
+    if ctx.is_register(i) {
+        return mm(ctx, ctx.insn.op_register(i));
+    }
+    let ty = Ty::of_bytes(ctx.memory_bytes());
+    let address = ctx.operand_address(false);
+    let v = ctx.load(address, ty);
+    ctx.b.zext(v, Ty::I64)
+}
+
+/// A vector of a 64-bit value and zero above.
+pub(super) fn widened(ctx: &mut Ctx, v: Val) -> Val {
+    let zero = ctx.const64(0);
+    ctx.b.vec_make(v, zero)
+}
