@@ -93,10 +93,15 @@ impl Stream {
         self.announce(CharEvent::Opened);
     }
 
-    /// Lets go of the descriptors; what is queued is lost, as on a pulled plug.
+    /// Lets go of the descriptors. A peer that only stopped sending still gets what it takes at once; the rest is
+    /// lost, as on a pulled plug.
     pub(crate) fn disconnect(&self) {
         let gone = {
             let mut io = self.io.lock();
+            let Io { out, writer, .. } = &mut *io;
+            if let Some(half) = writer {
+                while !out.is_empty() && write_some(half, out).is_ok() {}
+            }
             io.out.clear();
             io.starved = false;
             (io.reader.take(), io.writer.take())

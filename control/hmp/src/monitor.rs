@@ -1,8 +1,10 @@
 //! The console on a character stream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use backend_char::{CharEvent, CharFrontend, CharSink};
+use runtime::time;
 
 use crate::commands::{Hmp, PROMPT};
 use crate::readline::{Edit, LineEditor};
@@ -52,6 +54,20 @@ impl HmpMonitor {
             .frontend
             .attach(Arc::new(Sink(Arc::downgrade(&monitor))));
         monitor
+    }
+
+    /// Writes out what is left, waiting at most `limit`: for the end of the process.
+    pub fn flush(&self, limit: Duration) {
+        let deadline = time::monotonic_ns()
+            .saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        loop {
+            self.pump();
+            let left = deadline.saturating_sub(time::monotonic_ns());
+            self.frontend.chardev().flush(Duration::from_nanos(left));
+            if left == 0 || self.state().out.is_empty() {
+                return;
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +170,8 @@ impl CharSink for Sink {
                 monitor.greet();
             }
             CharEvent::FocusIn => monitor.greet(),
+            // Standard input at its end: who sent the lines still reads the answers.
+            CharEvent::Closed if monitor.frontend.is_open() => {}
             CharEvent::Closed => monitor.state().out.clear(),
             CharEvent::Opened | CharEvent::FocusOut | CharEvent::Break => {}
         }

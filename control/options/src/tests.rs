@@ -256,6 +256,21 @@ fn the_help_text_comes_from_the_table() {
 }
 
 #[test]
+fn the_help_text_is_the_golden_one() {
+    let text = table::help_text("mimic");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/help.txt");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(
+        text,
+        std::fs::read_to_string(path).unwrap(),
+        "`cargo xtask bless` rewrites it"
+    );
+}
+
+#[test]
 fn the_terminal_gets_what_qemu_would_give_it() {
     let serials = |line: &str| run(line).unwrap().streams().serials;
     let monitors = |line: &str| run(line).unwrap().streams().monitors.len();

@@ -1,10 +1,11 @@
 //! A session on a character stream.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use backend_char::{CharEvent, CharFrontend, CharSink};
 use control_qapi::{Event, EventBus, EventSink, Timestamp, Vm};
-use runtime::Handle;
+use runtime::{Handle, time};
 
 use crate::commands::Human;
 use crate::session::{EventQueue, Session};
@@ -63,6 +64,20 @@ impl QmpMonitor {
         events.subscribe(me.clone());
         monitor.frontend.attach(Arc::new(Sink(me)));
         monitor
+    }
+
+    /// Writes out what is left, waiting at most `limit`: for the end of the process.
+    pub fn flush(&self, limit: Duration) {
+        let deadline = time::monotonic_ns()
+            .saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        loop {
+            self.pump();
+            let left = deadline.saturating_sub(time::monotonic_ns());
+            self.frontend.chardev().flush(Duration::from_nanos(left));
+            if left == 0 || self.state().out.is_empty() {
+                return;
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,6 +158,8 @@ impl CharSink for Sink {
                 state.is_connected = true;
                 state.out = state.session.greet();
             }
+            // Standard input at its end: who sent the commands still reads the answers.
+            CharEvent::Closed if monitor.frontend.is_open() => return,
             CharEvent::Closed => {
                 let mut state = monitor.state();
                 state.is_connected = false;

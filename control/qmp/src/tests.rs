@@ -406,6 +406,58 @@ fn a_monitor_serves_one_client_after_another_and_sends_events() {
     }
 }
 
+#[test]
+fn a_client_that_sends_all_and_hangs_up_still_gets_the_answers() {
+    let mut event_loop = EventLoop::new().unwrap();
+    let handle = event_loop.handle();
+    let path = std::env::temp_dir().join(format!("mimic-qmp-half-{}", std::process::id()));
+    let text = format!("unix:{},server=on,wait=off", path.display());
+    let spec = CharSpec::parse_short("-qmp", "m", &text).unwrap();
+    let chardev = Chardev::open(&spec, &handle).unwrap();
+    let vm = FakeVm::new();
+    let frontend = chardev.frontend().unwrap();
+    let _monitor = QmpMonitor::start(frontend, &handle, vm.clone(), &vm.events, None, false);
+    let mut client = UnixStream::connect(&path).unwrap();
+    let commands = "{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-status\"}";
+    client.write_all(commands.as_bytes()).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut answer = Vec::new();
+    for _ in 0..1000 {
+        event_loop.turn(Some(Duration::from_millis(10)));
+        let mut buffer = [0; 4096];
+        match std::io::Read::read(&mut client, &mut buffer) {
+            Ok(0) => break,
+            Ok(count) => answer.extend(&buffer[..count]),
+            Err(_) => {}
+        }
+    }
+    let answers = lines(&answer);
+    assert_eq!(answers.len(), 3);
+    assert_eq!(answers[2]["return"]["status"], "running");
+}
+
+#[test]
+fn the_schema_is_the_golden_one() {
+    let entries = schema()
+        .iter()
+        .map(|e| format!("{e}\n"))
+        .collect::<String>();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/query-qmp-schema.txt"
+    );
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+        std::fs::write(path, &entries).unwrap();
+    }
+    assert_eq!(
+        entries,
+        std::fs::read_to_string(path).unwrap(),
+        "`cargo xtask bless` rewrites it"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

@@ -61,6 +61,8 @@ pub struct I8254State {
     pub channels: [I8254Channel; 3],
     /// Port 61h bit 1: the speaker hears counter 2.
     pub speaker_data: bool,
+    /// When counter 0 raises its interrupt next, in ticks since virtual time zero.
+    pub fires_at: Option<u64>,
 }
 
 impl Default for I8254State {
@@ -73,6 +75,7 @@ impl Default for I8254State {
         I8254State {
             channels,
             speaker_data: false,
+            fires_at: None,
         }
     }
 }
@@ -153,9 +156,13 @@ impl I8254State {
     /// The saved form.
     pub fn save(&self) -> Section {
         let channels = self.channels.iter().map(I8254Channel::save);
-        Section::new(NAME, VERSION)
+        let mut section = Section::new(NAME, VERSION)
             .with(1, channels.collect::<Value>())
-            .with(2, self.speaker_data)
+            .with(2, self.speaker_data);
+        if let Some(at) = self.fires_at {
+            section.push(3, at);
+        }
+        section
     }
 
     /// From the saved form.
@@ -168,6 +175,7 @@ impl I8254State {
         Ok(I8254State {
             channels: [channel(a)?, channel(b)?, channel(c)?],
             speaker_data: s.bool(2)?,
+            fires_at: s.get(3).map(|_| s.u64(3)).transpose()?,
         })
     }
 }

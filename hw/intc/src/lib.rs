@@ -3,7 +3,7 @@
 //!
 //! The user-space devices embed these types; an accelerator whose kernel has the controllers
 //! converts them to the kernel's. Either way the saved section is the same, so that a machine moves
-//! between accelerators. Nothing here acts.
+//! between accelerators. Nothing here acts on a guest.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,6 +17,7 @@ mod i8254;
 mod i8259;
 mod ioapic;
 mod lapic;
+mod legacy;
 mod message;
 mod signal;
 
@@ -27,6 +28,7 @@ pub use lapic::{
     APIC_BASE, APIC_BUS_HZ, LVT_COUNT, LapicState, base, divide_shift, highest, lvt, lvt_index,
     reg, svr,
 };
+pub use legacy::LegacyReplacement;
 pub use message::{ApicMessage, DeliveryMode, Destination, MSI_BASE, MSI_LEN};
 pub use signal::{CpuSignal, Kick};
 

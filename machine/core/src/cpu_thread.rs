@@ -14,6 +14,12 @@ struct Slot {
     thread_id: i32,
 }
 
+impl Slot {
+    fn may_run(&self) -> bool {
+        self.run && self.cpu.is_some()
+    }
+}
+
 struct Shared {
     slot: Mutex<Slot>,
     changed: Condvar,
@@ -115,7 +121,7 @@ impl Drop for CpuThread {
 fn run(shared: &Shared, exited: impl Fn(VcpuExit)) {
     loop {
         let mut slot = shared.lock();
-        while !slot.quit && !(slot.run && slot.cpu.is_some()) {
+        while !slot.quit && !slot.may_run() {
             slot = shared
                 .changed
                 .wait(slot)

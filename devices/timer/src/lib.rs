@@ -1,0 +1,29 @@
+//! Timers of the PC: the i8254 with port 61h, and the HPET.
+//!
+//! Nothing ticks: counts follow from virtual time, and a deadline is armed only where an interrupt
+//! is due.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod hpet;
+mod pit;
+
+pub use hpet::{HPET, HPET_BASE, Hpet, HpetConfig};
+pub use hw_intc::LegacyReplacement;
+pub use pit::{ISA_PIT, Pit};
+
+/// All classes of this crate.
+pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_PIT, &HPET];
+
+/// An interrupt source asked to fire faster fires only this often: the guest could not keep up, and
+/// the main loop has other work.
+const MIN_PERIOD_NS: u64 = 100_000;
+
+#[cfg(test)]
+mod testing;

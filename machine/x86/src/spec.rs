@@ -1,0 +1,315 @@
+//! What a PC is to be built from: plain data that the command line fills in.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control_options::Topology;
+use hw_core::{Args, DeviceClass, Prop, PropType};
+
+/// A kind of PC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// i440FX and PIIX3.
+    Pc,
+    /// Q35 and ICH9.
+    Q35,
+    /// No PCI, virtio-mmio, nothing legacy unless asked for.
+    Microvm,
+    /// Nothing but memory.
+    None,
+}
+
+/// A machine as users name it: the source of `-machine help`, `query-machines` and the options of
+/// `-machine`.
+#[derive(Clone, Copy, Debug)]
+pub struct MachineDef {
+    /// Name, versioned where QEMU's is.
+    pub name: &'static str,
+    /// Unversioned name, if this is the newest of its kind.
+    pub alias: Option<&'static str>,
+    /// One line of documentation.
+    pub doc: &'static str,
+    /// What is built.
+    pub kind: Kind,
+    /// Whether it is the default machine.
+    pub is_default: bool,
+    /// Most CPUs.
+    pub max_cpus: u32,
+    /// Properties beside those that every machine has.
+    pub props: &'static [Prop],
+    /// `-cpu` when not given.
+    pub default_cpu: &'static str,
+}
+
+const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Prop {
+    Prop {
+        name,
+        ty: PropType::OnOffAuto,
+        default,
+        doc,
+    }
+}
+
+/// Properties of `pc` and `q35`.
+const PC_PROPS: &[Prop] = &[
+    switch("acpi", "auto", "ACPI tables and power management"),
+    switch("hpet", "auto", "High precision event timer"),
+    switch(
+        "smm",
+        "auto",
+        "System management mode (not modelled: off and auto only)",
+    ),
+    switch(
+        "vmport",
+        "auto",
+        "VMware port (not modelled: off and auto only)",
+    ),
+    switch("i8042", "on", "Keyboard controller"),
+    switch("pit", "on", "i8254 timer"),
+    switch("pic", "on", "i8259 interrupt controllers"),
+    switch("smbus", "on", "SMBus host controller (not modelled)"),
+    switch("sata", "on", "ICH9 AHCI controller (not modelled yet)"),
+    switch("usb", "off", "USB controller (not modelled yet)"),
+    switch("graphics", "on", "Default display"),
+    switch(
+        "mem-merge",
+        "on",
+        "Memory may be merged with that of other processes",
+    ),
+    switch(
+        "dump-guest-core",
+        "on",
+        "Guest memory is part of core dumps",
+    ),
+    Prop {
+        name: "kernel_irqchip",
+        ty: PropType::Enum(&["on", "off", "split"]),
+        default: "",
+        doc: "KVM: interrupt controllers in the kernel",
+    },
+    Prop {
+        name: "max-ram-below-4g",
+        ty: PropType::Size,
+        default: "0",
+        doc: "Limit of low memory; 0 for the default",
+    },
+    Prop {
+        name: "memory-backend",
+        ty: PropType::Str,
+        default: "",
+        doc: "Id of the memory backend of the RAM",
+    },
+    Prop {
+        name: "pcspk-audiodev",
+        ty: PropType::Str,
+        default: "",
+        doc: "Sound backend of the speaker",
+    },
+];
+
+/// Properties of `microvm`.
+const MICROVM_PROPS: &[Prop] = &[
+    switch("acpi", "auto", "ACPI tables"),
+    switch("pit", "auto", "i8254 timer"),
+    switch("pic", "auto", "i8259 interrupt controllers"),
+    switch("rtc", "auto", "MC146818 clock"),
+    switch("isa-serial", "on", "Serial port at 0x3f8"),
+    switch("pcie", "off", "PCI Express host bridge (not modelled yet)"),
+    switch("ioapic2", "off", "Second I/O APIC (not modelled yet)"),
+    switch("usb", "off", "USB controller (not modelled yet)"),
+    switch(
+        "auto-kernel-cmdline",
+        "on",
+        "Virtio-mmio devices are added to the kernel command line",
+    ),
+    switch("x-option-roms", "on", "Firmware option ROMs"),
+    switch("graphics", "on", "Default display"),
+    switch(
+        "mem-merge",
+        "on",
+        "Memory may be merged with that of other processes",
+    ),
+    switch(
+        "dump-guest-core",
+        "on",
+        "Guest memory is part of core dumps",
+    ),
+    Prop {
+        name: "kernel_irqchip",
+        ty: PropType::Enum(&["on", "off", "split"]),
+        default: "",
+        doc: "KVM: interrupt controllers in the kernel",
+    },
+    Prop {
+        name: "memory-backend",
+        ty: PropType::Str,
+        default: "",
+        doc: "Id of the memory backend of the RAM",
+    },
+];
+
+const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -> MachineDef {
+    MachineDef {
+        name,
+        alias,
+        doc: "Standard PC (i440FX + PIIX, 1996)",
+        kind: Kind::Pc,
+        is_default,
+        max_cpus: 255,
+        props: PC_PROPS,
+        default_cpu: "qemu64",
+    }
+}
+
+const fn q35(name: &'static str, alias: Option<&'static str>) -> MachineDef {
+    MachineDef {
+        doc: "Standard PC (Q35 + ICH9, 2009)",
+        kind: Kind::Q35,
+        max_cpus: 288,
+        ..pc(name, alias, false)
+    }
+}
+
+/// All PCs.
+pub static MACHINES: &[MachineDef] = &[
+    MachineDef {
+        name: "microvm",
+        alias: None,
+        doc: "microvm (i386)",
+        kind: Kind::Microvm,
+        is_default: false,
+        max_cpus: 288,
+        props: MICROVM_PROPS,
+        default_cpu: "qemu64",
+    },
+    MachineDef {
+        name: "none",
+        alias: None,
+        doc: "empty machine",
+        kind: Kind::None,
+        is_default: false,
+        max_cpus: 1,
+        props: &[],
+        default_cpu: "qemu64",
+    },
+    pc("pc-i440fx-10.0", Some("pc"), true),
+    pc("pc-i440fx-7.2", None, false),
+    q35("pc-q35-10.0", Some("q35")),
+    q35("pc-q35-7.2", None),
+];
+
+/// The machine of a name or alias.
+pub fn find(name: &str) -> Option<&'static MachineDef> {
+    MACHINES
+        .iter()
+        .find(|m| m.name == name || m.alias == Some(name))
+}
+
+/// A device that `-device` (or a drive, or a serial port) asks for.
+#[derive(Clone, Debug)]
+pub struct DeviceSpec {
+    /// Its class.
+    pub class: &'static DeviceClass,
+    /// The user's id.
+    pub id: Option<String>,
+    /// `bus=`, if given.
+    pub bus: Option<String>,
+    /// Checked properties.
+    pub args: Args,
+}
+
+/// The time on the real time clock at power on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RtcSpec {
+    /// Seconds to add to UTC (local time), if the host's time is the base.
+    pub offset_s: i64,
+    /// Seconds since 1970 at power on, instead of the host's time.
+    pub start_s: Option<i64>,
+    /// Driven by virtual time instead of the wall clock.
+    pub virtual_time: bool,
+}
+
+/// Boot order for firmware.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BootSpec {
+    /// Drive letters, `cdn` and the like; empty for the default.
+    pub order: String,
+    /// Show the menu.
+    pub menu: bool,
+    /// Try nothing that is not listed.
+    pub strict: bool,
+}
+
+/// A file given to the guest: its path for messages, its contents.
+#[derive(Clone, Debug)]
+pub struct FileSpec {
+    /// As written by the user.
+    pub path: String,
+    /// Contents.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Everything a PC is built from.
+#[derive(Clone, Debug)]
+pub struct PcSpec {
+    /// Which machine.
+    pub machine: &'static MachineDef,
+    /// `-machine` properties, checked against the machine's.
+    pub props: Vec<(String, String)>,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// CPUs.
+    pub topology: Topology,
+    /// `-kernel`.
+    pub kernel: Option<FileSpec>,
+    /// `-initrd`.
+    pub initrd: Option<FileSpec>,
+    /// `-append`.
+    pub append: String,
+    /// `-bios`.
+    pub bios: Option<String>,
+    /// `-L`.
+    pub firmware_dirs: Vec<PathBuf>,
+    /// `-serial`s in order: the link id of each port's stream (kind `chardev` in the links); `None`
+    /// leaves the port out.
+    pub serials: Vec<Option<String>>,
+    /// `-parallel`s, likewise.
+    pub parallels: Vec<Option<String>>,
+    /// `-device`s in order.
+    pub devices: Vec<DeviceSpec>,
+    /// `-rtc`.
+    pub rtc: RtcSpec,
+    /// `-boot`.
+    pub boot: BootSpec,
+    /// `-fw_cfg`: name, contents.
+    pub fw_cfg: Vec<(String, Arc<[u8]>)>,
+    /// `-smbios`: properties of each, in order.
+    pub smbios: Vec<Vec<(String, String)>>,
+    /// `-uuid`.
+    pub uuid: Option<[u8; 16]>,
+    /// `-nographic`: the firmware's console goes to the serial port.
+    pub nographic: bool,
+}
+
+impl PcSpec {
+    /// A `-machine` switch: `None` for `auto`.
+    pub fn switch(&self, name: &str) -> Option<bool> {
+        let given = self
+            .props
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str());
+        let default = self
+            .machine
+            .props
+            .iter()
+            .find(|p| p.name == name)
+            .map(|p| p.default);
+        match given.or(default)? {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        }
+    }
+}
