@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::apply::{boot, general, machine, parts, streams};
 use crate::error::OptionError;
 use crate::parse::Builder;
+use crate::props::PropDef;
 use crate::suggest::Hint;
 
 /// Whether an option takes an argument.
@@ -78,7 +79,15 @@ pub struct OptionDef {
     pub section: Section,
     /// What it does; further lines after `\n`.
     pub doc: &'static str,
+    /// The properties of its argument, where the command line itself defines them.
+    pub props: &'static [PropDef],
     pub(crate) apply: Apply,
+}
+
+impl OptionDef {
+    const fn with(self, props: &'static [PropDef]) -> Self {
+        Self { props, ..self }
+    }
 }
 
 impl std::fmt::Debug for OptionDef {
@@ -91,10 +100,10 @@ impl std::fmt::Debug for OptionDef {
 
 macro_rules! option {
     ($section:ident, $name:literal $(| $alias:literal)*, $doc:literal, $apply:expr) => {
-        OptionDef { name: $name, aliases: &[$($alias),*], arg: Arg::None, section: Section::$section, doc: $doc, apply: $apply }
+        OptionDef { name: $name, aliases: &[$($alias),*], arg: Arg::None, section: Section::$section, doc: $doc, props: &[], apply: $apply }
     };
     ($section:ident, $name:literal $(| $alias:literal)*, $form:literal => $doc:literal, $apply:expr) => {
-        OptionDef { name: $name, aliases: &[$($alias),*], arg: Arg::Needed($form), section: Section::$section, doc: $doc, apply: $apply }
+        OptionDef { name: $name, aliases: &[$($alias),*], arg: Arg::Needed($form), section: Section::$section, doc: $doc, props: &[], apply: $apply }
     };
 }
 
@@ -124,8 +133,8 @@ pub static TABLE: &[OptionDef] = &[
         "same as '-accel kvm'",
         machine::enable_kvm
     ),
-    option!(Standard, "smp", "[cpus=]N[,maxcpus=N][,sockets=N][,dies=N][,clusters=N][,cores=N][,threads=N]" => "number of processors (default 1) and how they are arranged\nwhat is left out is computed", machine::smp),
-    option!(Standard, "m", "[size=]MEGABYTES[,slots=N,maxmem=SIZE]" => "memory (default 128M); K, M, G and T may follow the number", machine::memory),
+    option!(Standard, "smp", "[cpus=]N[,maxcpus=N][,sockets=N][,dies=N][,clusters=N][,cores=N][,threads=N]" => "number of processors (default 1) and how they are arranged\nwhat is left out is computed", machine::smp).with(crate::topology::SMP_PROPS),
+    option!(Standard, "m", "[size=]MEGABYTES[,slots=N,maxmem=SIZE]" => "memory (default 128M); K, M, G and T may follow the number", machine::memory).with(machine::MEMORY),
     option!(Standard, "mem-path", "PATH" => "back the memory with a file in this folder", |b, _, v| general::text(&mut b.config.mem_path, v)),
     option!(
         Standard,
@@ -136,7 +145,7 @@ pub static TABLE: &[OptionDef] = &[
     option!(Standard, "device", "DRIVER[,PROP=VALUE...]" => "add a device; 'help' lists them, 'DRIVER,help' its properties", parts::device),
     option!(Standard, "object", "TYPE,id=ID[,PROP=VALUE...]" => "add a backend object; 'help' lists the types", parts::object),
     option!(Standard, "global", "DRIVER.PROP=VALUE" => "set a property of all devices of a kind\nalso driver=DRIVER,property=PROP,value=VALUE", parts::global),
-    option!(Standard, "name", "[guest=]NAME[,process=NAME][,debug-threads=on|off]" => "name of the guest, and of the process", general::name),
+    option!(Standard, "name", "[guest=]NAME[,process=NAME][,debug-threads=on|off]" => "name of the guest, and of the process", general::name).with(general::NAME),
     option!(Standard, "uuid", "UUID" => "the machine's UUID", general::uuid),
     option!(
         Standard,
@@ -156,7 +165,7 @@ pub static TABLE: &[OptionDef] = &[
     option!(Block, "hdc", "FILE" => "image of the third hard disk", parts::hdc),
     option!(Block, "hdd", "FILE" => "image of the fourth hard disk", parts::hdd),
     option!(Block, "cdrom", "FILE" => "image for the CD drive", parts::cdrom),
-    option!(Block, "drive", "[file=]FILE[,if=TYPE][,format=NAME][,id=ID][,index=N][,media=disk|cdrom][,readonly=on|off]\n       [,snapshot=on|off][,cache=MODE][,discard=ignore|unmap][,aio=MODE]" => "add a disk", parts::drive),
+    option!(Block, "drive", "[file=]FILE[,if=TYPE][,format=NAME][,id=ID][,index=N][,media=disk|cdrom][,readonly=on|off]\n       [,snapshot=on|off][,cache=MODE][,discard=ignore|unmap][,aio=MODE]" => "add a disk", parts::drive).with(parts::DRIVE),
     option!(Block, "blockdev", "[driver=]NAME,node-name=ID[,PROP=VALUE...]" => "add a node of the block graph; also as JSON", parts::blockdev),
     option!(Block, "pflash", "FILE" => "image for a flash chip", parts::pflash),
     option!(Block, "sd", "FILE" => "image for an SD card", parts::sd),
@@ -200,7 +209,7 @@ pub static TABLE: &[OptionDef] = &[
     option!(Char, "monitor", "STREAM" => "connect a monitor for people, in the same way", streams::monitor),
     option!(Char, "qmp", "STREAM" => "connect a monitor for programs (QMP), in the same way", streams::qmp),
     option!(Char, "qmp-pretty", "STREAM" => "the same with line breaks", streams::qmp_pretty),
-    option!(Char, "mon", "[chardev=]ID[,mode=readline|control][,pretty=on|off]" => "connect a monitor to a -chardev", streams::mon),
+    option!(Char, "mon", "[chardev=]ID[,mode=readline|control][,pretty=on|off]" => "connect a monitor to a -chardev", streams::mon).with(streams::MON),
     option!(Char, "debugcon", "STREAM" => "connect the debug console at port 0xe9", |b, _, v| general::text(&mut b.config.debugcon, v)),
     option!(Char, "echr", "NUMBER" => "the escape key of the terminal instead of Ctrl-A (1)", streams::echr),
     option!(Boot, "kernel", "FILE" => "the kernel to boot", |b, _, v| general::text(&mut b.config.kernel.kernel, v)),
@@ -209,16 +218,16 @@ pub static TABLE: &[OptionDef] = &[
     option!(Boot, "dtb", "FILE" => "the device tree", |b, _, v| general::text(&mut b.config.kernel.dtb, v)),
     option!(Boot, "bios", "FILE" => "the firmware", |b, _, v| general::text(&mut b.config.kernel.bios, v)),
     option!(Boot, "L", "FOLDER" => "look for firmware here first", |b, _, v| { b.config.firmware_dirs.push(v.to_owned()); Ok(()) }),
-    option!(Boot, "boot", "[order=]DRIVES[,once=DRIVES][,menu=on|off][,splash=FILE][,splash-time=MS][,reboot-timeout=MS][,strict=on|off]" => "what firmware boots from: floppy (a), hard disk (c), CD (d), network (n)", boot::boot),
-    option!(Boot, "fw_cfg", "[name=]NAME,file=FILE | [name=]NAME,string=TEXT" => "add an entry to the firmware's configuration", parts::fw_cfg),
+    option!(Boot, "boot", "[order=]DRIVES[,once=DRIVES][,menu=on|off][,splash=FILE][,splash-time=MS][,reboot-timeout=MS][,strict=on|off]" => "what firmware boots from: floppy (a), hard disk (c), CD (d), network (n)", boot::boot).with(boot::BOOT),
+    option!(Boot, "fw_cfg", "[name=]NAME,file=FILE | [name=]NAME,string=TEXT" => "add an entry to the firmware's configuration", parts::fw_cfg).with(parts::FW_CFG),
     option!(
         Expert,
         "S",
         "do not start the processors; the monitor's 'cont' does",
         |b, _, _| general::set(&mut b.config.paused)
     ),
-    option!(Expert, "rtc", "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]" => "the real time clock", boot::rtc),
-    option!(Expert, "action", "EVENT=ACTION[,...]" => "reboot=reset|shutdown, shutdown=poweroff|pause,\npanic=none|pause|shutdown|exit-failure, watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi", boot::action),
+    option!(Expert, "rtc", "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]" => "the real time clock", boot::rtc).with(boot::RTC),
+    option!(Expert, "action", "EVENT=ACTION[,...]" => "reboot=reset|shutdown, shutdown=poweroff|pause,\npanic=none|pause|shutdown|exit-failure, watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi", boot::action).with(boot::ACTION),
     option!(
         Expert,
         "no-reboot",
@@ -241,10 +250,10 @@ pub static TABLE: &[OptionDef] = &[
         "go to the background once everything is set up",
         |b, _, _| general::set(&mut b.config.daemonize)
     ),
-    option!(Expert, "msg", "[timestamp=on|off][,guest-name=on|off]" => "what messages begin with", general::msg),
-    option!(Expert, "overcommit", "[mem-lock=on|off][,cpu-pm=on|off]" => "lock the memory; let the guest put host processors to sleep", general::overcommit),
-    option!(Expert, "sandbox", "on|off[,obsolete=allow|deny][,elevateprivileges=allow|deny|children][,spawn=allow|deny][,resourcecontrol=allow|deny]" => "restrict the process", general::sandbox),
-    option!(Expert, "run-with", "[async-teardown=on|off][,chroot=FOLDER][,user=NAME]" => "how the process runs", general::run_with),
+    option!(Expert, "msg", "[timestamp=on|off][,guest-name=on|off]" => "what messages begin with", general::msg).with(general::MSG),
+    option!(Expert, "overcommit", "[mem-lock=on|off][,cpu-pm=on|off]" => "lock the memory; let the guest put host processors to sleep", general::overcommit).with(general::OVERCOMMIT),
+    option!(Expert, "sandbox", "on|off[,obsolete=allow|deny][,elevateprivileges=allow|deny|children][,spawn=allow|deny][,resourcecontrol=allow|deny]" => "restrict the process", general::sandbox).with(general::SANDBOX),
+    option!(Expert, "run-with", "[async-teardown=on|off][,chroot=FOLDER][,user=NAME]" => "how the process runs", general::run_with).with(general::RUN_WITH),
     option!(
         Expert,
         "only-migratable",
@@ -254,6 +263,19 @@ pub static TABLE: &[OptionDef] = &[
     option!(Expert, "seed", "NUMBER" => "seed of the machine's random numbers", general::seed),
     option!(Expert, "qtest", "STREAM" => "drive the machine by the qtest protocol", |b, _, v| general::text(&mut b.config.qtest, v)),
     option!(Expert, "qtest-log", "FILE" => "log the qtest protocol", |b, _, v| general::text(&mut b.config.qtest_log, v)),
+    absent("async-teardown", Arg::None),
+    absent("audio-help", Arg::None),
+    absent("chroot", Arg::Needed("...")),
+    absent("dump-vmstate", Arg::Needed("...")),
+    absent("option-rom", Arg::Needed("...")),
+    absent("portrait", Arg::None),
+    absent("rotate", Arg::Needed("...")),
+    absent("runas", Arg::Needed("...")),
+    absent("singlestep", Arg::None),
+    absent("one-insn-per-tb", Arg::None),
+    absent("xen-attach", Arg::None),
+    absent("xen-domid-restrict", Arg::None),
+    absent("semihosting-config", Arg::Needed("...")),
     absent("acpitable", Arg::Needed("...")),
     absent("add-fd", Arg::Needed("...")),
     absent("audio", Arg::Needed("...")),
@@ -298,6 +320,7 @@ const fn absent(name: &'static str, arg: Arg) -> OptionDef {
         arg,
         section: Section::Expert,
         doc: "",
+        props: &[],
         apply: refuse,
     }
 }

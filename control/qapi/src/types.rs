@@ -382,6 +382,62 @@ qapi_struct! {
 }
 
 qapi_enum! {
+    /// What an option's parameter takes.
+    pub enum CommandLineParameterType {
+        /// Text.
+        String = "string",
+        /// `on` or `off`.
+        Boolean = "boolean",
+        /// A number.
+        Number = "number",
+        /// A size with a suffix.
+        Size = "size",
+    }
+}
+
+qapi_struct! {
+    /// A parameter of an option.
+    pub struct CommandLineParameterInfo {
+        /// Its name.
+        name: String = "name",
+        /// What it takes.
+        kind: CommandLineParameterType = "type",
+        /// What it is for.
+        help: Option<String> = "help",
+        /// What it is if not given.
+        default: Option<String> = "default",
+    }
+}
+
+qapi_struct! {
+    /// An option of the command line.
+    pub struct CommandLineOptionInfo {
+        /// Its name, without the dash.
+        option: String = "option",
+        /// Its parameters.
+        parameters: Vec<CommandLineParameterInfo> = "parameters",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `query-command-line-options`.
+    pub struct OptionArgs {
+        /// Only this one.
+        option: Option<String> = "option",
+    }
+}
+
+qapi_struct! {
+    /// What a migration can do.
+    pub struct MigrationCapabilityStatus {
+        /// Its name.
+        capability: String = "capability",
+        /// Whether it is switched on.
+        state: bool = "state",
+    }
+}
+
+qapi_enum! {
     /// What a session can agree on.
     pub enum QmpCapability {
         /// Commands that overtake others.

@@ -1,11 +1,13 @@
 //! The commands.
 
 use control_qapi::{
-    AddressSpace, BlockInfo, CapabilitiesArgs, ChardevInfo, CommandInfo, CpuDefinitionInfo,
-    CpuInfoFast, CpuInstanceProperties, DataFormat, Empty, ErrorClass, Event, HumanArgs, KvmInfo,
-    MachineInfo, MemsaveArgs, NameInfo, ObjectPropertyInfo, ObjectTypeInfo, PathArgs, PciInfo,
-    PmemsaveArgs, Qapi, QmpError, QomListTypesArgs, RingbufReadArgs, RunState, Schema, SendKeyArgs,
-    StatusInfo, TargetInfo, TypenameArgs, UuidInfo, Value, VersionInfo, VersionTriple, Vm,
+    AddressSpace, BlockInfo, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
+    CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
+    CpuInstanceProperties, DataFormat, Empty, ErrorClass, Event, HumanArgs, KvmInfo, MachineInfo,
+    MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo, ObjectTypeInfo,
+    OptionArgs, PathArgs, PciInfo, PmemsaveArgs, Qapi, QmpError, QomListTypesArgs, RingbufReadArgs,
+    RunState, Schema, SendKeyArgs, StatusInfo, TargetInfo, TypenameArgs, UuidInfo, Value,
+    VersionInfo, VersionTriple, Vm,
 };
 
 use crate::memory::save_memory;
@@ -94,6 +96,7 @@ pub static COMMANDS: &[CommandDef] = &[
     command!("qom-list-types", "object types", QomListTypesArgs => Vec<ObjectTypeInfo>, qom_list_types),
     command!("query-block", "disks", Empty => Vec<BlockInfo>, |c, _| Ok(c.vm.blocks())),
     command!("query-chardev", "streams", Empty => Vec<ChardevInfo>, |c, _| Ok(c.vm.chardevs())),
+    command!("query-command-line-options", "options of the command line", OptionArgs => Vec<CommandLineOptionInfo>, |_, a| command_line_options(a)),
     command!("query-commands", "commands", Empty => Vec<CommandInfo>, |_, _| {
         Ok(COMMANDS.iter().map(|command| CommandInfo { name: command.name.to_owned() }).collect())
     }),
@@ -104,6 +107,7 @@ pub static COMMANDS: &[CommandDef] = &[
         Ok(KvmInfo { enabled: identity.kvm_enabled, present: identity.kvm_present })
     }),
     command!("query-machines", "machines", Empty => Vec<MachineInfo>, |c, _| Ok(c.vm.machines())),
+    command!("query-migrate-capabilities", "what a migration can do: nothing yet", Empty => Vec<MigrationCapabilityStatus>, |_, _| Ok(Vec::new())),
     command!("query-name", "the guest's name", Empty => NameInfo, |c, _| Ok(NameInfo { name: c.vm.identity().name })),
     command!("query-pci", "PCI buses", Empty => Vec<PciInfo>, |c, _| Ok(c.vm.pci())),
     command!("query-qmp-schema", "types of this protocol", Empty => Vec<Value>, |_, _| Ok(schema())),
@@ -278,6 +282,38 @@ fn query_cpus_fast(c: &Context<'_>, _: Empty) -> Result<Vec<CpuInfoFast>, QmpErr
         }
     };
     Ok(c.vm.cpus().into_iter().map(info).collect())
+}
+
+fn command_line_options(a: OptionArgs) -> Result<Vec<CommandLineOptionInfo>, QmpError> {
+    use control_options::PropKind;
+    let parameter = |def: &control_options::PropDef| CommandLineParameterInfo {
+        name: def.name.to_owned(),
+        kind: match def.kind {
+            PropKind::Bool => CommandLineParameterType::Boolean,
+            PropKind::Size => CommandLineParameterType::Size,
+            PropKind::U8
+            | PropKind::U16
+            | PropKind::U32
+            | PropKind::U64
+            | PropKind::I32
+            | PropKind::I64 => CommandLineParameterType::Number,
+            _ => CommandLineParameterType::String,
+        },
+        help: Some(def.doc.to_owned()),
+        default: def.default.map(str::to_owned),
+    };
+    let found: Vec<_> = control_options::table::TABLE
+        .iter()
+        .filter(|def| !def.doc.is_empty() && a.option.as_ref().is_none_or(|name| name == def.name))
+        .map(|def| CommandLineOptionInfo {
+            option: def.name.to_owned(),
+            parameters: def.props.iter().map(parameter).collect(),
+        })
+        .collect();
+    match (found.is_empty(), a.option) {
+        (true, Some(name)) => Err(QmpError::generic(format!("invalid option name: {name}"))),
+        _ => Ok(found),
+    }
 }
 
 fn send_key(c: &Context<'_>, a: SendKeyArgs) -> Result<Empty, QmpError> {

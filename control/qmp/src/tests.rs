@@ -279,6 +279,28 @@ fn wrong_requests_are_refused_in_qemus_words() {
 }
 
 #[test]
+fn the_options_and_their_parameters_come_from_the_command_lines_table() {
+    let (_, mut s) = ready();
+    let options = ask(&mut s, "query-command-line-options");
+    let sandbox = options
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|o| o["option"] == "sandbox")
+        .unwrap();
+    assert_eq!(sandbox["parameters"][0]["name"], "enable");
+    assert_eq!(sandbox["parameters"][0]["type"], "boolean");
+    assert!(
+        !options
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|o| o["option"] == "spice")
+    );
+    assert_eq!(ask(&mut s, "query-migrate-capabilities"), json!([]));
+}
+
+#[test]
 fn types_are_listed_by_what_they_implement() {
     let (_, mut s) = ready();
     let names = |s: &mut Session, arguments: Value| -> Vec<String> {

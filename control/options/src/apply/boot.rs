@@ -10,7 +10,7 @@ use crate::props::{PropDef, PropKind, PropValue};
 
 type Done = Result<(), OptionError>;
 
-const BOOT: &[PropDef] = &[
+pub(crate) const BOOT: &[PropDef] = &[
     PropDef::new("order", PropKind::Str, "drive letters"),
     PropDef::new("once", PropKind::Str, "drive letters for the first boot"),
     PropDef::new("menu", PropKind::Bool, "show the firmware's menu"),
@@ -28,7 +28,7 @@ const BOOT: &[PropDef] = &[
     PropDef::new("strict", PropKind::Bool, "try nothing that is not listed"),
 ];
 
-const RTC: &[PropDef] = &[
+pub(crate) const RTC: &[PropDef] = &[
     PropDef::new(
         "base",
         PropKind::Str,
@@ -59,7 +59,7 @@ const WATCHDOG: PropKind = PropKind::Enum(&[
     "inject-nmi",
 ]);
 
-const ACTION: &[PropDef] = &[
+pub(crate) const ACTION: &[PropDef] = &[
     PropDef::new(
         "reboot",
         PropKind::Enum(&["reset", "shutdown"]),

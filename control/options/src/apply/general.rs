@@ -39,13 +39,13 @@ pub static LOG_ITEMS: &[(&str, &str)] = &[
     ("plugin", "accepted: there are no plugins"),
 ];
 
-const NAME: &[PropDef] = &[
+pub(crate) const NAME: &[PropDef] = &[
     PropDef::new("guest", PropKind::Str, "name of the guest"),
     PropDef::new("process", PropKind::Str, "name of the process"),
     PropDef::new("debug-threads", PropKind::Bool, "name the threads"),
 ];
 
-const MSG: &[PropDef] = &[
+pub(crate) const MSG: &[PropDef] = &[
     PropDef::new("timestamp", PropKind::Bool, "begin messages with the time"),
     PropDef::new(
         "guest-name",
@@ -54,7 +54,7 @@ const MSG: &[PropDef] = &[
     ),
 ];
 
-const OVERCOMMIT: &[PropDef] = &[
+pub(crate) const OVERCOMMIT: &[PropDef] = &[
     PropDef::new(
         "mem-lock",
         PropKind::Enum(&["on", "off", "on-fault"]),
@@ -67,7 +67,7 @@ const OVERCOMMIT: &[PropDef] = &[
     ),
 ];
 
-const SANDBOX: &[PropDef] = &[
+pub(crate) const SANDBOX: &[PropDef] = &[
     PropDef::new("enable", PropKind::Bool, "restrict the process"),
     PropDef::new(
         "obsolete",
@@ -87,7 +87,7 @@ const SANDBOX: &[PropDef] = &[
     ),
 ];
 
-const RUN_WITH: &[PropDef] = &[
+pub(crate) const RUN_WITH: &[PropDef] = &[
     PropDef::new(
         "async-teardown",
         PropKind::Bool,

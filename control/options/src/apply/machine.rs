@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 /// QEMU rounds guest memory up to this.
 const MEMORY_STEP: u64 = 8 << 10;
 
-const MEMORY: &[PropDef] = &[
+pub(crate) const MEMORY: &[PropDef] = &[
     PropDef::new("size", PropKind::Str, "memory at power on"),
     PropDef::new("slots", PropKind::U64, "slots for hot-plugged memory"),
     PropDef::new("maxmem", PropKind::Str, "memory with all slots full"),

@@ -86,7 +86,7 @@ pub(crate) const DRIVE: &[PropDef] = &[
     PropDef::new("size", PropKind::Size, "raw: how much of the file it is"),
 ];
 
-const FW_CFG: &[PropDef] = &[
+pub(crate) const FW_CFG: &[PropDef] = &[
     PropDef::new("name", PropKind::Str, "the entry's name, 'opt/...'").required(),
     PropDef::new("file", PropKind::Str, "file with its content"),
     PropDef::new("string", PropKind::Str, "its content"),

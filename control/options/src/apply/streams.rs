@@ -11,7 +11,7 @@ use crate::suggest::Hint;
 
 type Done = Result<(), OptionError>;
 
-const MON: &[PropDef] = &[
+pub(crate) const MON: &[PropDef] = &[
     PropDef::new("chardev", PropKind::Link("chardev"), "the stream").required(),
     PropDef::new(
         "mode",
