@@ -12,14 +12,14 @@ use crate::{Core, decode, regs, system};
 pub struct X86;
 
 /// Translation contexts of a bank.
-pub mod ctx {
+pub(crate) mod ctx {
     /// Accesses of CPL 3.
-    pub const USER: u8 = 0;
+    pub(crate) const USER: u8 = 0;
     /// Accesses of CPL 0 to 2, where SMAP forbids user pages (CR4.SMAP set, RFLAGS.AC clear), and
     /// implicit supervisor accesses (descriptor tables) under SMAP.
-    pub const SUPERVISOR_SMAP: u8 = 1;
+    pub(crate) const SUPERVISOR_SMAP: u8 = 1;
     /// Accesses of CPL 0 to 2 that may reach user pages.
-    pub const SUPERVISOR: u8 = 2;
+    pub(crate) const SUPERVISOR: u8 = 2;
 }
 
 /// What the board wires to a CPU. Called by the CPU's own thread with no lock held.
@@ -31,14 +31,21 @@ pub trait Port: Send {
     /// INTA: the interrupt controller's highest pending vector above the CPU's priority, now in
     /// service. `None` for a spurious call.
     fn ack(&mut self) -> Option<u8>;
+    /// Whether `ack` would give a vector now. Asked after each `ack`: the CPU then keeps `INTR` in
+    /// its pending word. A later change must set the bit by itself.
+    fn has_interrupt(&mut self) -> bool;
     /// CR8: the task priority's upper four bits.
     fn cr8(&mut self) -> u64;
     /// Sets CR8 (0 to 15).
     fn set_cr8(&mut self, value: u64);
-    /// Reads an MSR of the local APIC: 0x1b, 0x6e0, 0x800 to 0x8ff. `None` raises #GP.
+    /// Reads an MSR of the local APIC: 0x1b, 0x800 to 0x8ff. `None` raises #GP.
     fn apic_read(&mut self, msr: u32) -> Option<u64>;
     /// Writes an MSR of the local APIC. `None` raises #GP.
     fn apic_write(&mut self, msr: u32, value: u64) -> Option<()>;
+    /// IA32_TSC_DEADLINE: the value last set, 0 once it has fired.
+    fn tsc_deadline(&mut self) -> u64;
+    /// Sets IA32_TSC_DEADLINE; the TSC reaches `value` at the virtual time `at_ns`. 0 disarms.
+    fn set_tsc_deadline(&mut self, value: u64, at_ns: u64);
     /// The vector of the start-up message that set `SIPI` in the pending word.
     fn sipi_vector(&mut self) -> u8;
     /// The CPU went through INIT: the local APIC resets but for its id.

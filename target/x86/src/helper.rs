@@ -22,6 +22,8 @@ fn unused(_: &mut crate::Core, _: [u64; 4]) -> Result<u64, Trap> {
     )))
 }
 
+// Runs at compile time, where a mistake is a compile error.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 const fn fill() -> [Helper<X86>; 3 * RANGE] {
     let mut all = [Helper {
         name: "unused",

@@ -32,7 +32,7 @@ pub const fn base(n: usize) -> Slot {
 
 /// The first slot of a vector register.
 pub const fn xmm(n: usize) -> Slot {
-    Slot(XMM.0.wrapping_add((n & 15) as u8 * 2))
+    Slot(XMM.0.wrapping_add(((n & 15) as u8) << 1))
 }
 
 /// Numbers of the general registers.

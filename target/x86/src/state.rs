@@ -2,6 +2,54 @@
 
 use crate::system::SystemState;
 
+/// Bits of CR0 (SDM vol. 3, 2.5).
+#[allow(missing_docs)]
+pub mod cr0 {
+    pub const PE: u64 = 1 << 0;
+    pub const MP: u64 = 1 << 1;
+    pub const EM: u64 = 1 << 2;
+    pub const TS: u64 = 1 << 3;
+    pub const ET: u64 = 1 << 4;
+    pub const NE: u64 = 1 << 5;
+    pub const WP: u64 = 1 << 16;
+    pub const AM: u64 = 1 << 18;
+    pub const NW: u64 = 1 << 29;
+    pub const CD: u64 = 1 << 30;
+    pub const PG: u64 = 1 << 31;
+}
+
+/// Bits of CR4 (SDM vol. 3, 2.5).
+#[allow(missing_docs)]
+pub mod cr4 {
+    pub const VME: u64 = 1 << 0;
+    pub const PVI: u64 = 1 << 1;
+    pub const TSD: u64 = 1 << 2;
+    pub const DE: u64 = 1 << 3;
+    pub const PSE: u64 = 1 << 4;
+    pub const PAE: u64 = 1 << 5;
+    pub const MCE: u64 = 1 << 6;
+    pub const PGE: u64 = 1 << 7;
+    pub const PCE: u64 = 1 << 8;
+    pub const OSFXSR: u64 = 1 << 9;
+    pub const OSXMMEXCPT: u64 = 1 << 10;
+    pub const UMIP: u64 = 1 << 11;
+    pub const FSGSBASE: u64 = 1 << 16;
+    pub const PCIDE: u64 = 1 << 17;
+    pub const OSXSAVE: u64 = 1 << 18;
+    pub const SMEP: u64 = 1 << 20;
+    pub const SMAP: u64 = 1 << 21;
+}
+
+/// Bits of IA32_EFER (SDM vol. 3, 2.2.1; APM vol. 2, 3.1.7).
+#[allow(missing_docs)]
+pub mod efer {
+    pub const SCE: u64 = 1 << 0;
+    pub const LME: u64 = 1 << 8;
+    pub const LMA: u64 = 1 << 10;
+    pub const NXE: u64 = 1 << 11;
+    pub const FFXSR: u64 = 1 << 14;
+}
+
 /// Exception vectors (SDM vol. 3, table 6-1).
 #[allow(missing_docs)]
 pub mod vector {
@@ -82,6 +130,11 @@ impl Segment {
         (self.attributes >> 5) as u8 & 3
     }
 
+    /// Whether it was loaded with a present descriptor.
+    pub fn is_present(&self) -> bool {
+        self.attributes & Self::P != 0
+    }
+
     /// Type field.
     pub fn kind(&self) -> u8 {
         self.attributes as u8 & 15
@@ -134,4 +187,36 @@ pub struct State {
     pub x87: crate::float::X87,
     /// MSRs, debug registers, features, and what else `system` needs.
     pub system: SystemState,
+}
+
+impl State {
+    /// A segment register by its number in encodings; numbers from 6 on are none.
+    pub fn segment(&self, n: usize) -> Segment {
+        self.segments.get(n).copied().unwrap_or_default()
+    }
+
+    /// CS.
+    pub fn cs(&self) -> Segment {
+        self.segment(SegmentIndex::Cs as usize)
+    }
+
+    /// SS.
+    pub fn ss(&self) -> Segment {
+        self.segment(SegmentIndex::Ss as usize)
+    }
+
+    /// CR0.PE: any protected mode, virtual-8086 mode included.
+    pub fn is_protected(&self) -> bool {
+        self.cr0 & cr0::PE != 0
+    }
+
+    /// IA-32e mode is active: 64-bit or compatibility mode.
+    pub fn is_long(&self) -> bool {
+        self.efer & efer::LMA != 0
+    }
+
+    /// 64-bit mode.
+    pub fn is_64(&self) -> bool {
+        self.is_long() && self.cs().attributes & Segment::L != 0
+    }
 }

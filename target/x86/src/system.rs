@@ -1,18 +1,84 @@
 //! System: segmentation, paging, exceptions, control registers, MSRs, CPUID.
-#![allow(missing_docs)]
-use accel_core::{Access, Exit, Translation, Trap};
+
+use std::sync::Arc;
+
+use accel_core::Trap;
 
 pub(crate) mod calls;
+mod control;
+pub mod cpuid;
+mod exception;
+mod fast;
+pub mod feature;
+pub mod flags;
+mod interrupt;
+mod io;
+pub mod model;
+pub mod msr;
+pub mod mtrr;
+mod paging;
+mod reset;
+mod segment;
+mod stack;
+mod task;
+mod transfer;
 
 pub(crate) use calls::HELPERS;
+pub use cpuid::Topology;
+pub(crate) use exception::{after_step, deliver};
+pub(crate) use interrupt::service;
+pub use interrupt::wake_mask;
+pub use model::{CpuModel, ModelError};
+pub use msr::{Msrs, tsc};
+pub use paging::debug_translate;
+pub(crate) use paging::walk;
+pub use reset::{new_core, reset};
 
-/// MSRs and the like.
+use crate::regs::{self, rflags};
+use crate::state::vector;
+use crate::{Core, Exception};
+
+/// What started an interrupt shadow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shadow {
+    /// STI.
+    Sti,
+    /// MOV SS, POP SS: holds off single-step traps too.
+    StackSwitch,
+}
+
+/// Control state beside the control registers: what only this module looks at.
 #[derive(Clone, Debug, Default)]
-pub struct SystemState;
+pub struct SystemState {
+    /// What CPUID shows.
+    pub model: Arc<CpuModel>,
+    /// How the machine's CPUs are arranged.
+    pub topology: Topology,
+    /// The APIC id at power-on.
+    pub apic_id: u32,
+    /// The four page-directory-pointer-table entries of PAE paging.
+    pub pdptes: [u64; 4],
+    /// DR0 to DR3. Breakpoints and watchpoints are not modelled: the registers only hold values.
+    pub dr: [u64; 4],
+    /// DR6.
+    pub dr6: u64,
+    /// DR7.
+    pub dr7: u64,
+    /// XCR0.
+    pub xcr0: u64,
+    /// NMIs wait for an IRET.
+    pub nmi_blocked: bool,
+    /// The instruction that has just run alone started the interrupt shadow.
+    pub(crate) fresh_shadow: Option<Shadow>,
+    /// Level of the A20 gate that cached translations were made with.
+    pub(crate) a20: bool,
+    /// MSRs.
+    pub msr: Msrs,
+}
 
 /// Notes an exception.
-pub(crate) fn raise(core: &mut crate::Core, vector: u8, error: Option<u32>) -> Trap {
-    core.arch.exception = Some(crate::Exception {
+pub(crate) fn raise(core: &mut Core, vector: u8, error: Option<u32>) -> Trap {
+    core.arch.exception = Some(Exception {
         vector,
         error,
         address: None,
@@ -21,28 +87,54 @@ pub(crate) fn raise(core: &mut crate::Core, vector: u8, error: Option<u32>) -> T
     Trap::Exception
 }
 
-pub(crate) fn walk(_: &mut crate::Core, va: u64, _: Access, _: u8) -> Result<Translation, Trap> {
-    let allow = accel_core::Permissions {
-        read: true,
-        write: true,
-        exec: true,
-    };
-    Ok(Translation {
-        physical: va,
-        page_bits: 12,
-        allow,
-        global: false,
-    })
+/// #GP.
+pub(crate) fn gp(core: &mut Core, error: u32) -> Trap {
+    raise(core, vector::GP, Some(error))
 }
 
-pub(crate) fn deliver(_: &mut crate::Core) -> Result<(), Exit> {
-    Err(Exit::Shutdown)
+/// #NP.
+pub(crate) fn np(core: &mut Core, error: u32) -> Trap {
+    raise(core, vector::NP, Some(error))
 }
 
-pub(crate) fn service(_: &mut crate::Core) -> Result<(), Exit> {
-    Err(Exit::Pending)
+/// #UD.
+pub(crate) fn ud(core: &mut Core) -> Trap {
+    raise(core, vector::UD, None)
 }
 
-pub(crate) fn after_step(_: &mut crate::Core) -> Result<(), Exit> {
-    Ok(())
+/// Virtual-8086 mode.
+pub(crate) fn is_vm86(core: &Core) -> bool {
+    core.arch.is_protected() && core.regs.get(regs::RFLAGS) & rflags::VM != 0
 }
+
+/// Brings the packed mode in line; whether it is another now.
+pub(crate) fn mode_changed(core: &mut Core) -> bool {
+    crate::decode::refresh(core)
+}
+
+/// #GP(0) unless at privilege 0.
+pub(crate) fn need_cpl0(core: &mut Core) -> Result<(), Trap> {
+    if core.arch.cpl == 0 {
+        Ok(())
+    } else {
+        Err(gp(core, 0))
+    }
+}
+
+/// Ends an instruction after which the unit must be left.
+pub(crate) fn leave(core: &mut Core, next: u64) -> Result<u64, Trap> {
+    core.set_pc(next);
+    Err(Trap::Leave)
+}
+
+/// Ends an instruction: leaves the unit if the mode is another now.
+pub(crate) fn leave_if_changed(core: &mut Core, next: u64) -> Result<u64, Trap> {
+    if mode_changed(core) {
+        leave(core, next)
+    } else {
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,15 @@
 //!
 //! All faults come before any change.
 
-use accel_core::{Effects, Trap};
+use accel_core::{Effects, Exit, Trap};
 use iced_x86::CpuidFeature;
 
+use super::transfer::Far;
+use super::{Shadow, control, exception, fast, feature, flags, io, msr, paging, segment, transfer};
 use crate::Core;
 use crate::helper::helpers;
-use crate::state::vector;
+use crate::regs::{self, index};
+use crate::state::{SegmentIndex, vector};
 
 const ALL: Effects = Effects::ALL;
 /// Reads state outside the register file, may trap, leaves the register file alone.
@@ -143,74 +146,204 @@ helpers! { crate::helper::SYSTEM;
 type Args = [u64; 4];
 
 /// Whether the CPU model has a feature: undecodable otherwise.
-pub(crate) fn has_feature(_: &Core, feature: CpuidFeature) -> bool {
+pub(crate) fn has_feature(core: &Core, feature: CpuidFeature) -> bool {
     use CpuidFeature::*;
-    matches!(
-        feature,
-        INTEL8086
-            | INTEL8086_ONLY
-            | INTEL186
-            | INTEL286
-            | INTEL286_ONLY
-            | INTEL386
-            | INTEL386_ONLY
-            | INTEL486
-            | X64
-            | CMOV
-            | CPUID
-            | CX8
-            | CMPXCHG16B
-            | MSR
-            | TSC
-            | RDTSCP
-            | RDPMC
-            | SYSCALL
-            | SEP
-            | SMM
-            | FPU
-            | FPU287
-            | FPU387
-            | MMX
-            | SSE
-            | SSE2
-            | SSE3
-            | SSSE3
-            | FXSR
-            | CLFSH
-            | PAUSE
-            | MULTIBYTENOP
-            | POPCNT
-            | MONITOR
-            | PREFETCHW
-    )
+    let wanted = match feature {
+        INTEL8086 | INTEL8086_ONLY | INTEL186 | INTEL286 | INTEL286_ONLY | INTEL386
+        | INTEL386_ONLY | INTEL486 | CPUID | RDPMC | FPU | FPU287 | FPU387 | PAUSE
+        | MULTIBYTENOP | SMM => return true,
+        X64 => feature::LM,
+        CMOV => feature::CMOV,
+        CX8 => feature::CX8,
+        CMPXCHG16B => feature::CX16,
+        MSR => feature::MSR,
+        TSC => feature::TSC,
+        RDTSCP => feature::RDTSCP,
+        // SYSCALL exists in 64-bit mode wherever long mode does.
+        SYSCALL => feature::SYSCALL,
+        SEP => feature::SEP,
+        MMX => feature::MMX,
+        SSE => feature::SSE,
+        SSE2 => feature::SSE2,
+        SSE3 => feature::PNI,
+        SSSE3 => feature::SSSE3,
+        SSE4_1 => feature::SSE41,
+        SSE4_2 => feature::SSE42,
+        FXSR => feature::FXSR,
+        CLFSH => feature::CLFLUSH,
+        POPCNT => feature::POPCNT,
+        MOVBE => feature::MOVBE,
+        MONITOR => feature::MONITOR,
+        // A hint: executing it never needs the feature bit.
+        PREFETCHW => return true,
+        XSAVE => feature::XSAVE,
+        FSGSBASE => feature::FSGSBASE,
+        INVPCID => feature::INVPCID,
+        SMAP => feature::SMAP,
+        LZCNT => feature::ABM,
+        BMI1 => feature::BMI1,
+        BMI2 => feature::BMI2,
+        ADX => feature::ADX,
+        RDPID => feature::RDPID,
+        _ => return false,
+    };
+    core.arch.system.model.has(wanted)
 }
 
-macro_rules! undefined {
-    ($($name:ident)*) => { $(
-        fn $name(core: &mut Core, _: Args) -> Result<u64, Trap> {
-            Err(super::raise(core, vector::UD, None))
+/// Bodies: arguments as listed above, each a call into the file of its chapter.
+macro_rules! calls {
+    ($($name:ident($core:ident $(, $arg:pat_param)*) $body:expr;)*) => { $(
+        fn $name($core: &mut Core, args: Args) -> Result<u64, Trap> {
+            #[allow(unused_variables)]
+            let [$($arg,)* ..] = args;
+            $body
         }
     )* };
 }
 
-undefined! {
-    load_segment load_far_pointer far_jump far_call far_return interrupt_return software_interrupt
-    breakpoint overflow icebp syscall sysret sysenter sysexit halt cli sti pushf_check popf
-    read_cr write_cr read_dr write_dr smsw lmsw clts read_table load_table read_system_segment
-    load_system_segment verify_segment segment_property invlpg invpcid write_back rdmsr wrmsr rdtsc
-    rdtscp rdpmc cpuid xgetbv xsetbv swapgs monitor mwait set_ac read_base write_base rsm hypercall
+calls! {
+    load_segment(core, n, selector, next, sp) {
+        let n = need_register(core, n)?;
+        let changed = segment::load(core, n, selector as u16)?;
+        core.regs.set(regs::gpr(index::RSP), sp);
+        after_load(core, n, changed, next)
+    };
+    load_far_pointer(core, packed, selector, offset, next) {
+        let n = need_register(core, packed & 0xff)?;
+        let changed = segment::load(core, n, selector as u16)?;
+        let slot = regs::gpr((packed >> 8 & 15) as usize);
+        let value = match packed >> 16 & 15 {
+            2 => core.regs.get(slot) & !0xffff | offset & 0xffff,
+            4 => offset & 0xffff_ffff,
+            _ => offset,
+        };
+        core.regs.set(slot, value);
+        after_load(core, n, changed, next)
+    };
+    far_jump(core, selector, offset, size, next)
+        transfer::far(core, Far::Jump, selector as u16, offset, size as u8, next);
+    far_call(core, selector, offset, size, next)
+        transfer::far(core, Far::Call, selector as u16, offset, size as u8, next);
+    far_return(core, size, bytes) transfer::far_return(core, size as u8, bytes);
+    interrupt_return(core, size, next) transfer::iret(core, size as u8, next);
+    software_interrupt(core, vector, next) {
+        if super::is_vm86(core) && flags::iopl(core) < 3 {
+            return Err(super::gp(core, 0));
+        }
+        exception::software(core, vector as u8, next)
+    };
+    breakpoint(core, next) exception::software(core, vector::BP, next);
+    overflow(core, next) exception::software(core, vector::OF, next);
+    icebp(core, next) {
+        super::raise(core, vector::DB, None);
+        core.set_pc(next);
+        Err(Trap::After)
+    };
+    syscall(core, next) fast::syscall(core, next);
+    sysret(core, size) fast::sysret(core, size as u8);
+    sysenter(core) fast::sysenter(core);
+    sysexit(core, size) fast::sysexit(core, size as u8);
+    halt(core, next) io::halt(core, next);
+    cli(core) io::cli(core);
+    sti(core, next) io::sti(core, next);
+    pushf_check(core) io::pushf_check(core);
+    popf(core, value, size, next, sp) io::popf(core, value, size as u8, next, sp);
+    read_cr(core, n) control::read_cr(core, n);
+    write_cr(core, n, value, next) control::write_cr(core, n, value, next);
+    read_dr(core, n) control::read_dr(core, n);
+    write_dr(core, n, value) control::write_dr(core, n, value);
+    smsw(core) control::smsw(core);
+    lmsw(core, value, next) control::lmsw(core, value, next);
+    clts(core, next) control::clts(core, next);
+    read_table(core, idt, base) control::read_table(core, idt != 0, base != 0);
+    load_table(core, idt, limit, base) control::load_table(core, idt != 0, limit, base);
+    read_system_segment(core, tr) control::read_system_segment(core, tr != 0);
+    load_system_segment(core, tr, selector)
+        control::load_system_segment(core, tr != 0, selector as u16);
+    verify_segment(core, write, selector)
+        segment::verify(core, selector as u16, write != 0).map(u64::from);
+    segment_property(core, limit, selector) {
+        let found = if limit != 0 {
+            segment::lsl(core, selector as u16)?
+        } else {
+            segment::lar(core, selector as u16)?
+        };
+        Ok(found.map_or(0, |value| value | 1 << 63))
+    };
+    invlpg(core, va) {
+        super::need_cpl0(core)?;
+        paging::invlpg(core, va);
+        Ok(0)
+    };
+    invpcid(core, kind, pcid, va, next) {
+        super::need_cpl0(core)?;
+        paging::invpcid(core, kind, pcid, va)?;
+        super::leave(core, next)
+    };
+    write_back(core) super::need_cpl0(core).map(|()| 0);
+    rdmsr(core) msr::rdmsr(core);
+    wrmsr(core, next) msr::wrmsr(core, next);
+    rdtsc(core) msr::rdtsc(core);
+    rdtscp(core) msr::rdtscp(core);
+    rdpmc(core) msr::rdpmc(core);
+    cpuid(core) {
+        let leaf = core.regs.get(regs::gpr(index::RAX)) as u32;
+        let subleaf = core.regs.get(regs::gpr(index::RCX)) as u32;
+        let [eax, ebx, ecx, edx] = super::reset::view(core).leaf(leaf, subleaf);
+        for (n, value) in [(index::RAX, eax), (index::RBX, ebx), (index::RCX, ecx), (index::RDX, edx)] {
+            core.regs.set(regs::gpr(n), u64::from(value));
+        }
+        Ok(0)
+    };
+    xgetbv(core) control::xgetbv(core);
+    xsetbv(core, next) control::xsetbv(core, next);
+    swapgs(core, next) fast::swapgs(core, next);
+    monitor(core, _) {
+        if core.arch.cpl != 0 {
+            return Err(super::ud(core));
+        }
+        Ok(0)
+    };
+    mwait(core, next) {
+        // Waking on stores is not modelled: a wait may always end early.
+        if core.arch.cpl != 0 {
+            return Err(super::ud(core));
+        }
+        core.set_pc(next);
+        Err(Trap::Exit(Exit::Yield))
+    };
+    set_ac(core, on, next) fast::set_ac(core, on != 0, next);
+    read_base(core, n) fast::read_base(core, n);
+    write_base(core, n, base) fast::write_base(core, n, base);
+    // No system management mode, no hypervisor.
+    rsm(core) Err(super::ud(core));
+    hypercall(core) Err(super::ud(core));
+    pause(core, next) {
+        core.set_pc(next);
+        Err(Trap::Exit(Exit::Yield))
+    };
 }
 
-pub(crate) fn io_in(core: &mut Core, _: Args) -> Result<u64, Trap> {
-    Err(super::raise(core, vector::UD, None))
+pub(crate) fn io_in(core: &mut Core, args: Args) -> Result<u64, Trap> {
+    let [port, size, ..] = args;
+    io::input(core, port as u16, size as u8)
 }
 
-pub(crate) fn io_out(core: &mut Core, _: Args) -> Result<u64, Trap> {
-    Err(super::raise(core, vector::UD, None))
+pub(crate) fn io_out(core: &mut Core, args: Args) -> Result<u64, Trap> {
+    let [port, size, value, _] = args;
+    io::output(core, port as u16, size as u8, value as u32)
 }
 
-fn pause(core: &mut Core, args: Args) -> Result<u64, Trap> {
-    let [next, ..] = args;
-    core.set_pc(next);
-    Err(Trap::Exit(accel_core::Exit::Yield))
+fn need_register(core: &mut Core, n: u64) -> Result<SegmentIndex, Trap> {
+    segment::register(n).ok_or_else(|| super::ud(core))
+}
+
+/// After a segment register was loaded: SS holds interrupts off.
+fn after_load(core: &mut Core, n: SegmentIndex, changed: bool, next: u64) -> Result<u64, Trap> {
+    if n == SegmentIndex::Ss {
+        exception::hold_off(core, Shadow::StackSwitch);
+    } else if !changed {
+        return Ok(0);
+    }
+    super::leave(core, next)
 }
