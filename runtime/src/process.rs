@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -95,6 +96,22 @@ pub fn take_inherited_fd(number: i32) -> io::Result<OwnedFd> {
     fcntl_setfd(probe, FdFlags::CLOEXEC)?;
     // SAFETY: it is open, and by the argument above nothing else in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes a panic on any thread the end of the process: the terminal is restored, the message shown, `last_words` called
+/// (to write a state dump and flush the disks), and the exit status is 1. A second panic meanwhile ends it at once.
+pub fn exit_on_panic(last_words: impl Fn() + Send + Sync + 'static) {
+    let is_ending = AtomicBool::new(false);
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        crate::terminal::restore();
+        report(info);
+        if !is_ending.swap(true, Ordering::SeqCst) {
+            last_words();
+            std::process::exit(1);
+        }
+        exit_now(1);
+    }));
 }
 
 /// A file holding our process id, locked while we live and removed on drop.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use runtime::process::{PidFile, daemonize};
+use runtime::process::{PidFile, daemonize, exit_on_panic};
 use runtime::signals::{self, Signal};
 use runtime::terminal::RawMode;
 use runtime::{EventLoop, thread};
@@ -25,10 +25,14 @@ fn main() {
     if let Ok(role) = std::env::var(ROLE) {
         child(&role);
     }
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 4] = [
         (
             "the_terminal_is_restored_however_the_process_ends",
             the_terminal_is_restored_however_the_process_ends,
+        ),
+        (
+            "a_panic_anywhere_ends_the_process_after_its_last_words",
+            a_panic_anywhere_ends_the_process_after_its_last_words,
         ),
         (
             "a_daemon_has_its_pid_file_when_its_starter_ends",
@@ -99,6 +103,13 @@ fn child(role: &str) -> ! {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
         }
+        "vital" => {
+            exit_on_panic(|| println!("last words"));
+            let _ = thread::spawn("panics", || panic!("on purpose"))
+                .unwrap()
+                .join();
+            std::process::exit(0);
+        }
         "exit" => std::process::exit(0),
         "abort" => std::process::abort(),
         "fault" => {
@@ -122,7 +133,7 @@ fn pty() -> (OwnedFd, OwnedFd) {
 }
 
 fn the_terminal_is_restored_however_the_process_ends() {
-    for role in ["panic", "exit", "abort", "fault", "signal"] {
+    for role in ["panic", "vital", "exit", "abort", "fault", "signal"] {
         let (_master, tty) = pty();
         let is_cooked = || {
             tcgetattr(&tty)
@@ -142,6 +153,14 @@ fn the_terminal_is_restored_however_the_process_ends() {
         process.wait().unwrap();
         assert!(is_cooked(), "{role}");
     }
+}
+
+fn a_panic_anywhere_ends_the_process_after_its_last_words() {
+    let (_master, tty) = pty();
+    let mut process = start("vital", tty.into(), "");
+    let out = BufReader::new(process.stdout.take().unwrap());
+    assert_eq!(out.lines().last().unwrap().unwrap(), "last words");
+    assert_eq!(process.wait().unwrap().code(), Some(1));
 }
 
 fn a_daemon_has_its_pid_file_when_its_starter_ends() {

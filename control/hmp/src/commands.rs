@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use control_options::suggest::Hint;
 use control_qapi::{AddressSpace, InfoTopic, Key, QKeyCode, Qapi, QmpError, Value, Vm, json};
-use control_qmp::{Context, execute};
+use control_qmp::{Context, Human, execute};
 
 use crate::args::{ArgDef, Args, Kind};
 use crate::{dump, info};
@@ -200,6 +200,12 @@ impl Hmp {
             Ok(text) => text,
             Err(e) => format!("Error: {e}\n"),
         }
+    }
+
+    /// What QMP's `human-monitor-command` calls. Lines end in `\r\n` there, as from QEMU.
+    pub fn human(&self) -> Arc<Human> {
+        let hmp = self.clone();
+        Arc::new(move |line, cpu| Ok(hmp.run_for(line, cpu).replace('\n', "\r\n")))
     }
 
     fn dispatch(&self, line: &str, cpu: Option<usize>) -> Result<String, QmpError> {

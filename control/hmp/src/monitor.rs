@@ -77,14 +77,20 @@ impl HmpMonitor {
     fn greet(&self) {
         {
             let mut state = self.state();
-            let text = if state.has_greeted {
+            let first = if state.has_greeted {
                 "\n"
             } else {
                 &self.banner
             };
-            let text = format!("{text}{}", state.editor.redraw());
             state.has_greeted = true;
-            state.show(&text);
+            state.show(first);
+            // Programs look for the bare prompt; control characters come only once somebody edits a line.
+            if state.editor.is_empty() {
+                state.show(PROMPT);
+            } else {
+                let line = state.editor.redraw();
+                state.show(&line);
+            }
         }
         self.pump();
     }

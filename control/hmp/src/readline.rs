@@ -72,6 +72,11 @@ impl LineEditor {
         }
     }
 
+    /// Whether nothing has been typed.
+    pub fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// The prompt and the line so far, to show anew.
     pub fn redraw(&self) -> String {
         let text: String = self.line.iter().collect();

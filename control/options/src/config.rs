@@ -396,16 +396,7 @@ impl Config {
         let serial = self.serials.is_empty() && !self.nodefaults && !has("isa-serial");
         let monitor = self.monitors.is_empty() && !self.nodefaults;
         let terminal = self.display != Display::None && !self.daemonize;
-        let uses_stdio = |text: &String| text.split(':').any(|part| part == "stdio");
-        let stdio_taken = self.serials.iter().any(uses_stdio)
-            || self
-                .chardevs
-                .iter()
-                .any(|c| c.text("backend") == Some("stdio"))
-            || self
-                .monitors
-                .iter()
-                .any(|m| matches!(&m.stream, StreamRef::Short(s) if uses_stdio(s)));
+        let stdio_taken = self.uses_stdio();
         let hmp = |text: &str| MonitorOpt {
             stream: StreamRef::Short(text.to_owned()),
             is_qmp: false,
@@ -422,6 +413,19 @@ impl Config {
         }
         streams.terminal_by_default = serial && terminal && !stdio_taken;
         streams
+    }
+
+    /// Whether any stream is asked to be the terminal.
+    pub(crate) fn uses_stdio(&self) -> bool {
+        let is_stdio = |text: &String| text == "stdio" || text == "mon:stdio";
+        let short = |m: &MonitorOpt| matches!(&m.stream, StreamRef::Short(text) if is_stdio(text));
+        self.serials.iter().chain(&self.parallels).any(is_stdio)
+            || self.debugcon.as_ref().is_some_and(is_stdio)
+            || self.monitors.iter().any(short)
+            || self
+                .chardevs
+                .iter()
+                .any(|c| c.text("backend") == Some("stdio"))
     }
 
     /// Checks that no two things of one kind share an id.

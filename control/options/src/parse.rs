@@ -1,6 +1,6 @@
 //! From arguments to a [`Config`].
 
-use crate::config::Config;
+use crate::config::{Config, Display};
 use crate::error::OptionError;
 use crate::suggest::Hint;
 use crate::table::{self, Arg, OptionDef};
@@ -163,7 +163,16 @@ fn check(config: &Config) -> Result<(), OptionError> {
             );
         }
     }
-    if config.daemonize && config.display == crate::config::Display::NoGraphic {
+    if config.daemonize && config.uses_stdio() {
+        return fail(
+            "-daemonize",
+            "a process in the background has no terminal: use another stream than 'stdio'",
+        );
+    }
+    // With everything else said, -nographic asks for nothing: libvirt writes both.
+    let wants_terminal =
+        !config.nodefaults && (config.serials.is_empty() || config.monitors.is_empty());
+    if config.daemonize && config.display == Display::NoGraphic && wants_terminal {
         return fail(
             "-daemonize",
             "a process in the background has no terminal: write '-display none' instead of '-nographic'",

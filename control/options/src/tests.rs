@@ -21,7 +21,7 @@ fn help(line: &str) -> HelpRequest {
 
 #[test]
 fn the_line_libvirt_probes_with_is_understood() {
-    let c = run("-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/x/m,server=on,wait=off -pidfile /x/p").unwrap();
+    let c = run("-S -no-user-config -nodefaults -nographic -machine none,accel=kvm:tcg -qmp unix:/x/m,server=on,wait=off -pidfile /x/p -daemonize").unwrap();
     assert!(c.paused && c.nodefaults && c.display == Display::NoGraphic);
     assert_eq!(c.machine.as_deref(), Some("none"));
     assert_eq!(
@@ -170,6 +170,10 @@ fn mistakes_name_the_option_the_value_and_the_remedy() {
         (
             "-readconfig x",
             "-readconfig: this option of QEMU is not available; leave it out",
+        ),
+        (
+            "-daemonize -serial mon:stdio -display none",
+            "-daemonize: a process in the background has no terminal: use another stream than 'stdio'",
         ),
         (
             "-daemonize -nographic",
