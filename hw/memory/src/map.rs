@@ -484,6 +484,12 @@ impl MemoryMap {
             .push(Box::new(listener));
     }
 
+    /// Publishes the map again as it is: what else translations depend on (the A20 gate) changed.
+    pub fn refresh(&self) {
+        let inner = self.lock();
+        self.publish(&inner);
+    }
+
     /// All mappings, enabled or not, in the order they were added.
     pub fn mappings(&self) -> Vec<MappingSpec> {
         self.lock().entries.iter().map(|e| e.spec.clone()).collect()

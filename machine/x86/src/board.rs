@@ -1,0 +1,471 @@
+//! What all PCs have in common: memory, CPUs, interrupt controllers, the devices of the user.
+
+use std::sync::Arc;
+
+use device_acpi::PowerButton;
+use device_input::Input;
+use device_intc::{
+    ApicBus, ApicDevice, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice, IsaLines, LINT0,
+};
+use hw_core::{
+    Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
+    Links, Msi, Part, Placement,
+};
+use hw_memory::{MappingSpec, RamBlock, RamError, What};
+use machine_core::{Machine, MachineError};
+use runtime::Handle;
+
+use crate::accelerator::{Accelerator, CpuWires};
+use crate::port::{A20, Ear, PcPort};
+use crate::spec::{DeviceSpec, Kind, PcSpec};
+
+/// RAM below 4 GiB ends here at the latest: PCI and the chipset are above.
+pub(crate) const FOUR_GIB: u64 = 1 << 32;
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// Guest memory.
+    #[error("guest memory of {size} bytes cannot be had; ask for less with -m")]
+    Memory {
+        /// Bytes asked for.
+        size: u64,
+        /// Why.
+        #[source]
+        source: RamError,
+    },
+    /// A device.
+    #[error("{0}")]
+    Device(#[from] DeviceError),
+    /// The life cycle.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The accelerator.
+    #[error("{0}")]
+    Accelerator(String),
+    /// The kernel, initrd or firmware.
+    #[error("{0}")]
+    Boot(String),
+    /// Anything else, in a sentence.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// A finished PC.
+pub struct Board {
+    /// Its life cycle.
+    pub machine: Machine,
+    kind: Kind,
+    apics: Arc<ApicBus>,
+    pic: Option<Arc<I8259>>,
+    ioapic: Arc<IoApic>,
+    input: Option<Input>,
+    pci: Option<hw_pci::PciBus>,
+}
+
+impl Board {
+    /// Keyboard and mouse, if the machine has them.
+    pub fn input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
+    /// The root PCI bus, if the machine has one.
+    pub fn pci(&self) -> Option<&hw_pci::PciBus> {
+        self.pci.as_ref()
+    }
+
+    /// Sends a non-maskable interrupt to all CPUs.
+    pub fn nmi(&self) {
+        self.machine
+            .cpus()
+            .iter()
+            .for_each(|cpu| cpu.pending().raise(accel_core::reason::NMI));
+    }
+
+    /// What kind of PC this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A report of the board's own parts: `pic`, `irq`, `lapic`.
+    pub fn info(&self, topic: &str, cpu: usize) -> Option<String> {
+        match topic {
+            "pic" => {
+                let pic = self
+                    .pic
+                    .as_ref()
+                    .map(|pic| pic.describe())
+                    .unwrap_or_default();
+                Some(format!("{pic}{}", self.ioapic.describe()))
+            }
+            "lapic" => self.apics.cpus().get(cpu).map(|apic| apic.describe()),
+            _ => None,
+        }
+    }
+}
+
+/// A PC in the making.
+pub(crate) struct Builder<'a> {
+    pub(crate) spec: &'a PcSpec,
+    pub(crate) links: &'a mut Links,
+    pub(crate) fabric: Fabric,
+    pub(crate) apics: Arc<ApicBus>,
+    pub(crate) pic: Option<Arc<I8259>>,
+    pub(crate) ioapic: Arc<IoApic>,
+    /// Global interrupts 0 to 23; the first sixteen are ISA's.
+    pub(crate) gsi: Vec<IrqHub>,
+    pub(crate) a20: A20,
+    pub(crate) a20_hub: IrqHub,
+    pub(crate) button: PowerButton,
+    pub(crate) input: Option<Input>,
+    pub(crate) ram: Arc<RamBlock>,
+    /// Bytes of RAM below 4 GiB.
+    pub(crate) low: u64,
+    pub(crate) pci: Option<hw_pci::PciBus>,
+    serials: usize,
+    accelerator: Arc<dyn Accelerator>,
+    anonymous: usize,
+    /// Buses of devices added so far.
+    children: Vec<(String, ChildBus)>,
+}
+
+impl<'a> Builder<'a> {
+    /// Memory, interrupt controllers and nothing else. `low_limit` is where low RAM ends at most.
+    pub(crate) fn new(
+        spec: &'a PcSpec,
+        links: &'a mut Links,
+        accelerator: Arc<dyn Accelerator>,
+        clock: Clock,
+        low_limit: u64,
+        has_pic: bool,
+    ) -> Result<Self, BoardError> {
+        let fabric = Fabric::new(clock.clone());
+        let ram = RamBlock::new("pc.ram", spec.memory).map_err(|source| BoardError::Memory {
+            size: spec.memory,
+            source,
+        })?;
+        let ram = Arc::new(ram);
+        let low = spec.memory.min(low_limit);
+        fabric.memory.add(ram_at("ram-below-4g", 0, &ram, 0, low));
+        if spec.memory > low {
+            fabric.memory.add(ram_at(
+                "ram-above-4g",
+                FOUR_GIB,
+                &ram,
+                low,
+                spec.memory - low,
+            ));
+        }
+        let ids = apic_ids(spec);
+        let apics = ApicBus::new(&clock, &ids, true);
+        fabric.set_msi(Msi::new(apics.clone(), 0));
+        let ioapic = IoApic::new();
+        apics.connect_ioapic(&ioapic);
+        let pic = has_pic.then(I8259::new);
+        if let Some(pic) = &pic {
+            apics.connect_pic(pic);
+        }
+        let gsi = IsaLines::new(pic.clone(), Some(ioapic.clone())).hubs(24);
+        let a20 = A20::default();
+        let gate = (a20.clone(), fabric.memory.clone());
+        let sink: Arc<dyn IrqSink> =
+            Arc::new(move |_: u32, level: bool| gate.0.set(level, &gate.1));
+        let mut builder = Builder {
+            spec,
+            links,
+            fabric,
+            apics: apics.clone(),
+            pic: pic.clone(),
+            ioapic: ioapic.clone(),
+            gsi,
+            a20,
+            a20_hub: IrqHub::new(sink, 0),
+            button: PowerButton::default(),
+            input: None,
+            ram,
+            low,
+            pci: None,
+            serials: 0,
+            accelerator,
+            anonymous: 0,
+            children: Vec::new(),
+        };
+        builder.add(
+            "apic",
+            "apic",
+            Box::new(ApicDevice::new(apics.clone())),
+            &[],
+        )?;
+        builder.add(
+            "ioapic",
+            "ioapic",
+            Box::new(IoApicDevice::new(ioapic, IOAPIC_BASE)),
+            &[],
+        )?;
+        if let Some(pic) = pic {
+            let lint0 = IrqHub::new(apics, LINT0);
+            builder.add(
+                "isa-i8259",
+                "isa-i8259",
+                Box::new(I8259Device::new(pic)),
+                &[("intr", lint0)],
+            )?;
+        }
+        Ok(builder)
+    }
+
+    /// Adds a device of the board.
+    pub(crate) fn add(
+        &mut self,
+        path: &str,
+        class: &'static str,
+        device: Box<dyn Device>,
+        pins: &[(&str, IrqHub)],
+    ) -> Result<Arc<Part>, BoardError> {
+        let placement = Placement {
+            path: path.into(),
+            class,
+            bus_name: "main-system-bus".into(),
+            bus_irqs: &self.gsi,
+            pins,
+            ..Placement::default()
+        };
+        Ok(self.fabric.add(device, placement)?)
+    }
+
+    /// Adds a device of the board by its class, with these properties.
+    pub(crate) fn add_class(
+        &mut self,
+        path: &str,
+        class: &'static DeviceClass,
+        props: &[(&str, &str)],
+        pins: &[(&str, IrqHub)],
+    ) -> Result<Arc<Part>, BoardError> {
+        let args = Args::new(class, props.iter().copied())?;
+        let device = (class.create)(&args, self.links)?;
+        self.add(path, class.name, device, pins)
+    }
+
+    /// The path of a device that the user asked for.
+    fn path_of(&mut self, spec: &DeviceSpec) -> String {
+        spec.id.clone().unwrap_or_else(|| {
+            let n = self.anonymous;
+            self.anonymous += 1;
+            format!("{}#{n}", spec.class.name)
+        })
+    }
+
+    /// Adds a device that the user asked for, on `bus`.
+    pub(crate) fn add_user(
+        &mut self,
+        spec: &DeviceSpec,
+        bus_name: &str,
+        bus: Option<&(dyn std::any::Any + Send + Sync)>,
+        irqs: &[IrqHub],
+    ) -> Result<Arc<Part>, BoardError> {
+        let path = self.path_of(spec);
+        let device = (spec.class.create)(&spec.args, self.links)?;
+        let props = spec
+            .class
+            .props
+            .iter()
+            .filter_map(|p| Some((p.name.to_string(), spec.args.text(p.name)?.to_string())))
+            .collect();
+        let placement = Placement {
+            path,
+            class: spec.class.name,
+            bus_name: bus_name.into(),
+            props,
+            bus_irqs: irqs,
+            pins: &[],
+            bus,
+        };
+        let part = self.fabric.add(device, placement)?;
+        self.children.extend(part.with(|device| device.child_bus()));
+        Ok(part)
+    }
+
+    /// Adds a user's device on the bus of another device.
+    pub(crate) fn add_child(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
+        let fits = |(name, child): &&(String, ChildBus)| {
+            child.kind == spec.class.bus && spec.bus.as_ref().is_none_or(|bus| bus == name)
+        };
+        let Some((name, child)) = self.children.iter().find(fits).cloned() else {
+            return Err(self.no_bus(spec));
+        };
+        self.add_user(spec, &name, Some(child.bus.as_ref()), &[])
+    }
+
+    /// Adds a user's ISA device; its interrupts are the ISA lines.
+    pub(crate) fn add_isa(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
+        let irqs = self.gsi.clone();
+        self.add_user(spec, "isa.0", None, &irqs)
+    }
+
+    /// The serial ports of `-serial`, as many as the machine has.
+    pub(crate) fn add_serials(&mut self, most: usize) -> Result<(), BoardError> {
+        let wanted = self.spec.serials.iter().flatten().count();
+        if self.spec.serials.len() > most && wanted > most {
+            return Err(BoardError::Config(format!(
+                "-serial: machine '{}' has {most} serial ports, {wanted} are asked for",
+                self.spec.machine.name
+            )));
+        }
+        for (index, link) in self.spec.serials.iter().enumerate() {
+            let Some(link) = link else { continue };
+            let index = index.to_string();
+            let class = &device_serial::ISA_SERIAL;
+            let args = Args::new(
+                class,
+                [("index", index.as_str()), ("chardev", link.as_str())],
+            )?;
+            self.serials += 1;
+            let spec = DeviceSpec {
+                class,
+                id: Some(format!("serial{index}")),
+                bus: None,
+                args,
+            };
+            self.add_isa(&spec)?;
+        }
+        Ok(())
+    }
+
+    /// Serial ports added, for firmware tables.
+    pub(crate) fn serial_count(&self) -> usize {
+        self.serials
+    }
+
+    /// The error for a device whose bus this machine lacks.
+    pub(crate) fn no_bus(&self, spec: &DeviceSpec) -> BoardError {
+        let bus = spec.class.bus.name();
+        let class = spec.class.name;
+        let machine = self.spec.machine.name;
+        let hint = match spec.class.bus {
+            BusKind::Isa | BusKind::Pci => "; use -machine pc or q35",
+            BusKind::Virtio => "; use the -pci form of the device, or -machine microvm",
+            BusKind::VirtioSerial => {
+                "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
+            }
+            BusKind::System => "; it is part of boards and cannot be added",
+        };
+        BoardError::Config(format!(
+            "-device {class}: machine '{machine}' has no {bus} bus for it{hint}"
+        ))
+    }
+
+    /// Makes the CPUs and closes the machine.
+    pub(crate) fn finish(self, main_loop: Handle) -> Result<Board, BoardError> {
+        let machine = Machine::new(self.fabric.clone(), main_loop);
+        self.accelerator
+            .attach(&self.fabric)
+            .map_err(BoardError::Accelerator)?;
+        for (index, apic_id) in (0u32..).zip(apic_ids(self.spec)) {
+            let ear = Arc::new(Ear::default());
+            let apic = self.apics.cpu(index).cloned();
+            if let Some(apic) = &apic {
+                let ear = ear.clone();
+                apic.connect(Arc::new(move |signal| ear.signal(signal)));
+            }
+            let port = PcPort::new(
+                apic,
+                ear.clone(),
+                self.a20.clone(),
+                self.fabric.ports.clone(),
+            );
+            let wires = CpuWires {
+                index,
+                apic_id,
+                port: Box::new(port),
+                fabric: self.fabric.clone(),
+                clock: self.fabric.clock.clone(),
+            };
+            let cpu = self
+                .accelerator
+                .cpu(wires)
+                .map_err(BoardError::Accelerator)?;
+            ear.connect(cpu.pending());
+            machine.add_cpu(format!("CPU {index}/{}", self.accelerator.name()), cpu)?;
+        }
+        let button = self.button.clone();
+        machine.set_power_button(move || button.press());
+        Ok(Board {
+            machine,
+            kind: self.spec.machine.kind,
+            apics: self.apics,
+            pic: self.pic,
+            ioapic: self.ioapic,
+            input: self.input,
+            pci: self.pci,
+        })
+    }
+}
+
+/// RAM at an address.
+pub(crate) fn ram_at(
+    name: &str,
+    base: u64,
+    block: &Arc<RamBlock>,
+    offset: u64,
+    len: u64,
+) -> MappingSpec {
+    MappingSpec {
+        name: name.into(),
+        base,
+        len,
+        priority: 0,
+        enabled: true,
+        what: What::Ram {
+            block: block.clone(),
+            offset,
+        },
+    }
+}
+
+/// APIC ids by CPU number: fields of thread, core, die and socket, each as wide as its count needs
+/// (SDM vol. 3, 9.9.1 "Hierarchical Mapping of Shared Resources").
+pub(crate) fn apic_ids(spec: &PcSpec) -> Vec<u32> {
+    let t = &spec.topology;
+    let bits = |n: u32| u32::BITS - n.max(1).saturating_sub(1).leading_zeros();
+    let cores = t.cores.max(1) * t.clusters.max(1) * t.modules.max(1);
+    let (threads, dies) = (t.threads.max(1), t.dies.max(1));
+    (0..t.cpus)
+        .map(|n| {
+            let thread = n % threads;
+            let core = n / threads % cores;
+            let die = n / threads / cores % dies;
+            let socket = n / threads / cores / dies;
+            let core_shift = bits(threads);
+            let die_shift = core_shift + bits(cores);
+            let socket_shift = die_shift + bits(dies);
+            thread | core << core_shift | die << die_shift | socket << socket_shift
+        })
+        .collect()
+}
+
+/// The machine `none`: memory, and nothing that runs.
+pub(crate) fn empty(
+    spec: &PcSpec,
+    accelerator: Arc<dyn Accelerator>,
+    links: &mut Links,
+    main_loop: Handle,
+    clock: Clock,
+) -> Result<Board, BoardError> {
+    if let Some(device) = spec.devices.first() {
+        let b = Builder::new(spec, links, accelerator, clock, FOUR_GIB, false)?;
+        return Err(b.no_bus(device));
+    }
+    if spec.kernel.is_some() {
+        return Err(BoardError::Boot(
+            "machine 'none' has no CPU to run a -kernel; use -machine pc, q35 or microvm".into(),
+        ));
+    }
+    let spec = PcSpec {
+        topology: control_options::Topology {
+            cpus: 0,
+            ..spec.topology
+        },
+        ..spec.clone()
+    };
+    Builder::new(&spec, links, accelerator, clock, FOUR_GIB, false)?.finish(main_loop)
+}

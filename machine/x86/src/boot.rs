@@ -1,0 +1,166 @@
+//! Starting a kernel directly: what is put into memory, and in which state the first CPU begins.
+
+use std::sync::Arc;
+
+use firmware_load::{Boot, Chunk, CpuStart, E820, E820Kind, Loaded, Module, Places, load};
+use hw_memory::RamBlock;
+
+use crate::board::{Board, BoardError, FOUR_GIB};
+use crate::spec::PcSpec;
+
+/// Where the ACPI root pointer goes: the BIOS area, where it is searched too.
+const RSDP: u64 = 0xe_0000;
+/// RAM kept for the ACPI tables, at the end of low memory.
+const ACPI_LEN: u64 = 0x2_0000;
+
+/// RAM by guest physical address.
+#[derive(Clone)]
+pub(crate) struct Ram {
+    pub(crate) block: Arc<RamBlock>,
+    pub(crate) low: u64,
+}
+
+impl Ram {
+    /// Puts a chunk into RAM.
+    fn put(&self, chunk: &Chunk<'_>) -> Option<()> {
+        self.write(chunk.address, &chunk.bytes)?;
+        let end = chunk.address.checked_add(chunk.bytes.len() as u64)?;
+        self.block
+            .fill(self.offset(end, chunk.zeros)?, chunk.zeros, 0)
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
+        self.block
+            .write(self.offset(address, bytes.len() as u64)?, bytes)
+    }
+
+    fn offset(&self, address: u64, len: u64) -> Option<u64> {
+        let end = address.checked_add(len)?;
+        if end <= self.low {
+            return Some(address);
+        }
+        let high = address.checked_sub(FOUR_GIB)?;
+        self.low.checked_add(high)
+    }
+}
+
+/// The memory map handed to kernels started directly.
+pub(crate) fn e820(spec: &PcSpec, low: u64, extra: &[E820]) -> Vec<E820> {
+    let mut map = vec![
+        E820::new(0, 0x9_fc00, E820Kind::Ram),
+        E820::new(0x9_fc00, 0x400, E820Kind::Reserved),
+        E820::new(0xf_0000, 0x1_0000, E820Kind::Reserved),
+        E820::new(
+            0x10_0000,
+            low.saturating_sub(0x10_0000 + ACPI_LEN),
+            E820Kind::Ram,
+        ),
+        E820::new(low.saturating_sub(ACPI_LEN), ACPI_LEN, E820Kind::Acpi),
+    ];
+    map.extend_from_slice(extra);
+    if spec.memory > low {
+        map.push(E820::new(FOUR_GIB, spec.memory - low, E820Kind::Ram));
+    }
+    map
+}
+
+/// What boots: kernel and tables, ready to be put in place after every reset.
+pub(crate) struct Direct {
+    pub(crate) spec: PcSpec,
+    pub(crate) ram: Ram,
+    pub(crate) cmdline: String,
+    pub(crate) e820: Vec<E820>,
+    pub(crate) acpi: Option<firmware_acpi::Tables>,
+}
+
+impl Direct {
+    /// Lays the kernel out and hands it to `f`.
+    fn with_loaded<R>(
+        &self,
+        f: impl FnOnce(Loaded<'_>) -> Result<R, BoardError>,
+    ) -> Result<R, BoardError> {
+        let Some(kernel) = &self.spec.kernel else {
+            return Err(BoardError::Boot("there is no kernel".into()));
+        };
+        let initrd: Vec<Module<'_>> = self
+            .spec
+            .initrd
+            .iter()
+            .map(|file| Module {
+                bytes: &file.bytes,
+                cmdline: &file.path,
+            })
+            .collect();
+        let boot = Boot {
+            name: &kernel.path,
+            cmdline: &self.cmdline,
+            modules: &initrd,
+            e820: &self.e820,
+            rsdp: self.acpi.as_ref().map(|_| RSDP),
+            places: Places::default(),
+        };
+        f(load(&kernel.bytes, &boot)
+            .map_err(|e| BoardError::Boot(format!("-kernel {}: {e}", kernel.path)))?)
+    }
+
+    fn put(&self) -> Result<CpuStart, BoardError> {
+        if let Some(acpi) = &self.acpi {
+            let at = self.ram.low.saturating_sub(ACPI_LEN);
+            let (rsdp, tables) = acpi.place(at as u32);
+            if tables.len() as u64 > ACPI_LEN {
+                return Err(BoardError::Boot(
+                    "the ACPI tables of so many devices do not fit".into(),
+                ));
+            }
+            let placed = self
+                .ram
+                .write(RSDP, &rsdp)
+                .and_then(|()| self.ram.write(at, &tables));
+            placed.ok_or_else(|| {
+                BoardError::Boot("no memory for the ACPI tables; give more with -m".into())
+            })?;
+        }
+        self.with_loaded(|loaded| {
+            for chunk in &loaded.chunks {
+                self.ram.put(chunk).ok_or_else(|| {
+                    let end = chunk
+                        .address
+                        .saturating_add(chunk.bytes.len() as u64 + chunk.zeros);
+                    BoardError::Boot(format!(
+                        "the kernel needs memory up to {end:#x}; give more with -m"
+                    ))
+                })?;
+            }
+            Ok(loaded.cpu)
+        })
+    }
+
+    /// Checks that it boots, and makes the board do so after every reset.
+    pub(crate) fn install(self, board: &Board) -> Result<(), BoardError> {
+        self.install_with(board, || {})
+    }
+
+    /// As [`install`](Self::install), with what else firmware would have done.
+    pub(crate) fn install_with(
+        self,
+        board: &Board,
+        firmware: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(), BoardError> {
+        self.put()?;
+        board.machine.set_boot(move |index, cpu| {
+            if index != 0 {
+                return;
+            }
+            firmware();
+            match self.put() {
+                Ok(start) => {
+                    if let Err(error) = crate::start::apply(cpu, &start) {
+                        log::error!("the first CPU cannot be started: {error}");
+                    }
+                }
+                Err(error) => log::error!("{error}"),
+            }
+        });
+        Ok(())
+    }
+}

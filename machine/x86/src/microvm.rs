@@ -1,0 +1,181 @@
+//! `microvm`: a PC without PCI, for kernels started directly.
+//!
+//! Layout as QEMU's: I/O APIC, virtio-mmio slots at 0xfeb00000, generic event device, a serial port,
+//! fw_cfg; i8259, i8254 and the clock chip unless switched off.
+
+use std::sync::Arc;
+
+use device_acpi::{GED_EVENT_BASE, GED_REGISTER_BASE, Ged, ged_register};
+use device_fwcfg::FwCfg;
+use device_timer::Pit;
+use firmware_acpi::{GenericEvents, IrqOverride, Legacy, Ports, Power};
+use hw_core::{BusKind, Clock, Links};
+use hw_virtio::MmioSlot;
+use runtime::Handle;
+
+use crate::accelerator::Accelerator;
+use crate::board::{Board, BoardError, Builder, apic_ids};
+use crate::boot::{Direct, Ram, e820};
+use crate::spec::PcSpec;
+
+const VIRTIO_BASE: u64 = 0xfeb0_0000;
+const VIRTIO_STRIDE: u64 = 512;
+/// Slots, and the global interrupt of the first.
+const VIRTIO_SLOTS: usize = 8;
+const VIRTIO_GSI: usize = 16;
+/// Without ACPI the slots have ISA interrupts.
+const VIRTIO_ISA_IRQ: usize = 5;
+const GED_GSI: usize = 9;
+/// RAM below 4 GiB ends here.
+const LOW_LIMIT: u64 = 0xc000_0000;
+
+/// Builds a microvm.
+pub(crate) fn build(
+    spec: &PcSpec,
+    accelerator: Arc<dyn Accelerator>,
+    links: &mut Links,
+    main_loop: Handle,
+    clock: Clock,
+) -> Result<Board, BoardError> {
+    let has_pic = spec.switch("pic").unwrap_or(true);
+    let has_acpi = spec.switch("acpi").unwrap_or(true);
+    let mut b = Builder::new(spec, links, accelerator, clock, LOW_LIMIT, has_pic)?;
+    let legacy = hw_intc::LegacyReplacement::new();
+    if spec.switch("pit").unwrap_or(true) {
+        b.add(
+            "isa-pit",
+            "isa-pit",
+            Box::new(Pit::new(0x40, hw_intc::LegacyReplacement::new())),
+            &[],
+        )?;
+    }
+    let has_rtc = spec.switch("rtc").unwrap_or(true);
+    if has_rtc {
+        crate::legacy::add_rtc(&mut b, legacy)?;
+    }
+    let fw_cfg = FwCfg::at_ports();
+    let items = fw_cfg.items();
+    b.add("fw_cfg", "fw_cfg_io", Box::new(fw_cfg), &[])?;
+    crate::legacy::fill_fw_cfg(&items, spec)?;
+    if has_acpi {
+        let ged = Ged::new(b.button.clone());
+        let pin = b.gsi[GED_GSI].clone();
+        b.add("acpi-ged", "acpi-ged", Box::new(ged), &[("ged", pin)])?;
+    }
+    if spec.switch("isa-serial").unwrap_or(true) {
+        b.add_serials(1)?;
+    }
+
+    let first = if has_acpi { VIRTIO_GSI } else { VIRTIO_ISA_IRQ };
+    let mut cmdline = spec.append.clone();
+    let mut used = 0;
+    for device in &spec.devices {
+        match device.class.bus {
+            BusKind::Virtio => {
+                if used == VIRTIO_SLOTS {
+                    return Err(BoardError::Config(format!(
+                        "-device {}: all {VIRTIO_SLOTS} virtio-mmio slots of 'microvm' are taken",
+                        device.class.name
+                    )));
+                }
+                let slot = MmioSlot {
+                    base: VIRTIO_BASE + used as u64 * VIRTIO_STRIDE,
+                    force_legacy: false,
+                };
+                let line = b.gsi[first + used].clone();
+                b.add_user(
+                    device,
+                    &format!("virtio-mmio-bus.{used}"),
+                    Some(&slot),
+                    &[line],
+                )?;
+                if !has_acpi && spec.switch("auto-kernel-cmdline").unwrap_or(true) {
+                    let more = format!(
+                        " virtio_mmio.device={VIRTIO_STRIDE}@{:#x}:{}",
+                        slot.base,
+                        first + used
+                    );
+                    cmdline.push_str(&more);
+                }
+                used += 1;
+            }
+            BusKind::VirtioSerial => {
+                b.add_child(device)?;
+            }
+            BusKind::Isa => {
+                b.add_isa(device)?;
+            }
+            BusKind::Pci | BusKind::System => return Err(b.no_bus(device)),
+        }
+    }
+
+    let acpi = has_acpi.then(|| {
+        firmware_acpi::build(&firmware_acpi::Board {
+            apic_ids: apic_ids(spec),
+            lapic: 0xfee0_0000,
+            ioapics: vec![firmware_acpi::IoApic {
+                id: 0,
+                address: 0xfec0_0000,
+                gsi_base: 0,
+            }],
+            overrides: vec![IrqOverride {
+                irq: 0,
+                gsi: 2,
+                level: false,
+            }],
+            has_8259: has_pic,
+            power: Power::Reduced(GenericEvents {
+                events: GED_EVENT_BASE as u32,
+                gsi: GED_GSI as u32,
+                power_button: ged_register::POWER_BUTTON,
+                sleep: GED_REGISTER_BASE + ged_register::SLEEP_CONTROL,
+                s5: ged_register::SLEEP_TYPE_S5,
+                reset: (
+                    GED_REGISTER_BASE + ged_register::RESET,
+                    ged_register::RESET_VALUE,
+                ),
+            }),
+            hpet: None,
+            pci: None,
+            legacy: Legacy {
+                rtc: has_rtc.then_some(8),
+                serial: (0..b.serial_count())
+                    .map(|_| Ports {
+                        port: 0x3f8,
+                        irq: 4,
+                    })
+                    .collect(),
+                ..Legacy::default()
+            },
+            fw_cfg: Some(device_fwcfg::PORT as u16),
+            pvpanic: None,
+            virtio_mmio: (0..used)
+                .map(|n| firmware_acpi::VirtioMmio {
+                    base: (VIRTIO_BASE + n as u64 * VIRTIO_STRIDE) as u32,
+                    gsi: (first + n) as u32,
+                })
+                .collect(),
+        })
+    });
+    let ram = Ram {
+        block: b.ram.clone(),
+        low: b.low,
+    };
+    let map = e820(spec, b.low, &[]);
+    let board = b.finish(main_loop)?;
+    if spec.kernel.is_some() {
+        Direct {
+            spec: spec.clone(),
+            ram,
+            cmdline,
+            e820: map,
+            acpi,
+        }
+        .install(&board)?;
+    } else {
+        return Err(BoardError::Boot(
+            "there is nothing to boot: 'microvm' starts kernels directly; give one with -kernel FILE".into(),
+        ));
+    }
+    Ok(board)
+}

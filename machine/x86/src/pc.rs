@@ -1,0 +1,370 @@
+//! `pc` and `q35`: PCs with PCI, for firmware and for kernels started directly.
+//!
+//! `pc` is an i440FX with PIIX3, `q35` a Q35 with ICH9; all else they share. A kernel given with
+//! `-kernel` starts without firmware: the board places the power management block and the memory
+//! mapped configuration space itself, and Linux assigns the rest from the ACPI tables.
+
+use std::sync::Arc;
+
+use device_acpi::{PIIX4_GPE_BASE, PmBlock, PmConfig, PmLayout, PmWindow};
+use device_fwcfg::{FwCfg, Items};
+use device_input::{I8042, Input};
+use device_pci::{
+    I440fx, Ich9Lpc, LpcConfig, Mch, MchConfig, Piix3, Piix4Pm, PirqRouter, PlaceIo, Smram,
+};
+use device_timer::{HPET_BASE, Hpet, HpetConfig, Pit};
+use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Ports, Power, Routing};
+use firmware_load::{E820, E820Kind};
+use hw_core::{
+    Access, Attrs, BusKind, Clock, Device, Initiator, IrqHub, Links, Placement, RegionId,
+};
+use hw_pci::{PciBus, devfn};
+use runtime::Handle;
+
+use crate::accelerator::Accelerator;
+use crate::board::{Board, BoardError, Builder, FOUR_GIB, apic_ids};
+use crate::boot::{Direct, Ram, e820};
+use crate::spec::{Kind, PcSpec};
+
+/// Port of the power management block.
+const PM_BASE: u16 = 0x600;
+/// The system control interrupt.
+const SCI: u16 = 9;
+/// Configuration space on q35: 256 buses.
+const ECAM: u64 = 0xb000_0000;
+const ECAM_LEN: u64 = 0x1000_0000;
+/// PCI memory ends below the I/O APIC.
+const PCI_LAST: u64 = 0xfebf_ffff;
+
+/// Where RAM below 4 GiB ends, as QEMU has it.
+fn low_limit(spec: &PcSpec) -> u64 {
+    match (spec.machine.kind, spec.memory) {
+        (Kind::Q35, memory) if memory >= 0xb000_0000 => 0x8000_0000,
+        (Kind::Q35, _) => 0xb000_0000,
+        (_, memory) if memory >= 0xe000_0000 => 0xc000_0000,
+        _ => 0xe000_0000,
+    }
+}
+
+struct Pc<'a> {
+    b: Builder<'a>,
+    bus: PciBus,
+    q35: bool,
+    window: PmWindow,
+    smram: Smram,
+}
+
+impl Pc<'_> {
+    fn add_pci(
+        &mut self,
+        path: &str,
+        class: &'static str,
+        device: Box<dyn Device>,
+    ) -> Result<(), BoardError> {
+        let placement = Placement {
+            path: path.into(),
+            class,
+            bus_name: self.bus.name().into(),
+            bus_irqs: &self.b.gsi,
+            bus: Some(&self.bus),
+            ..Placement::default()
+        };
+        self.b.fabric.add(device, placement)?;
+        Ok(())
+    }
+
+    /// Host bridge, ISA bridge, power management.
+    fn add_chipset(&mut self, router: Arc<PirqRouter>, direct: bool) -> Result<(), BoardError> {
+        let window = self.window.clone();
+        let place_pm: PlaceIo = Arc::new(move |base, enabled| window.place(base, enabled));
+        let (ram, smram) = (self.b.ram.clone(), self.smram.clone());
+        if self.q35 {
+            let ecam = direct.then_some(ECAM);
+            self.add_pci(
+                "mch",
+                "mch",
+                Box::new(Mch::new(MchConfig { ram, smram, ecam })),
+            )?;
+            let config = LpcConfig {
+                router,
+                place_pm: Some(place_pm),
+            };
+            self.add_pci("ich9-lpc", "ICH9-LPC", Box::new(Ich9Lpc::new(config)))?;
+        } else {
+            self.add_pci("i440fx", "i440FX", Box::new(I440fx::new(ram, smram)))?;
+            self.add_pci("piix3", "PIIX3", Box::new(Piix3::new(router)))?;
+            let config = device_pci::PmConfig {
+                place_pm: Some(place_pm),
+                ..Default::default()
+            };
+            self.add_pci("piix4-pm", "PIIX4_PM", Box::new(Piix4Pm::new(config)))?;
+        }
+        let config = PmConfig {
+            layout: self.layout(),
+            window: self.window.clone(),
+            button: self.b.button.clone(),
+            ..PmConfig::default()
+        };
+        let sci = self.b.gsi[usize::from(SCI)].clone();
+        self.b.add(
+            "acpi-pm",
+            "acpi-pm",
+            Box::new(PmBlock::new(config)),
+            &[("sci", sci)],
+        )?;
+        Ok(())
+    }
+
+    fn layout(&self) -> PmLayout {
+        if self.q35 {
+            PmLayout::Ich9
+        } else {
+            PmLayout::Piix4
+        }
+    }
+
+    /// Timers, keyboard, clock, ports.
+    fn add_legacy(&mut self) -> Result<(), BoardError> {
+        let spec = self.b.spec;
+        let legacy = hw_intc::LegacyReplacement::new();
+        if spec.switch("pit").unwrap_or(true) {
+            self.b.add(
+                "isa-pit",
+                "isa-pit",
+                Box::new(Pit::new(0x40, legacy.clone())),
+                &[],
+            )?;
+        }
+        if self.has_hpet() {
+            self.b.add(
+                "hpet",
+                "hpet",
+                Box::new(Hpet::new(HpetConfig::default(), legacy.clone())),
+                &[],
+            )?;
+        }
+        crate::legacy::add_rtc(&mut self.b, legacy)?;
+        let a20 = self.b.a20_hub.clone();
+        if spec.switch("i8042").unwrap_or(true) {
+            let input = Input::default();
+            let pins = [("a20", a20.clone())];
+            self.b
+                .add("i8042", "i8042", Box::new(I8042::new(input.clone())), &pins)?;
+            self.b.input = Some(input);
+        }
+        self.b
+            .add_class("port92", &device_misc::PORT92, &[], &[("a20", a20)])?;
+        Ok(())
+    }
+
+    fn has_hpet(&self) -> bool {
+        self.b.spec.switch("hpet").unwrap_or(true)
+    }
+
+    fn add_devices(&mut self) -> Result<(), BoardError> {
+        self.b.add_serials(4)?;
+        let spec = self.b.spec;
+        for device in &spec.devices {
+            match device.class.bus {
+                BusKind::VirtioSerial => {
+                    self.b.add_child(device)?;
+                }
+                BusKind::Isa => {
+                    self.b.add_isa(device)?;
+                }
+                BusKind::Pci => {
+                    let name = self.bus.name().to_string();
+                    let irqs: Vec<IrqHub> = self.b.gsi.clone();
+                    self.b.add_user(device, &name, Some(&self.bus), &irqs)?;
+                }
+                BusKind::Virtio | BusKind::System => return Err(self.b.no_bus(device)),
+            }
+        }
+        Ok(())
+    }
+
+    fn acpi(&self) -> firmware_acpi::Tables {
+        let spec = self.b.spec;
+        let layout = self.layout();
+        let (enable, disable) = layout.acpi_commands();
+        let gpe = if self.q35 {
+            (PM_BASE + 0x20, 16)
+        } else {
+            (PIIX4_GPE_BASE as u16, 4)
+        };
+        let first = if self.q35 {
+            ECAM + ECAM_LEN
+        } else {
+            self.b.low.max(0x8000_0000)
+        };
+        let present = |name: &str| spec.switch(name).unwrap_or(true);
+        firmware_acpi::build(&firmware_acpi::Board {
+            apic_ids: apic_ids(spec),
+            lapic: 0xfee0_0000,
+            ioapics: vec![firmware_acpi::IoApic {
+                id: 0,
+                address: 0xfec0_0000,
+                gsi_base: 0,
+            }],
+            overrides: [0u8, 5, 9, 10, 11]
+                .map(|irq| IrqOverride {
+                    irq,
+                    gsi: if irq == 0 { 2 } else { irq.into() },
+                    level: irq != 0,
+                })
+                .to_vec(),
+            has_8259: present("pic"),
+            power: Power::Fixed(Fixed {
+                pm_base: PM_BASE,
+                gpe,
+                sci: SCI,
+                smi_command: (0xb2, enable, disable),
+                s3: false,
+            }),
+            hpet: self.has_hpet().then_some(HPET_BASE as u32),
+            pci: Some(PciRoot {
+                routing: if self.q35 {
+                    Routing::Ich9
+                } else {
+                    Routing::Piix
+                },
+                last_bus: 0xff,
+                io: vec![(0, 0xcf7), (0xd00, 0xffff)],
+                memory: vec![(0xa_0000, 0xb_ffff), (first, PCI_LAST)],
+                ecam: self.q35.then_some(ECAM),
+            }),
+            legacy: Legacy {
+                rtc: Some(8),
+                i8042: present("i8042"),
+                serial: device_serial::COM_PORTS
+                    .iter()
+                    .take(self.b.serial_count())
+                    .map(|(port, irq)| Ports {
+                        port: *port,
+                        irq: *irq as u8,
+                    })
+                    .collect(),
+                ..Legacy::default()
+            },
+            fw_cfg: Some(device_fwcfg::PORT as u16),
+            pvpanic: None,
+            virtio_mmio: Vec::new(),
+        })
+    }
+}
+
+/// Builds a `pc` or `q35`.
+pub(crate) fn build(
+    spec: &PcSpec,
+    accelerator: Arc<dyn Accelerator>,
+    links: &mut Links,
+    main_loop: Handle,
+    clock: Clock,
+) -> Result<Board, BoardError> {
+    let q35 = spec.machine.kind == Kind::Q35;
+    let has_pic = spec.switch("pic").unwrap_or(true);
+    let b = Builder::new(spec, links, accelerator, clock, low_limit(spec), has_pic)?;
+    let router = if q35 {
+        PirqRouter::ich9(&b.gsi)
+    } else {
+        PirqRouter::piix(&b.gsi)
+    };
+    let bus = PciBus::new(if q35 { "pcie.0" } else { "pci.0" }, q35, router.clone());
+    let mut pc = Pc {
+        b,
+        bus,
+        q35,
+        window: PmWindow::default(),
+        smram: Smram::default(),
+    };
+    let direct = spec.kernel.is_some();
+    pc.add_chipset(router, direct)?;
+    pc.add_legacy()?;
+    let fw_cfg = FwCfg::at_ports();
+    let items = fw_cfg.items();
+    pc.b.add("fw_cfg", "fw_cfg_io", Box::new(fw_cfg), &[])?;
+    crate::legacy::fill_fw_cfg(&items, spec)?;
+    pc.add_devices()?;
+    let acpi = spec.switch("acpi").unwrap_or(true).then(|| pc.acpi());
+    let low = pc.b.low;
+    let reserved = [E820::new(ECAM, ECAM_LEN, E820Kind::Reserved)];
+    let map = e820(spec, low, if q35 { &reserved } else { &[] });
+    let ram = Ram {
+        block: pc.b.ram.clone(),
+        low,
+    };
+    let bus = pc.bus.clone();
+    if !direct {
+        firmware(&mut pc, &items, acpi.as_ref(), &reserved)?;
+    }
+    pc.b.pci = Some(bus.clone());
+    let board = pc.b.finish(main_loop)?;
+    if direct {
+        let start = move || enable_power_management(&bus, q35);
+        let cmdline = spec.append.clone();
+        Direct {
+            spec: spec.clone(),
+            ram,
+            cmdline,
+            e820: map,
+            acpi,
+        }
+        .install_with(&board, start)?;
+    }
+    Ok(board)
+}
+
+/// What firmware does before a kernel on a real board: the power management block at its port.
+fn enable_power_management(bus: &PciBus, q35: bool) {
+    let write = |function: u8, register: u16, size: u8, value: u64| {
+        let access = Access {
+            region: RegionId::default(),
+            offset: u64::from(register),
+            size,
+            by: Initiator::Cpu(0),
+            attrs: Attrs::default(),
+        };
+        if let Err(fault) = bus.write(0, function, register, access, value) {
+            log::error!("power management register {register:#x}: {fault}");
+        }
+    };
+    let base = u64::from(PM_BASE) | 1;
+    if q35 {
+        write(devfn(31, 0), 0x40, 4, base);
+        write(devfn(31, 0), 0x44, 1, 0x80);
+    } else {
+        write(devfn(1, 3), 0x40, 4, base);
+        write(devfn(1, 3), 0x80, 1, 1);
+    }
+}
+
+/// Firmware at the end of the first 4 GiB and in the BIOS area, and what it reads from fw_cfg.
+fn firmware(
+    pc: &mut Pc<'_>,
+    items: &Items,
+    acpi: Option<&firmware_acpi::Tables>,
+    reserved: &[E820],
+) -> Result<(), BoardError> {
+    let spec = pc.b.spec;
+    crate::legacy::map_bios(&pc.b, spec.bios.as_deref().unwrap_or("bios-256k.bin"))?;
+    let mut map = vec![E820::new(0, pc.b.low, E820Kind::Ram)];
+    if pc.q35 {
+        map.extend_from_slice(reserved);
+    }
+    if spec.memory > pc.b.low {
+        map.push(E820::new(FOUR_GIB, spec.memory - pc.b.low, E820Kind::Ram));
+    }
+    let file = |name: &str, bytes: Vec<u8>| {
+        items
+            .add_file(name, bytes)
+            .map_err(|e| BoardError::Boot(e.to_string()))
+    };
+    file("etc/e820", firmware_load::e820_bytes(&map))?;
+    if let Some(acpi) = acpi {
+        let files = acpi.loader();
+        file(firmware_acpi::RSDP_FILE, files.rsdp)?;
+        file(firmware_acpi::TABLES_FILE, files.tables)?;
+        file(firmware_acpi::LOADER_FILE, files.script)?;
+    }
+    crate::legacy::add_smbios(items, spec, pc.b.low)
+}
