@@ -8,13 +8,14 @@
 //!
 //! Not modelled: MCS-80/85 mode, cascades other than the PC's, buffered mode.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use hw_core::{
     Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Initiator,
     IrqLine, IrqPin, IrqSink, Region, RegionId, ResetKind, Section, StateError, Wiring,
 };
 use hw_intc::{I8259Chip, I8259State};
+use runtime::{Rank, Ranked, RankedGuard};
 
 mod chip;
 #[cfg(test)]
@@ -33,9 +34,8 @@ const MASTER_ELCR: u8 = 0xf8;
 const SLAVE_ELCR: u8 = 0xde;
 
 /// Both chips, shared by lines, CPU and registers.
-#[derive(Default)]
 pub struct I8259 {
-    state: Mutex<I8259State>,
+    state: Ranked<I8259State>,
     output: OnceLock<IrqLine>,
 }
 
@@ -48,11 +48,14 @@ impl std::fmt::Debug for I8259 {
 impl I8259 {
     /// The pair after power on.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new(I8259 {
+            state: Ranked::new(Rank::InterruptController, I8259State::default()),
+            output: OnceLock::new(),
+        })
     }
 
-    fn state(&self) -> MutexGuard<'_, I8259State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RankedGuard<'_, I8259State> {
+        self.state.lock()
     }
 
     /// Brings cascade and output in line with the state; the lock is held so that levels leave in

@@ -7,13 +7,14 @@
 //!
 //! Not modelled: the APIC bus and its arbitration.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use hw_core::{
     Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, IrqSink, Msi,
     Prop, PropType, Region, ResetKind, Section, StateError, Wiring,
 };
 use hw_intc::{ApicMessage, IOAPIC_PINS, IoApicState, redirection};
+use runtime::{Rank, Ranked, RankedGuard};
 
 #[cfg(test)]
 mod tests;
@@ -36,9 +37,8 @@ const ID_SHIFT: u32 = 24;
 const VERSION: u32 = 0x0017_0020;
 
 /// One I/O APIC, shared by lines, local APICs and registers.
-#[derive(Default)]
 pub struct IoApic {
-    state: Mutex<IoApicState>,
+    state: Ranked<IoApicState>,
     messages: OnceLock<Msi>,
 }
 
@@ -81,11 +81,14 @@ fn service(state: &mut IoApicState, messages: Option<&Msi>, n: usize, edge: bool
 impl IoApic {
     /// An I/O APIC after power on.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new(IoApic {
+            state: Ranked::new(Rank::InterruptController, IoApicState::default()),
+            messages: OnceLock::new(),
+        })
     }
 
-    fn state(&self) -> MutexGuard<'_, IoApicState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> RankedGuard<'_, IoApicState> {
+        self.state.lock()
     }
 
     /// A local APIC ended a level interrupt: inputs of that vector that are still asserted are

@@ -1,6 +1,7 @@
 use super::*;
 use hw_core::{Attrs, ByteOrder, Clock, Fabric, Initiator, MsiSink, Part, Placement};
 use proptest::prelude::*;
+use std::sync::Mutex;
 
 #[derive(Default)]
 struct Log(Mutex<Vec<(u64, u32)>>);

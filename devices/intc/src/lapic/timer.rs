@@ -1,9 +1,10 @@
 //! The local APIC's timer (11.5.4): nothing ticks, the count follows from virtual time.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Weak;
 
 use hw_core::Clock;
 use hw_intc::{LapicState, divide_shift, lvt, lvt_index};
+use runtime::{Rank, Ranked, RankedGuard};
 
 use super::LocalApic;
 
@@ -23,7 +24,7 @@ pub(super) struct Registers {
 pub(super) struct Timer {
     clock: Clock,
     wake: hw_core::Timer,
-    registers: Mutex<Registers>,
+    registers: Ranked<Registers>,
 }
 
 impl Registers {
@@ -44,14 +45,12 @@ impl Timer {
         Timer {
             clock: clock.clone(),
             wake,
-            registers: Mutex::default(),
+            registers: Ranked::new(Rank::InterruptController, Registers::default()),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Registers> {
-        self.registers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> RankedGuard<'_, Registers> {
+        self.registers.lock()
     }
 
     pub(super) fn now_ns(&self) -> u64 {
