@@ -3,7 +3,7 @@
 use accel_core::Trap;
 use target_softfloat::F80;
 
-use super::memory::{load_bytes, probe_bytes, store_bytes};
+use super::memory::{load_bytes, probe_image, store_bytes};
 use super::x87::X87;
 use super::x87_move::bits_of;
 use crate::state::vector;
@@ -153,7 +153,7 @@ pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Re
     put(&mut image, MXCSR_AT, &mxcsr_and_mask(core));
     put_xmm(core, &mut image, layout);
     let end = XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16));
-    probe_bytes(core, address, LEGACY as u64, ctx as u8)?;
+    probe_image(core, address, (1, LEGACY as u64), (true, ctx as u8))?;
     let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
     store_bytes(core, address, written, ctx as u8)?;
     Ok(0)
@@ -179,6 +179,7 @@ pub(super) fn fxrstor(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
         return Err(general_protection(core));
     }
     let mut image = [0; LEGACY];
+    probe_image(core, address, (1, LEGACY as u64), (false, ctx as u8))?;
     load_bytes(core, address, &mut image, ctx as u8)?;
     let mxcsr = mxcsr_of(core, &image)?;
     core.arch.x87 = X87::from_fxsave(&image, layout.wide);
@@ -249,7 +250,7 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     let wanted = wanted & xcr0(core);
     let header = address.wrapping_add(HEADER);
     // Everything the instruction may write, before any of it is written.
-    probe_bytes(core, address, LEGACY.wrapping_add(64) as u64, ctx)?;
+    probe_image(core, address, (1, XSAVE_BYTES.into()), (true, ctx))?;
     let old = core.load(header, 8, ctx)?;
     let used = in_use(core, layout);
     let written = match which {

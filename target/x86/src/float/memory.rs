@@ -4,6 +4,9 @@ use accel_core::Trap;
 
 use crate::Core;
 
+/// Bits of an address within a page.
+const PAGE_OFFSET: u64 = 0xfff;
+
 /// Loads bytes. Faults leave `out` partly written, and nothing else.
 pub(super) fn load_bytes(
     core: &mut Core,
@@ -26,10 +29,29 @@ pub(super) fn load_bytes(
     Ok(())
 }
 
-/// Faults as a store of `len` bytes (at most a page) would.
-pub(super) fn probe_bytes(core: &mut Core, address: u64, len: u64, ctx: u8) -> Result<(), Trap> {
-    core.probe_write(address, 1, ctx)?;
-    core.probe_write(address.wrapping_add(len.saturating_sub(1)), 1, ctx)
+/// Where the page begins that the last byte is in, or the first byte if that comes later.
+fn last_page(address: u64, len: usize) -> u64 {
+    let last = address.wrapping_add(len as u64).wrapping_sub(1);
+    address.max(last & !PAGE_OFFSET)
+}
+
+/// Takes the fault of a state image before anything else: AMD's processors look at its first
+/// element, then at its last byte.
+pub(super) fn probe_image(
+    core: &mut Core,
+    address: u64,
+    (first, len): (u8, u64),
+    (write, ctx): (bool, u8),
+) -> Result<(), Trap> {
+    let last = address.wrapping_add(len.saturating_sub(1));
+    if write {
+        core.probe_write(address, first, ctx)?;
+        core.probe_write(last, 1, ctx)
+    } else {
+        core.load(address, first, ctx)?;
+        core.load(last, 1, ctx)?;
+        Ok(())
+    }
 }
 
 /// Stores bytes (at most a page); a fault stores none.
@@ -39,7 +61,9 @@ pub(super) fn store_bytes(
     bytes: &[u8],
     ctx: u8,
 ) -> Result<(), Trap> {
-    probe_bytes(core, address, bytes.len() as u64, ctx)?;
+    for first in [address, last_page(address, bytes.len())] {
+        core.probe_write(first, 1, ctx)?;
+    }
     let mut at = address;
     for chunk in bytes.chunks(8) {
         match <[u8; 8]>::try_from(chunk) {

@@ -29,8 +29,8 @@ pub(super) fn empty(core: &mut Core, _: [u64; 4]) -> Result<u64, Trap> {
     Ok(0)
 }
 
-/// MASKMOVQ, MASKMOVDQU: (data | mask << 8 | MMX << 16 | context << 24, address). Bytes that are not
-/// stored do not fault.
+/// MASKMOVQ, MASKMOVDQU: (data | mask << 8 | MMX << 16 | context << 24, address). Faults as a store
+/// of all bytes would.
 pub(super) fn masked_store(core: &mut Core, [code, address, ..]: [u64; 4]) -> Result<u64, Trap> {
     let [data, mask, mmx, ctx, ..] = code.to_le_bytes();
     let value = |core: &Core, n: u8| {
@@ -42,17 +42,11 @@ pub(super) fn masked_store(core: &mut Core, [code, address, ..]: [u64; 4]) -> Re
     };
     let bytes = value(core, data).to_le_bytes();
     let mask = value(core, mask).to_le_bytes();
-    let chosen = || {
-        (0..)
-            .zip(bytes.iter().zip(mask))
-            .filter(|(_, (_, mask))| mask & 0x80 != 0)
-            .map(|(i, (byte, _))| (address.wrapping_add(i), *byte))
-    };
-    for (at, _) in chosen() {
-        core.probe_write(at, 1, ctx)?;
-    }
-    for (at, byte) in chosen() {
-        core.store(at, 1, byte.into(), ctx)?;
+    core.probe_write(address, if mmx != 0 { 8 } else { 16 }, ctx)?;
+    for (i, (byte, mask)) in (0..).zip(bytes.iter().zip(mask)) {
+        if mask & 0x80 != 0 {
+            core.store(address.wrapping_add(i), 1, (*byte).into(), ctx)?;
+        }
     }
     Ok(0)
 }

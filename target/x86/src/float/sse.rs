@@ -6,7 +6,7 @@ use iced_x86::Mnemonic;
 use super::convert::{self, Shape as To};
 use super::fxsave::{Layout, Save};
 use super::operand::{
-    high, low, mmx_ready, set_mm, source_halves, source_lane, source_mm, sse_ready, touch_mmx,
+    high, low, ready, set_mm, source_halves, source_lane, source_mm, sse_ready, touch_mmx,
     uses_mmx, uses_xmm,
 };
 use super::sse_fp::{self, Fp, Lanes, Shape};
@@ -29,7 +29,7 @@ pub(super) fn translate(ctx: &mut Ctx) -> bool {
         return true;
     }
     if let Some(row) = convert::row(mnemonic, integer_is_wide(ctx)) {
-        if conversion_ready(ctx) {
+        if ready(ctx) {
             conversion(ctx, row);
         }
         return true;
@@ -107,14 +107,7 @@ fn arithmetic(ctx: &mut Ctx, (op, lanes, shape): (Fp, Lanes, Shape)) {
 /// Whether the integer operand of a conversion has 64 bits.
 fn integer_is_wide(ctx: &Ctx) -> bool {
     let (to, from) = (ctx.insn.op0_register(), ctx.insn.op1_register());
-    to.is_gpr64() || from.is_gpr64() || ctx.is_memory(1) && ctx.memory_bytes() == 8
-}
-
-/// Conversions to or from MMX registers take pending x87 exceptions; CVTPI2PD from memory does not
-/// touch the x87.
-fn conversion_ready(ctx: &mut Ctx) -> bool {
-    let mmx = uses_mmx(ctx) || ctx.insn.mnemonic() == Mnemonic::Cvtpi2ps;
-    sse_ready(ctx) && (!mmx || mmx_ready(ctx))
+    to.is_gpr64() || from.is_gpr64() || to.is_xmm() && ctx.is_memory(1) && ctx.memory_bytes() == 8
 }
 
 fn conversion(ctx: &mut Ctx, row: convert::Row) {
@@ -141,15 +134,13 @@ fn conversion(ctx: &mut Ctx, row: convert::Row) {
         To::ToMmx => (source_lane(ctx, 1, Ty::I64), zero),
     };
     let code = ctx.const64(row.code(dst.number()));
-    match row.shape {
-        To::Widen | To::Same => {
-            ctx.b.call_void(super::SSE_CONVERT_PACKED, &[code, l, h]);
-            if uses_mmx(ctx) {
-                touch_mmx(ctx);
-            }
-            return;
-        }
-        _ => {}
+    // The x87 becomes the MMX unit even if the conversion then raises an exception.
+    if uses_mmx(ctx) {
+        touch_mmx(ctx);
+    }
+    if matches!(row.shape, To::Widen | To::Same) {
+        ctx.b.call_void(super::SSE_CONVERT_PACKED, &[code, l, h]);
+        return;
     }
     let result = ctx.b.call(super::SSE_CONVERT, &[code, l, h]);
     match row.shape {
@@ -168,10 +159,7 @@ fn conversion(ctx: &mut Ctx, row: convert::Row) {
             );
         }
         To::ToMmx => set_mm(ctx, dst, result),
-        To::MmxToLow => {
-            ctx.b.set(low(dst), result);
-            touch_mmx(ctx);
-        }
+        To::MmxToLow => ctx.b.set(low(dst), result),
         _ => {
             ctx.b.set(low(dst), result);
             let zero = ctx.const64(0);

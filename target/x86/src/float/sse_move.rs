@@ -226,10 +226,11 @@ fn masked_store(ctx: &mut Ctx) {
         0,
     ]);
     let code = ctx.const64(code);
-    ctx.b.call_void(MASK_STORE, &[code, address]);
+    // Here the x87 becomes the MMX unit even if the store then faults.
     if data.is_mm() {
         touch_mmx(ctx);
     }
+    ctx.b.call_void(MASK_STORE, &[code, address]);
 }
 
 /// The half and the bit that word `imm` of a register of `words` words starts at.

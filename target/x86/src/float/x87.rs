@@ -239,7 +239,7 @@ impl X87 {
                 3
             } else if value.is_zero() {
                 1
-            } else if value.se & 0x7fff == 0x7fff || value.sig >> 63 == 0 {
+            } else if matches!(value.se & 0x7fff, 0 | 0x7fff) || value.sig >> 63 == 0 {
                 2
             } else {
                 0

@@ -131,11 +131,10 @@ impl X87 {
         }
     }
 
-    /// Compares ST(0) with `b`. `None` if an unmasked exception leaves everything as it is; unordered
-    /// is `Some(None)`.
-    fn order(&mut self, b: Option<Source>, quiet: bool) -> Option<Option<Ordering>> {
+    /// Compares ST(0) with `b`, and whether no unmasked exception forbids to pop.
+    fn order(&mut self, b: Option<Source>, quiet: bool) -> (Option<Ordering>, bool) {
         let (Some(a), Some(b)) = (self.get(0), b) else {
-            return self.stack_fault(false).then_some(None);
+            return (None, self.stack_fault(false));
         };
         let compare = |b: F80, env: &mut Env| {
             if quiet {
@@ -153,14 +152,13 @@ impl X87 {
         {
             env.raise(Flags::DENORMAL);
         }
-        self.settle(&mut env).then_some(order)
+        (order, self.settle(&mut env))
     }
 
-    /// FCOM, FUCOM, FTST and their popping forms.
+    /// FCOM, FUCOM, FTST and their popping forms. The condition codes are set in any case, as AMD's
+    /// processors do.
     pub(super) fn compare(&mut self, b: Option<Source>, quiet: bool, pops: u8) {
-        let Some(order) = self.order(b, quiet) else {
-            return;
-        };
+        let (order, done) = self.order(b, quiet);
         use status::{C0, C2, C3};
         let codes = match order {
             Some(Ordering::Greater) => 0,
@@ -169,15 +167,24 @@ impl X87 {
             None => C0 | C2 | C3,
         };
         self.set_codes(C0 | C2 | C3, codes);
-        self.pop(pops);
+        if done {
+            self.pop(pops);
+        }
     }
 
-    /// FCOMI, FUCOMI and their popping forms: the flags, or `None` if they stay.
-    pub(super) fn compare_flags(&mut self, i: u8, quiet: bool, pops: u8) -> Option<u64> {
+    /// FCOMI, FUCOMI and their popping forms: the flags, which are set in any case, as on AMD's
+    /// processors. C1 changes only when a register is empty.
+    pub(super) fn compare_flags(&mut self, i: u8, quiet: bool, pops: u8) -> u64 {
         let b = self.get(i).map(Source::register);
-        let order = self.order(b, quiet)?;
-        self.pop(pops);
-        Some(order_flags(order))
+        let (before, empty) = (self.status, b.is_none() || !self.is_used(0));
+        let (order, done) = self.order(b, quiet);
+        if !empty {
+            self.set_codes(status::C1, before);
+        }
+        if done {
+            self.pop(pops);
+        }
+        order_flags(order)
     }
 
     /// FXAM.

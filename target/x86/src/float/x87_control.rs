@@ -2,7 +2,7 @@
 
 use accel_core::Trap;
 
-use super::memory::{load_bytes, store_bytes};
+use super::memory::{load_bytes, probe_image, store_bytes};
 use super::x87::{X87, status};
 use super::x87_helper::check_pending;
 use super::x87_move::bits_of;
@@ -58,6 +58,11 @@ impl Layout {
             small: bits & 1 != 0,
             protected: bits & 2 != 0,
         }
+    }
+
+    /// Size of a field.
+    fn field(self) -> u8 {
+        if self.small { 2 } else { 4 }
     }
 
     fn bytes(self) -> usize {
@@ -132,7 +137,7 @@ fn set_environment(x87: &mut X87, layout: Layout, fields: [u32; 7]) {
 }
 
 fn put_fields(out: &mut [u8], layout: Layout, fields: [u32; 7]) {
-    let size = if layout.small { 2 } else { 4 };
+    let size = usize::from(layout.field());
     for (to, field) in out.chunks_exact_mut(size).zip(fields) {
         for (to, from) in to.iter_mut().zip(field.to_le_bytes()) {
             *to = from;
@@ -141,7 +146,7 @@ fn put_fields(out: &mut [u8], layout: Layout, fields: [u32; 7]) {
 }
 
 fn get_fields(bytes: &[u8], layout: Layout) -> [u32; 7] {
-    let size = if layout.small { 2 } else { 4 };
+    let size = usize::from(layout.field());
     let mut fields = [0; 7];
     for (to, from) in fields.iter_mut().zip(bytes.chunks_exact(size)) {
         *to = from.iter().rev().fold(0, |v, b| v << 8 | u32::from(*b));
@@ -158,6 +163,8 @@ pub(super) fn store_environment(
     let mut image = [0; ENV_32];
     let image = image.get_mut(..layout.bytes()).unwrap_or_default();
     put_fields(image, layout, environment(&core.arch.x87, layout));
+    let size = (layout.field(), image.len() as u64);
+    probe_image(core, address, size, (true, ctx as u8))?;
     store_bytes(core, address, image, ctx as u8)?;
     let masked = core.arch.x87.control | ALL_MASKED;
     core.arch.x87.set_control(masked);
@@ -173,6 +180,8 @@ pub(super) fn load_environment(
     let layout = Layout::from_bits(layout);
     let mut image = [0; ENV_32];
     let image = image.get_mut(..layout.bytes()).unwrap_or_default();
+    let size = (layout.field(), image.len() as u64);
+    probe_image(core, address, size, (false, ctx as u8))?;
     load_bytes(core, address, image, ctx as u8)?;
     set_environment(&mut core.arch.x87, layout, get_fields(image, layout));
     Ok(0)
@@ -195,6 +204,8 @@ pub(super) fn save(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Resu
             *to = from;
         }
     }
+    let size = (layout.field(), image.len() as u64);
+    probe_image(core, address, size, (true, ctx as u8))?;
     store_bytes(core, address, image, ctx as u8)?;
     core.arch.x87.init();
     Ok(0)
@@ -207,6 +218,8 @@ pub(super) fn restore(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
     let env = layout.bytes();
     let mut image = [0; STATE];
     let image = image.get_mut(..env.wrapping_add(80)).unwrap_or_default();
+    let size = (layout.field(), image.len() as u64);
+    probe_image(core, address, size, (false, ctx as u8))?;
     load_bytes(core, address, image, ctx as u8)?;
     let (head, registers) = image.split_at(env);
     let x87 = &mut core.arch.x87;

@@ -1,7 +1,7 @@
 //! x87 instructions on the top of the stack alone: signs, roots, remainders, transcendentals
 //! (SDM vol. 1, 8.3.5 to 8.3.7).
 
-use target_softfloat::{Env, F80, Float, x87 as soft};
+use target_softfloat::{Env, F80, Flags, Float, x87 as soft};
 
 use super::x87::{INDEFINITE, X87, status};
 
@@ -72,7 +72,7 @@ impl X87 {
             Function::RndInt => {
                 self.unary(|x, env| x.round_to_integral(env.rounding, true, env));
             }
-            Function::F2xm1 => self.unary(soft::f2xm1),
+            Function::F2xm1 => self.unary(f2xm1),
             Function::Sin => self.trigonometric(soft::fsin),
             Function::Cos => self.trigonometric(soft::fcos),
             Function::SinCos => self.two(|x, env| match soft::fsincos(x, env) {
@@ -86,7 +86,7 @@ impl X87 {
             }),
             Function::Patan => self.replace_st1(soft::fpatan),
             Function::Yl2x => self.replace_st1(soft::fyl2x),
-            Function::Yl2xp1 => self.replace_st1(soft::fyl2xp1),
+            Function::Yl2xp1 => self.replace_st1(fyl2xp1),
             Function::Scale => self.binary(soft::fscale),
             Function::Prem => self.remainder(soft::fprem),
             Function::Prem1 => self.remainder(soft::fprem1),
@@ -147,8 +147,8 @@ impl X87 {
 
     /// FSIN and FCOS.
     fn trigonometric(&mut self, run: impl FnOnce(F80, &mut Env) -> Option<F80>) {
+        self.set_codes(status::C2, 0);
         let Some(x) = self.get(0) else {
-            self.set_codes(status::C2, 0);
             return self.underflow();
         };
         let mut env = self.env();
@@ -157,16 +157,14 @@ impl X87 {
             return;
         }
         match result {
-            Some(value) => {
-                self.set_codes(status::C2, 0);
-                self.put(0, value);
-            }
+            Some(value) => self.put(0, value),
             None => self.set_codes(status::C2, status::C2),
         }
     }
 
     /// FSINCOS, FPTAN and FXTRACT: one result replaces ST(0), one is pushed.
     fn two(&mut self, run: impl FnOnce(F80, &mut Env) -> Two) {
+        self.set_codes(status::C2, 0);
         let Some(x) = self.get(0) else {
             if self.stack_fault(false) {
                 self.put(0, INDEFINITE);
@@ -219,6 +217,7 @@ impl X87 {
     ) {
         use status::{C0, C1, C2, C3};
         let (Some(x), Some(y)) = (self.get(0), self.get(1)) else {
+            self.set_codes(C2, 0);
             return self.underflow();
         };
         let mut env = self.env();
@@ -227,6 +226,10 @@ impl X87 {
             return;
         }
         self.put(0, result.value);
+        if result.value.is_nan() {
+            // No quotient: C0 and C3 stay.
+            return self.set_codes(C1 | C2, 0);
+        }
         let bit = |n: u32, code: u16| {
             if result.quotient.wrapping_shr(n) & 1 != 0 {
                 code
@@ -241,4 +244,32 @@ impl X87 {
         };
         self.set_codes(C0 | C1 | C2 | C3, codes);
     }
+}
+
+/// The biased exponent of 1.0.
+const BIAS: u16 = 0x3fff;
+
+/// Whether the magnitude of a number is 1 or more.
+fn is_large(x: F80) -> bool {
+    x.se & 0x7fff >= BIAS && !x.is_nan() && !x.is_infinite() && !x.is_unsupported()
+}
+
+/// Outside its range F2XM1 is undefined; AMD's processors keep the operand and call it inexact.
+fn f2xm1(x: F80, env: &mut Env) -> F80 {
+    if is_large(x) && x.sig != 1 << 63 {
+        env.raise(Flags::INEXACT);
+    }
+    soft::f2xm1(x, env)
+}
+
+/// Outside its range FYL2XP1 is undefined; AMD's processors leave ST(0) where no logarithm is.
+fn fyl2xp1(y: F80, x: F80, env: &mut Env) -> F80 {
+    if is_large(x) && x.is_negative() && !y.is_nan() && !y.is_unsupported() {
+        if y.is_subnormal() {
+            env.raise(Flags::DENORMAL);
+        }
+        env.raise(Flags::INEXACT);
+        return x;
+    }
+    soft::fyl2xp1(y, x, env)
 }

@@ -159,14 +159,13 @@ pub(super) fn compare(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
     Ok(0)
 }
 
-/// FCOMI and FUCOMI: the flags; the third argument is what they were.
+/// FCOMI and FUCOMI: the flags.
 pub(super) fn compare_flags(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
     let call = start(core, args)?;
     let form = call.form;
-    let flags = call
+    Ok(call
         .note(core)
-        .compare_flags(form.src, form.variant, form.pops);
-    Ok(flags.unwrap_or(call.address))
+        .compare_flags(form.src, form.variant, form.pops))
 }
 
 /// FLD, FILD, FBLD, and the constants.
@@ -184,17 +183,27 @@ pub(super) fn load(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
     Ok(0)
 }
 
-/// FST, FIST, FISTTP, FBSTP.
+/// [`Form::op`] of FSTPNCE.
+pub(super) const STORE_UNCHECKED: u8 = 1;
+
+/// FST, FIST, FISTTP, FBSTP, FSTPNCE.
 pub(super) fn store(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
     let call = start(core, args)?;
     let form = call.form;
     let Some(format) = form.format else {
-        call.note(core).store_register(form.dst, form.pops);
+        let x87 = call.note(core);
+        if form.op == STORE_UNCHECKED {
+            x87.store_unchecked(form.dst);
+        } else {
+            x87.store_register(form.dst, form.pops);
+        }
         return Ok(0);
     };
     let stored = core.arch.x87.store_memory(format, form.variant, form.pops);
-    if let Some(bits) = stored.bits {
-        call.store(core, format, bits)?;
+    match stored.bits {
+        Some(bits) => call.store(core, format, bits)?,
+        // The address is checked even so.
+        None => core.probe_write(call.address, format.bytes(), form.ctx)?,
     }
     core.arch.x87 = stored.after;
     call.note(core);

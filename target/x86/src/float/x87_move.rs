@@ -102,17 +102,8 @@ impl X87 {
 
     /// FLD ST(i).
     pub(super) fn load_register(&mut self, i: u8) {
-        if self.is_used(7) {
-            if self.stack_fault(true) {
-                self.push(INDEFINITE);
-            }
-            return;
-        }
         match self.get(i) {
-            Some(value) => {
-                self.set_codes(status::C1, 0);
-                self.push(value);
-            }
+            Some(value) => self.load(|_| value),
             None => {
                 if self.stack_fault(false) {
                     self.push(INDEFINITE);
@@ -167,10 +158,10 @@ impl X87 {
         };
         // Memory gets no wrapped exponent: an unmasked overflow or underflow stores nothing.
         let wrapped = env.flags & env.unmasked & (Flags::OVERFLOW | Flags::UNDERFLOW);
-        let mut stored = after.settle(&mut env);
-        if stored && wrapped != Flags::NONE {
-            stored = false;
+        if wrapped != Flags::NONE {
+            env.flags = env.flags & !(Flags::INEXACT | Flags::ROUNDED_UP);
         }
+        let stored = after.settle(&mut env) && wrapped == Flags::NONE;
         if stored {
             after.pop(pops);
         }
@@ -193,6 +184,17 @@ impl X87 {
                     self.put(i, INDEFINITE);
                     self.pop(pops);
                 }
+            }
+        }
+    }
+
+    /// FSTPNCE ST(i): as FSTP, but an empty register is no fault: it is only popped.
+    pub(super) fn store_unchecked(&mut self, i: u8) {
+        match self.get(0) {
+            Some(_) => self.store_register(i, 1),
+            None => {
+                self.set_codes(status::C1, 0);
+                self.pop(1);
             }
         }
     }
@@ -222,7 +224,6 @@ impl X87 {
             }
             return;
         }
-        self.set_codes(status::C1, 0);
         if condition {
             self.put(0, self.st(i));
         }

@@ -6,7 +6,7 @@ use iced_x86::{MemorySize, Mnemonic, Register};
 use super::operand::x87_ready;
 use super::x87_arith::Arith;
 use super::x87_function::Function;
-use super::x87_helper::Form;
+use super::x87_helper::{Form, STORE_UNCHECKED};
 use super::x87_move::Format;
 use crate::decode::context::Ctx;
 use crate::state::vector;
@@ -228,8 +228,8 @@ fn emit(ctx: &mut Ctx, kind: Kind) {
                 pops,
                 ..form
             };
-            let old = ctx.b.flags_get();
-            let flags = call_with(ctx, super::X87_COMPARE_FLAGS, form, old);
+            let zero = ctx.const64(0);
+            let flags = call_with(ctx, super::X87_COMPARE_FLAGS, form, zero);
             ctx.set_flags(flags);
         }
         Kind::Load => call(ctx, super::X87_LOAD, form, false),
@@ -243,6 +243,11 @@ fn emit(ctx: &mut Ctx, kind: Kind) {
         }
         Kind::Store(variant, pops) => {
             let form = Form {
+                op: if ctx.insn.mnemonic() == Mnemonic::Fstpnce {
+                    STORE_UNCHECKED
+                } else {
+                    0
+                },
                 variant,
                 pops,
                 ..form
