@@ -196,11 +196,6 @@ mod component {
     pub(super) const AVX: u64 = 1 << 2;
 }
 
-/// What XCR0 enables.
-fn xcr0(_: &Core) -> u64 {
-    component::X87 | component::SSE
-}
-
 /// XCOMP_BV: the image is compacted.
 const COMPACT: u64 = 1 << 63;
 
@@ -247,7 +242,7 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     if !address.is_multiple_of(64) {
         return Err(general_protection(core));
     }
-    let wanted = wanted & xcr0(core);
+    let wanted = wanted & core.arch.system.xcr0;
     let header = address.wrapping_add(HEADER);
     // Everything the instruction may write, before any of it is written.
     probe_image(core, address, (1, XSAVE_BYTES.into()), (true, ctx))?;
@@ -298,7 +293,7 @@ pub(super) fn xrstor(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Re
     if !address.is_multiple_of(64) {
         return Err(general_protection(core));
     }
-    let xcr0 = xcr0(core);
+    let xcr0 = core.arch.system.xcr0;
     let wanted = wanted & xcr0;
     let mut image = [0; LEGACY];
     let mut header = [0; 64];
