@@ -6,7 +6,8 @@
 //! where RAM is and applies the result; on a machine reset it applies it again.
 //!
 //! A Linux bzImage is started by the kernel's own 64-bit (or 32-bit) boot protocol without any
-//! firmware having run: the guest starts at once, and every machine does it the same way.
+//! firmware having run: the guest starts at once, and every machine does it the same way. A board
+//! that runs a BIOS first hands it [`linux_option_rom`] and [`BzImage::firmware_items`] instead.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod bios;
 mod bytes;
 mod bzimage;
 mod cpu;
@@ -24,16 +26,19 @@ mod elf;
 mod find;
 mod identify;
 mod multiboot;
+mod option_rom;
 mod place;
 mod pvh;
 
 use std::borrow::Cow;
 
+pub use bios::FirmwareItem;
 pub use bzimage::BzImage;
 pub use cpu::{CpuStart, DescriptorTable, Segment};
 pub use e820::{E820, E820Kind, e820_bytes};
 pub use find::{FirmwareError, find_firmware};
 pub use identify::{Kind, identify};
+pub use option_rom::linux_option_rom;
 
 /// Why a file was not loaded. Each names the cause and, where there is one, the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -356,6 +356,48 @@ fn firmware_is_found_by_name_and_its_package_is_named() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
+#[test]
+fn a_bios_starts_a_bzimage_from_its_items() {
+    let file = bzimage();
+    let modules = [Module {
+        bytes: &[7; 100],
+        cmdline: "",
+    }];
+    let image = BzImage::parse(&file).unwrap();
+    let items = image
+        .firmware_items(&boot("root=x vga=0x317", &modules))
+        .unwrap();
+    let item = |key| &items.iter().find(|i| i.0 == key).unwrap().1;
+    let word = |key| u32_at(item(key), 0).unwrap();
+    assert_eq!((word(0x07), word(0x08)), (0x10_0000, 0x1000));
+    // Below what the BIOS keeps at the top of RAM.
+    assert_eq!((word(0x0a), word(0x0b)), (0x7fb_f000, 100));
+    assert_eq!(&**item(0x15), b"root=x vga=0x317\0");
+    assert_eq!((word(0x16), word(0x17)), (0x1_0000, 0x400));
+    let setup = item(0x18);
+    assert_eq!(u16_at(setup, 0x1fa), Some(0x317));
+    assert_eq!(setup[0x210..0x212], [0xb0, 0x81]);
+    assert_eq!(u32_at(setup, 0x218), Some(0x7fb_f000));
+    assert_eq!(u32_at(setup, 0x228), Some(0x2_0000));
+}
+
+#[test]
+fn the_option_rom_has_its_marks_and_sums() {
+    let rom = linux_option_rom();
+    let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |s, b| s.wrapping_add(*b));
+    assert_eq!(
+        (rom.len(), &rom[..3], sum(&rom)),
+        (512, &[0x55, 0xaa, 1][..], 0)
+    );
+    let header = usize::from(rom[0x1a]);
+    assert_eq!(&rom[header..header + 4], b"$PnP");
+    assert_eq!(sum(&rom[header..header + 32]), 0);
+    let entry = usize::from(rom[header + 26]);
+    assert_eq!(rom[entry], 0xfa);
+    let name = usize::from(rom[header + 16]);
+    assert_eq!(&rom[name..name + 6], b"Linux\0");
+}
+
 /// Every chunk a loader answers lies in RAM.
 fn sound(file: &[u8]) {
     let modules = [Module {
