@@ -140,8 +140,12 @@ fn round_tiny<F: Format>(num: Num<F::Sig>, exp: i32, drop: u32, env: &mut Env) -
             let (sig, carry) = round_any(num.sign, num.sig, drop, env);
             return F::from_fields(num.sign, wrapped + i32::from(carry), sig);
         }
-        // As above, towards zero.
-        env.raise(Flags::INEXACT);
+        // As above, towards zero. A conversion is inexact only if the bits it keeps are not all.
+        if F::EXPLICIT {
+            env.raise(Flags::INEXACT);
+        } else {
+            round_any(num.sign, num.sig, drop, env);
+        }
         return zero(num.sign);
     } else if tiny {
         match env.flush_outputs {

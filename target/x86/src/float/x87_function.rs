@@ -216,8 +216,8 @@ impl X87 {
         run: impl FnOnce(F80, F80, &mut Env) -> target_softfloat::Remainder<F80>,
     ) {
         use status::{C0, C1, C2, C3};
+        self.set_codes(C2, 0);
         let (Some(x), Some(y)) = (self.get(0), self.get(1)) else {
-            self.set_codes(C2, 0);
             return self.underflow();
         };
         let mut env = self.env();
@@ -256,7 +256,8 @@ fn is_large(x: F80) -> bool {
 
 /// Outside its range F2XM1 is undefined; AMD's processors keep the operand and call it inexact.
 fn f2xm1(x: F80, env: &mut Env) -> F80 {
-    if is_large(x) && x.sig != 1 << 63 {
+    let is_one = x.se & 0x7fff == BIAS && x.sig == 1 << 63;
+    if is_large(x) && !is_one {
         env.raise(Flags::INEXACT);
     }
     soft::f2xm1(x, env)
@@ -265,6 +266,9 @@ fn f2xm1(x: F80, env: &mut Env) -> F80 {
 /// Outside its range FYL2XP1 is undefined; AMD's processors leave ST(0) where no logarithm is.
 fn fyl2xp1(y: F80, x: F80, env: &mut Env) -> F80 {
     if is_large(x) && x.is_negative() && !y.is_nan() && !y.is_unsupported() {
+        if y.is_zero() || y.is_infinite() {
+            return y.neg();
+        }
         if y.is_subnormal() {
             env.raise(Flags::DENORMAL);
         }

@@ -62,7 +62,9 @@ impl X87 {
         }
         let mut env = self.env();
         let value = value(&mut env);
-        if self.settle(&mut env) {
+        let invalid = env.flags.has(Flags::INVALID);
+        // A denormal is loaded even if its exception is unmasked.
+        if self.settle(&mut env) || !invalid {
             self.push(value);
         }
     }
