@@ -281,7 +281,9 @@ impl<'a> Builder<'a> {
             bus,
         };
         let part = self.fabric.add(device, placement)?;
-        self.children.extend(part.with(|device| device.child_bus()));
+        if let Some(child) = part.with(|device| device.child_bus()) {
+            self.children.push((format!("{}.0", part.path), child));
+        }
         Ok(part)
     }
 

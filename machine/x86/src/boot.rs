@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use firmware_load::{Boot, Chunk, CpuStart, E820, E820Kind, Loaded, Module, Places, load};
-use hw_memory::RamBlock;
+use hw_core::{Attrs, ByteOrder, Initiator};
+use hw_memory::{MemoryMap, RamBlock};
 
 use crate::board::{Board, BoardError, FOUR_GIB};
 use crate::spec::PcSpec;
@@ -62,6 +63,36 @@ pub(crate) fn e820(spec: &PcSpec, low: u64, extra: &[E820]) -> Vec<E820> {
         map.push(E820::new(FOUR_GIB, spec.memory - low, E820Kind::Ram));
     }
     map
+}
+
+/// Initializes the i8259 pair as PC firmware does, all inputs masked: a kernel that never touches them
+/// must not get their interrupts.
+fn quiet_pics(ports: &MemoryMap) {
+    /// Port and value: ICW1 to ICW4 of each, then the masks.
+    const SEQUENCE: [(u64, u64); 10] = [
+        (0x20, 0x11),
+        (0x21, 0x08),
+        (0x21, 0x04),
+        (0x21, 0x01),
+        (0xa0, 0x11),
+        (0xa1, 0x70),
+        (0xa1, 0x02),
+        (0xa1, 0x01),
+        (0x21, 0xff),
+        (0xa1, 0xff),
+    ];
+    let map = ports.snapshot();
+    for (port, value) in SEQUENCE {
+        // A machine without them does not mind.
+        let _ = map.write(
+            port,
+            1,
+            value,
+            ByteOrder::Little,
+            Initiator::Cpu(0),
+            Attrs::default(),
+        );
+    }
 }
 
 /// What boots: kernel and tables, ready to be put in place after every reset.
@@ -147,10 +178,12 @@ impl Direct {
         firmware: impl Fn() + Send + Sync + 'static,
     ) -> Result<(), BoardError> {
         self.put()?;
+        let ports = board.machine.fabric().ports.clone();
         board.machine.set_boot(move |index, cpu| {
             if index != 0 {
                 return;
             }
+            quiet_pics(&ports);
             firmware();
             match self.put() {
                 Ok(start) => {

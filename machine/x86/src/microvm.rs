@@ -26,6 +26,9 @@ const VIRTIO_GSI: usize = 16;
 /// Without ACPI the slots have ISA interrupts.
 const VIRTIO_ISA_IRQ: usize = 5;
 const GED_GSI: usize = 9;
+/// Linux's option for the frequency of the time stamp counter, in kHz. This machine has neither HPET
+/// nor PM timer to measure it by, and measuring by the i8254 fails on a busy host.
+const TSC_OPTION: &str = "tsc_early_khz=";
 /// RAM below 4 GiB ends here.
 const LOW_LIMIT: u64 = 0xc000_0000;
 
@@ -39,6 +42,7 @@ pub(crate) fn build(
 ) -> Result<Board, BoardError> {
     let has_pic = spec.switch("pic").unwrap_or(true);
     let has_acpi = spec.switch("acpi").unwrap_or(true);
+    let tsc_hz = accelerator.tsc_hz();
     let mut b = Builder::new(spec, links, accelerator, clock, LOW_LIMIT, has_pic)?;
     let legacy = hw_intc::LegacyReplacement::new();
     if spec.switch("pit").unwrap_or(true) {
@@ -68,6 +72,10 @@ pub(crate) fn build(
 
     let first = if has_acpi { VIRTIO_GSI } else { VIRTIO_ISA_IRQ };
     let mut cmdline = spec.append.clone();
+    let auto = spec.switch("auto-kernel-cmdline").unwrap_or(true);
+    if auto && !cmdline.contains(TSC_OPTION) {
+        cmdline.push_str(&format!(" {TSC_OPTION}{}", tsc_hz / 1000));
+    }
     let mut used = 0;
     for device in &spec.devices {
         match device.class.bus {
@@ -89,7 +97,7 @@ pub(crate) fn build(
                     Some(&slot),
                     &[line],
                 )?;
-                if !has_acpi && spec.switch("auto-kernel-cmdline").unwrap_or(true) {
+                if !has_acpi && auto {
                     let more = format!(
                         " virtio_mmio.device={VIRTIO_STRIDE}@{:#x}:{}",
                         slot.base,

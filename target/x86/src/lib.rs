@@ -14,6 +14,7 @@
 mod cpu;
 pub mod decode;
 pub mod float;
+mod guest;
 mod helper;
 pub mod regs;
 mod state;

@@ -33,6 +33,7 @@ pub use msr::{Msrs, tsc};
 pub use paging::debug_translate;
 pub(crate) use paging::walk;
 pub use reset::{new_core, reset};
+pub(crate) use paging::switch as paging_switch;
 
 use crate::regs::{self, rflags};
 use crate::state::vector;
