@@ -6,9 +6,9 @@
 //! Not modelled: memory and CPU hot plug events.
 
 use hw_core::{
-    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, IrqLine,
-    IrqPin, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section, StateError,
-    Wiring,
+    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Initiator,
+    IrqLine, IrqPin, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section,
+    StateError, Wiring,
 };
 
 use crate::button::PowerButton;
@@ -106,6 +106,9 @@ impl Device for Ged {
     fn read(&mut self, access: Access) -> Result<u64, Fault> {
         if Some(access.region) == self.registers {
             return Ok(0);
+        }
+        if access.by == Initiator::Debug {
+            return Ok(self.events.into());
         }
         // Reading takes the events.
         Ok(std::mem::take(&mut self.events).into())

@@ -18,7 +18,8 @@
 
 use hw_core::{
     Access, AccessSizes, BusKind, ByteOrder, Category, Device, DeviceClass, DeviceError, Dma,
-    Fault, Prop, PropType, Region, RegionId, ResetKind, Section, StateError, Value, Wiring,
+    Fault, Initiator, Prop, PropType, Region, RegionId, ResetKind, Section, StateError, Value,
+    Wiring,
 };
 
 mod items;
@@ -251,6 +252,12 @@ impl Device for FwCfg {
         }
         if region != self.regions.data {
             return Err(Fault::WriteOnly);
+        }
+        if access.by == Initiator::Debug {
+            let offset = self.state.offset;
+            let value = self.next_bytes(access.size);
+            self.state.offset = offset;
+            return Ok(value);
         }
         match self.form {
             // QEMU's port 0x510 reads as the data port, too.

@@ -10,9 +10,9 @@
 //! Not modelled: the password and the test inputs.
 
 use hw_core::{
-    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, IrqLine,
-    IrqPin, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section, StateError,
-    Wiring,
+    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Initiator,
+    IrqLine, IrqPin, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section,
+    StateError, Wiring,
 };
 
 use crate::events::{Input, InputEvent};
@@ -314,6 +314,10 @@ impl Device for I8042 {
     fn read(&mut self, access: Access) -> Result<u64, Fault> {
         if Some(access.region) == self.command_port {
             return Ok(self.state.status().into());
+        }
+        if access.by == Initiator::Debug {
+            let next = self.state.buffer.map_or(self.state.last, |(byte, _)| byte);
+            return Ok(next.into());
         }
         if let Some((byte, _)) = self.state.buffer.take() {
             self.state.last = byte;

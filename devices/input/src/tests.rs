@@ -138,8 +138,22 @@ fn each_byte_raises_an_edge_and_a_read_lowers_the_pin() {
     assert_eq!(b.moved(), [(1, false), (1, true)]);
     assert_eq!(b.inp(0x60), 0x32);
     assert_eq!(b.moved(), [(1, false)]);
+    // A debugger may look without taking.
+    b.key("c", true);
+    let map = b.fabric.ports.snapshot();
+    for _ in 0..2 {
+        let seen = map.read(
+            0x60,
+            1,
+            ByteOrder::Little,
+            Initiator::Debug,
+            Attrs::default(),
+        );
+        assert_eq!(seen, Ok(0x21));
+    }
+    assert_eq!(b.drain(), [0x21]);
     // An empty buffer reads as the last byte.
-    assert_eq!(b.inp(0x60), 0x32);
+    assert_eq!(b.inp(0x60), 0x21);
 }
 
 #[test]

@@ -22,10 +22,10 @@ pub(crate) fn dsdt(board: &Board) -> Vec<u8> {
     tables::table(*b"DSDT", 2, &body)
 }
 
-/// Devices without a bus.
+/// Devices without a bus. Names have room for 4096 CPUs and 256 transports.
 fn system(board: &Board) -> Vec<Code> {
     let mut out = Vec::new();
-    for (uid, _) in (0u32..).zip(&board.apic_ids) {
+    for (uid, _) in (0u32..=0xfff).zip(&board.apic_ids) {
         let children = [hid("ACPI0007"), name("_UID", &uid)];
         out.push(device(&format!("C{uid:03X}"), &children));
     }
@@ -49,7 +49,7 @@ fn system(board: &Board) -> Vec<Code> {
     if let Some(port) = board.pvpanic {
         out.push(pvpanic(port));
     }
-    for (uid, slot) in (0u32..).zip(&board.virtio_mmio) {
+    for (uid, slot) in (0u32..=0xff).zip(&board.virtio_mmio) {
         let children = [
             hid("LNRO0005"),
             name("_UID", &uid),
@@ -125,7 +125,7 @@ fn legacy(board: &Board) -> Vec<Code> {
         let mouse = [eisa("_HID", "PNP0F13"), status(true), resources(&[irq(12)])];
         out.push(device("MOU_", &mouse));
     }
-    for (uid, at) in (1u8..).zip(serial) {
+    for (uid, at) in (1u8..=0xf).zip(serial) {
         let children = [
             eisa("_HID", "PNP0501"),
             name("_UID", &uid),
@@ -134,7 +134,7 @@ fn legacy(board: &Board) -> Vec<Code> {
         ];
         out.push(device(&format!("COM{uid:X}"), &children));
     }
-    for (uid, at) in (1u8..).zip(parallel) {
+    for (uid, at) in (1u8..=0xf).zip(parallel) {
         let children = [
             eisa("_HID", "PNP0400"),
             name("_UID", &uid),

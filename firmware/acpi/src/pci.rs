@@ -74,7 +74,7 @@ fn windows(root: &PciRoot) -> Code {
     }
     let cache = AddressSpaceCacheable::NotCacheable;
     for (first, last) in &root.memory {
-        if first > last {
+        if first > last || (*first, *last) == (0, u64::MAX) {
             continue;
         }
         list.push(match (u32::try_from(*first), u32::try_from(*last)) {

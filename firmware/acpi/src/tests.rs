@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn pc() -> Board {
@@ -234,6 +236,32 @@ fn firmware_links_the_same_tables_as_we_do() {
             }
         }
         assert_eq!((rsdp, blob), tables.place(BASE));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_board_gets_tables_that_add_up(
+        cpus in 1u32..5000,
+        windows in proptest::collection::vec((any::<u64>(), any::<u64>()), 0..4),
+        io in proptest::collection::vec((any::<u16>(), any::<u16>()), 0..4),
+        slots in 0u32..300,
+        serial in 0u16..20,
+        ich9 in any::<bool>(),
+        ecam in any::<u64>(),
+    ) {
+        let mut board = if ich9 { q35() } else { pc() };
+        board.apic_ids = (0..cpus).collect();
+        if let Some(root) = &mut board.pci {
+            root.memory = windows;
+            root.io = io;
+            root.ecam = Some(ecam);
+        }
+        board.virtio_mmio = (0..slots).map(|n| VirtioMmio { base: n, gsi: n }).collect();
+        board.legacy.serial = (0..serial).map(|n| Ports { port: n, irq: n as u8 }).collect();
+        prop_assert!(walk(&board).len() > 5);
     }
 }
 
