@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use hw_clock::ManualTime;
 use hw_core::{
     Attrs, ByteOrder, Clock, Device, Fabric, Initiator, IrqHub, IrqSink, Placement, Request,
-    ResetKind,
+    ResetKind, Section, Value,
 };
 use proptest::prelude::*;
 
@@ -229,5 +229,30 @@ proptest! {
         b.fabric.reset(ResetKind::Cold);
         b.fabric.restore(&saved).unwrap();
         prop_assert_eq!(b.fabric.save(), saved);
+    }
+
+    #[test]
+    fn a_mutated_saved_state_is_refused_or_harmless(
+        ich9 in any::<bool>(),
+        field in 0usize..12,
+        junk in prop_oneof![
+            any::<u64>().prop_map(Value::U64),
+            proptest::collection::vec(any::<u8>(), 0..600).prop_map(Value::Bytes),
+            Just(Value::List(vec![Value::U64(1)])),
+        ],
+    ) {
+        let layout = if ich9 { PmLayout::Ich9 } else { PmLayout::Piix4 };
+        let (b, _button) = pm(layout, true);
+        let (path, section) = b.fabric.save().remove(0);
+        let mut changed = Section::new(section.name(), section.version());
+        for (n, (tag, value)) in section.fields().iter().enumerate() {
+            changed.push(*tag, if n == field { junk.clone() } else { value.clone() });
+        }
+        let _ = b.fabric.restore(&[(path, changed)]);
+        b.time.advance_ns(1 << 34);
+        b.fabric.clock.run_timers();
+        b.out(BASE, 4, 0xffff_ffff);
+        b.inp(BASE, 4);
+        prop_assert_eq!(b.fabric.save().len(), 1);
     }
 }

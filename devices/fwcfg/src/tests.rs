@@ -225,4 +225,28 @@ proptest! {
         b.fabric.restore(&saved).unwrap();
         prop_assert_eq!(b.part.with(|d| d.save()), saved[0].1.clone());
     }
+
+    #[test]
+    fn a_mutated_saved_state_is_refused_or_harmless(
+
+        field in 0usize..12,
+        junk in prop_oneof![
+            any::<u64>().prop_map(Value::U64),
+            proptest::collection::vec(any::<u8>(), 0..600).prop_map(Value::Bytes),
+            Just(Value::List(vec![Value::U64(1)])),
+        ],
+    ) {
+        let b = bench();
+        b.items.add_writable_file("g", vec![0; 8]).unwrap();
+        let (path, section) = b.fabric.save().remove(0);
+        let mut changed = Section::new(section.name(), section.version());
+        for (n, (tag, value)) in section.fields().iter().enumerate() {
+            changed.push(*tag, if n == field { junk.clone() } else { value.clone() });
+        }
+        let _ = b.fabric.restore(&[(path, changed)]);
+        b.inp(PORT + 1, 1);
+        b.dma(control::READ, 16, 0x200);
+        b.dma(control::WRITE, 4, 0x200);
+        prop_assert_eq!(b.fabric.save().len(), 1);
+    }
 }

@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use hw_core::{
     Attrs, ByteOrder, Clock, Fabric, Initiator, IrqHub, IrqSink, Placement, Request, ResetKind,
+    Section, Value,
 };
 use proptest::prelude::*;
 
@@ -301,5 +302,29 @@ proptest! {
         b.fabric.restore(&saved).unwrap();
         prop_assert_eq!(b.fabric.save(), saved);
         prop_assert!(b.drain().len() < 2000);
+    }
+
+    #[test]
+    fn a_mutated_saved_state_is_refused_or_harmless(
+
+        field in 0usize..12,
+        junk in prop_oneof![
+            any::<u64>().prop_map(Value::U64),
+            proptest::collection::vec(any::<u8>(), 0..600).prop_map(Value::Bytes),
+            Just(Value::List(vec![Value::U64(1)])),
+        ],
+    ) {
+        let b = bench();
+        b.key("a", true);
+        let (path, section) = b.fabric.save().remove(0);
+        let mut changed = Section::new(section.name(), section.version());
+        for (n, (tag, value)) in section.fields().iter().enumerate() {
+            changed.push(*tag, if n == field { junk.clone() } else { value.clone() });
+        }
+        let _ = b.fabric.restore(&[(path, changed)]);
+        b.input.send(InputEvent::Mouse { dx: 300, dy: -300, dz: 9, buttons: Buttons::LEFT });
+        b.out(0x60, 0xf4);
+        prop_assert!(b.drain().len() < 2000);
+        prop_assert_eq!(b.fabric.save().len(), 1);
     }
 }
