@@ -236,12 +236,6 @@ pub(crate) struct Code {
     /// Where each guest instruction starts: index in `ops`, PC.
     pub(crate) marks: Vec<(u32, u64)>,
     pub(crate) mems: Vec<Mem>,
-    /// Key: fetch address, mode, extra key, whether made for single-stepping.
-    pub(crate) va: u64,
-    pub(crate) mode: u64,
-    pub(crate) extra: u64,
-    pub(crate) single: bool,
     /// Memory it was made from; empty if it must not be reused.
     pub(crate) pages: Vec<PageRef>,
-    pub(crate) page_id: u64,
 }

@@ -93,12 +93,7 @@ pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
         ops: lowering.ops,
         marks: lowering.marks,
         mems: lowering.mems,
-        va: 0,
-        mode: 0,
-        extra: 0,
-        single: false,
         pages: Vec::new(),
-        page_id: 0,
     })
 }
 

@@ -1,27 +1,18 @@
 //! Runs one CPU: finds or makes the unit at the PC, executes it, delivers what comes out.
 
-use accel_core::{Core, Executor, Exit, PageRef, Source, Target, Trap};
+use accel_core::{Access, Core, Executor, Exit, Source, Target, Trap};
 
+use crate::cache::{Cache, Key};
 use crate::code::Code;
 use crate::exec::{self, Flow};
 use crate::lower::lower;
 
-/// Units kept; a power of two. Direct-mapped by address.
-const UNITS: usize = 1 << 15;
-
 /// Interprets the units of one CPU.
+#[derive(Default)]
 pub struct Interp {
-    units: Vec<Option<Box<Code>>>,
+    cache: Cache,
     /// The last unit that must not be kept.
-    once: Option<Box<Code>>,
-}
-
-impl Default for Interp {
-    fn default() -> Self {
-        let mut units = Vec::new();
-        units.resize_with(UNITS, || None);
-        Interp { units, once: None }
-    }
+    once: Option<Code>,
 }
 
 /// Where the unit to run is.
@@ -30,31 +21,31 @@ enum Found {
     Once,
 }
 
-#[inline(always)]
-fn slot(va: u64, mode: u64) -> usize {
-    let hash = (va ^ va >> 15).wrapping_add(mode.wrapping_mul(0x9e37_79b9));
-    hash as usize & (UNITS - 1)
-}
-
 impl Interp {
     /// A unit for the current PC and mode.
     #[inline(always)]
     fn find<T: Target>(&mut self, core: &mut Core<T>, limit: u32) -> Result<Found, Trap> {
         let va = T::fetch_address(core);
         let ctx = T::fetch_ctx(core);
-        let at = slot(va, core.mode);
-        if let (Some(code), Some(page)) = (&self.units[at], core.mmu.fetch_page(ctx, va))
-            && code.va == va
-            && code.mode == core.mode
-            && code.page_id == page
-            && code.extra == T::extra_key(core)
-            && code.single == (limit == 1)
-            && code.pages.iter().all(PageRef::is_current)
-            && (code.pages.len() == 1 || second_page_holds(core, code, va, ctx))
-        {
-            return Ok(Found::Kept(at));
+        let mut key = Key {
+            va,
+            page: 0,
+            mode: core.mode,
+            extra: T::extra_key(core),
+            single: limit == 1,
+        };
+        if let Some(page) = core.mmu.fetch_page(ctx, va) {
+            key.page = page;
+            if let Some(at) = self.cache.find(&key)
+                && self
+                    .cache
+                    .get(at)
+                    .is_some_and(|c| c.pages.len() == 1 || second_page_holds(core, c, va, ctx))
+            {
+                return Ok(Found::Kept(at));
+            }
         }
-        self.make(core, va, ctx, limit, at)
+        self.make(core, key, ctx, limit)
     }
 
     #[cold]
@@ -62,15 +53,26 @@ impl Interp {
     fn make<T: Target>(
         &mut self,
         core: &mut Core<T>,
-        va: u64,
+        mut key: Key,
         ctx: u8,
         limit: u32,
-        at: usize,
     ) -> Result<Found, Trap> {
+        // The page may only have left the translation bank.
+        core.translate_for(key.va, Access::Fetch, ctx)?;
+        if let Some(page) = core.mmu.fetch_page(ctx, key.va)
+            && page != key.page
+        {
+            key.page = page;
+            if let Some(at) = self.cache.find(&key)
+                && self.cache.get(at).is_some_and(|c| c.pages.len() == 1)
+            {
+                return Ok(Found::Kept(at));
+            }
+        }
         let mut insns = limit;
         // Code may change while it is read, by another CPU: a few times at most.
         for _ in 0..16 {
-            let mut source = Source::new(core, va, ctx)?;
+            let mut source = Source::new(core, key.va, ctx)?;
             let unit = T::translate(core, &mut source, insns)?;
             debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
             let Ok(mut code) = lower::<T>(&unit) else {
@@ -82,22 +84,14 @@ impl Interp {
             };
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
-            code.va = va;
-            code.mode = core.mode;
-            code.extra = T::extra_key(core);
-            code.single = limit == 1;
-            code.page_id = pages.first().map_or(0, PageRef::page_id);
             code.pages = pages;
-            if code.pages.is_empty() {
-                self.once = Some(Box::new(code));
+            let Some(page) = code.pages.first() else {
+                self.once = Some(code);
                 return Ok(Found::Once);
-            }
-            if let Some(old) = &self.units[at]
-                && !old.pages.iter().all(PageRef::is_current)
-            {
-                core.counters.stale += 1;
-            }
-            self.units[at] = Some(Box::new(code));
+            };
+            key.page = page.page_id();
+            let (at, stale) = self.cache.insert(key, code);
+            core.counters.stale += u64::from(stale);
             return Ok(Found::Kept(at));
         }
         Err(Trap::Exit(Exit::Internal(
@@ -162,8 +156,8 @@ impl Interp {
             Err(trap) => return Self::trap(core, trap, None),
         };
         let code = match found {
-            Found::Kept(at) => self.units[at].as_deref(),
-            Found::Once => self.once.as_deref(),
+            Found::Kept(at) => self.cache.get(at),
+            Found::Once => self.once.as_ref(),
         };
         let Some(code) = code else {
             return Err(Exit::Internal("no unit"));
@@ -217,7 +211,7 @@ impl<T: Target> Executor<T> for Interp {
     }
 
     fn flush(&mut self) {
-        self.units.iter_mut().for_each(|u| *u = None);
+        self.cache.clear();
         self.once = None;
     }
 }
