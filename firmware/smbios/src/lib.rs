@@ -32,9 +32,9 @@ pub struct Machine<'a> {
     pub uuid: Option<[u8; 16]>,
     /// Processor packages.
     pub sockets: u16,
-    /// Cores in each.
+    /// Cores of each package.
     pub cores: u16,
-    /// Threads in each.
+    /// Threads of each core.
     pub threads: u16,
     /// CPUID leaf 1: EAX in the low half, EDX in the high half.
     pub processor_id: u64,

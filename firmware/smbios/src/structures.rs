@@ -194,10 +194,11 @@ fn processor(list: &mut List, m: &Machine<'_>, o: &Smbios, socket: u16) {
     s.text(o.get(4, "serial")).text(o.get(4, "asset"));
     s.text(o.get(4, "part"));
     let short = |n: u16| u8::try_from(n).unwrap_or(0xff);
-    s.bytes(&[short(m.cores), short(m.cores), short(m.threads)]);
+    let threads = m.cores.saturating_mul(m.threads);
+    s.bytes(&[short(m.cores), short(m.cores), short(threads)]);
     // Characteristics: unknown.
     s.word(2).word(family);
-    s.word(m.cores).word(m.cores).word(m.threads);
+    s.word(m.cores).word(m.cores).word(threads);
     s.finish(list);
 }
 

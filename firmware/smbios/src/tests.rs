@@ -10,7 +10,7 @@ fn machine<'a>(ram: &'a [(u64, u64)]) -> Machine<'a> {
         uuid: Some([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
         sockets: 2,
         cores: 4,
-        threads: 8,
+        threads: 2,
         processor_id: 0x0780_fbff_0000_06fb,
         ram,
     }
@@ -159,6 +159,7 @@ fn dmidecode_reads_them() {
     for line in [
         "Product Name: Standard PC",
         "Core Count: 4",
+        "Thread Count: 8",
         "Size: 16 GB",
         "End Of Table",
     ] {
