@@ -176,6 +176,13 @@ impl Pci {
         self.config.word(reg::COMMAND) & reg::COMMAND_MASTER != 0
     }
 
+    /// Sets the bus master bit as the guest should have done, for drivers of old that did not.
+    pub fn enable_master(&mut self) {
+        let command = self.config.word(reg::COMMAND) | reg::COMMAND_MASTER;
+        self.config.set(reg::COMMAND, 2, u64::from(command));
+        self.dma.set_enabled(true);
+    }
+
     /// Whether interrupts go as MSI-X messages.
     pub fn msix_enabled(&self) -> bool {
         self.msix

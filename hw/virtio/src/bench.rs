@@ -201,7 +201,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    fn new(dma: Dma, index: u16, features: u64) -> Self {
+    /// An empty ring in its own part of memory.
+    pub fn new(dma: Dma, index: u16, features: u64) -> Self {
         let base = 0x1_0000 + u64::from(index) * 0x1_0000;
         dma.fill(base, 0x1_0000, 0).unwrap();
         Ring {

@@ -157,6 +157,11 @@ impl Core {
         }
     }
 
+    /// What the legacy interface offers.
+    pub fn legacy_features(&self) -> u32 {
+        self.offered() as u32
+    }
+
     /// Selects a word of the offered features.
     pub fn select_device_features(&mut self, word: u32) {
         self.state.device_feature_sel = word;

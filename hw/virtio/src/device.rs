@@ -30,6 +30,12 @@ pub trait VirtioDevice: Send + 'static {
     /// Largest size of each queue.
     fn queue_sizes(&self) -> Vec<u16>;
 
+    /// Message-signalled interrupt vectors on PCI, unless the user says otherwise.
+    fn vectors(&self) -> u16 {
+        let queues = u16::try_from(self.queue_sizes().len()).unwrap_or(u16::MAX);
+        queues.saturating_add(1)
+    }
+
     /// The device configuration as it is now; may grow or shrink with features. Short.
     fn config(&self) -> Vec<u8> {
         Vec::new()

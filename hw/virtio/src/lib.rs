@@ -3,7 +3,7 @@
 //! Spec: Virtual I/O Device (VIRTIO) Version 1.2 (OASIS, 2022), and its legacy interface sections.
 //!
 //! A device implements [`VirtioDevice`]; [`Core`] negotiates features and runs its queues; a
-//! transport ([`VirtioMmio`]) gives both a face in the guest's address space. Everything in a
+//! transport ([`VirtioMmio`], [`VirtioPci`]) gives both a face in the guest's address space. Everything in a
 //! ring is hostile: a violated rule makes the device ask for a reset and it stops working until then.
 //!
 //! Not modelled: `VIRTIO_F_RING_RESET`, `VIRTIO_F_IN_ORDER`, `VIRTIO_F_NOTIFICATION_DATA`, shared
@@ -30,12 +30,14 @@ mod chain;
 mod core;
 mod device;
 mod mmio;
+mod pci;
 mod queue;
 
 pub use crate::core::{Core, Options, Signals};
 pub use chain::{Chain, Range};
 pub use device::{Io, VirtioDevice};
 pub use mmio::{MmioSlot, VirtioMmio};
+pub use pci::{DisableLegacy, VirtioPci, VirtioPciOptions};
 pub use queue::{Queue, QueueError};
 
 /// Feature bits that belong to rings and transports (VIRTIO 1.2 section 6).
