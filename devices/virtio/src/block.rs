@@ -40,6 +40,8 @@ const HEADER_LEN: u64 = 16;
 const SEGMENT_LEN: u64 = 16;
 const SEGMENT_UNMAP: u32 = 1;
 const ID_LEN: usize = 20;
+/// Bytes of a request at most, so that none keeps a thread for ever.
+const MOST: u64 = 1 << 31;
 
 /// A request handed to the back end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -213,7 +215,7 @@ impl Blk {
         let block = u64::from(self.options.logical_block_size);
         let aligned = offset.is_multiple_of(block) && len.is_multiple_of(block);
         let inside = offset.checked_add(len)? <= self.disk.len();
-        (aligned && inside).then_some(offset)
+        (aligned && inside && len <= MOST).then_some(offset)
     }
 
     /// The one segment of a discard or write-zeroes request (VIRTIO 1.2 section 5.2.6).

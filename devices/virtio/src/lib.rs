@@ -18,7 +18,11 @@
 )]
 
 mod block;
+mod classes;
 mod rng;
+mod serial;
 
 pub use block::{Blk, BlkOptions};
+pub use classes::CLASSES;
 pub use rng::{Quota, Rng};
+pub use serial::{PortHost, PortSpec, Serial, SerialBus, SerialPort};

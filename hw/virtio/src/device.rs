@@ -153,6 +153,12 @@ impl Io<'_> {
         }
     }
 
+    /// There is more to do for this queue than should be done in one go: another
+    /// [`VirtioDevice::queue_notified`] comes from the main loop.
+    pub fn later(&mut self, queue: u16) {
+        note(&mut self.notes.again, queue);
+    }
+
     /// Whether a request waits in a queue.
     pub fn has_work(&self, queue: u16) -> bool {
         self.active

@@ -262,7 +262,7 @@ fn requests_in_flight_travel_with_the_saved_state() {
     b.fabric.reset(hw_core::ResetKind::Cold);
     disk.held.lock().unwrap().clear();
     b.fabric.restore(&saved).unwrap();
-    assert_eq!(b.fabric.save(), saved);
+    assert!(b.fabric.save() == saved);
     disk.work();
     let used = q[0].used().unwrap();
     assert_eq!((used.data[0], used.data[512]), (3, 0));

@@ -74,7 +74,7 @@ fn a_slow_source_fills_the_request_when_it_can_even_after_a_restore() {
     let saved = b.fabric.save();
     b.fabric.reset(hw_core::ResetKind::Cold);
     b.fabric.restore(&saved).unwrap();
-    assert_eq!(b.fabric.save(), saved);
+    assert!(b.fabric.save() == saved);
     slow.give(&[5, 6, 7]);
     let used = q[0].used().unwrap();
     assert_eq!((used.written, &used.data[..3]), (3, &[5, 6, 7][..]));
