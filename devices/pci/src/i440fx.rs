@@ -19,6 +19,8 @@ const REVISION: u8 = 2;
 /// PAM0 to PAM6.
 const PAM: u16 = 0x59;
 const PAM_LAST: u16 = 0x5f;
+/// DRAM row boundary of the last row: all memory, in units of 8 MiB.
+const DRB7: u16 = 0x57;
 const SMRAM: u16 = 0x72;
 
 /// The host bridge at 00.0, with the configuration ports.
@@ -66,7 +68,9 @@ impl PciFunction for I440fx {
     fn setup(&mut self, setup: &mut Setup<'_>) -> Result<(), DeviceError> {
         setup.ids(VENDOR_INTEL, DEVICE, CLASS, REVISION);
         device_registers_writable(setup.config());
-        setup.config().set(SMRAM, 1, u64::from(SMRAM_RESET));
+        let config = setup.config();
+        config.set(SMRAM, 1, u64::from(SMRAM_RESET));
+        config.set(DRB7, 1, (self.ram.len() >> 23).min(0xff));
         let ports = setup.bus.config_ports();
         ports.map(&setup.wiring.port_map());
         self.ports = Some(ports);

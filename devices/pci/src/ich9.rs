@@ -11,7 +11,7 @@ use hw_core::{
     Access, AccessSizes, DeviceError, Fault, Mapping, Region, RegionId, Request, Requests,
     ResetKind, Section, StateError,
 };
-use hw_pci::{Pci, PciDevice, PciFunction, PciOptions, Setup, VENDOR_INTEL, devfn, reg};
+use hw_pci::{Pci, PciDevice, PciFunction, PciOptions, Setup, VENDOR_INTEL, devfn};
 
 use crate::pirq::{PirqRouter, UNROUTED};
 use crate::{PlaceIo, device_registers_writable};
@@ -106,7 +106,7 @@ impl Ich9Lpc {
             self.config.router.set_route(pirq, config.byte(register));
         }
         for ((_, slot), route) in DIR.into_iter().zip(self.state.routes) {
-            let pin = |shift: u32| ((route >> shift) & 7) as u8;
+            let pin = |shift: u32| (route.wrapping_shr(shift) & 7) as u8;
             self.config
                 .router
                 .set_wires(slot, [pin(0), pin(4), pin(8), pin(12)]);
@@ -134,8 +134,6 @@ impl PciFunction for Ich9Lpc {
         setup.ids(VENDOR_INTEL, DEVICE, CLASS, REVISION);
         let config = setup.config();
         device_registers_writable(config);
-        config.set(reg::COMMAND, 2, 7);
-        config.set(reg::STATUS, 2, 0x0200);
         config.define(PMBASE, 4, 1, PMBASE_MASK);
         config.define(ACPI_CNTL, 1, 0, 0x87);
         for register in PIRQ_ROUT {

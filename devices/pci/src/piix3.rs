@@ -81,7 +81,6 @@ impl PciFunction for Piix3 {
         setup.ids(VENDOR_INTEL, DEVICE, CLASS, 0);
         let config = setup.config();
         device_registers_writable(config);
-        config.set(reg::COMMAND, 2, 7);
         config.set(reg::STATUS, 2, 0x0200);
         for (offset, value) in RESET_VALUES {
             config.set(*offset, 1, u64::from(*value));

@@ -23,8 +23,14 @@ const PMREGMISC: u16 = 0x80;
 /// SMBus base address.
 const SMBBA: u16 = 0x90;
 const SMBBA_MASK: u64 = 0xfff0;
-/// Bit 0: SMBus host enable.
+/// Where the SMBus host controller is before firmware moves it.
+const SMBUS_RESET: u64 = 0xb101;
+/// Bit 0: SMBus host enable; bit 3: its interrupt is IRQ 9.
 const SMBHSTCFG: u16 = 0xd2;
+const SMBUS_ON: u64 = 0x09;
+
+/// Registers with another value than zero after reset: which devices of the board exist.
+const RESET_VALUES: [(u16, u64); 2] = [(0x5f, 0x10), (0x63, 0x60)];
 
 /// Parts of the board in the function's hands.
 #[derive(Clone, Default)]
@@ -79,6 +85,14 @@ impl PciFunction for Piix4Pm {
         config.set(reg::STATUS, 2, 0x0280);
         config.define(PMBA, 4, 1, PMBA_MASK);
         config.define(SMBBA, 4, 1, SMBBA_MASK);
+        for (offset, value) in RESET_VALUES {
+            config.set(offset, 1, value);
+        }
+        // Without a controller, drivers are not led to believe that there is one.
+        if self.config.place_smbus.is_some() {
+            config.set(SMBBA, 4, SMBUS_RESET);
+            config.set(SMBHSTCFG, 1, SMBUS_ON);
+        }
         if !self.config.smm {
             config.set(DEVACTB_APMC, 1, u64::from(APMC_EN));
         }

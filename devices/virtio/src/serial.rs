@@ -293,7 +293,8 @@ impl VirtioDevice for Serial {
     }
 
     fn vectors(&self) -> u16 {
-        u16::try_from(self.max_ports.saturating_add(1)).unwrap_or(u16::MAX)
+        // As in QEMU: one for the configuration, one for all queues.
+        2
     }
 
     fn config(&self) -> Vec<u8> {

@@ -62,7 +62,7 @@ pub mod cap {
 }
 
 /// Command bits that guests can change.
-const COMMAND_WRITABLE: u16 = 0x0547;
+const COMMAND_WRITABLE: u16 = 0x0507;
 /// Status bits that writing a one clears.
 const STATUS_CLEAR: u16 = 0xf900;
 /// Where capabilities begin by default.

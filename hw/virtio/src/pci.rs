@@ -224,12 +224,7 @@ impl PciFunction for VirtioPci {
             None => setup.ids(VENDOR_VIRTUAL, MODERN_IDS.saturating_add(id), class, 1),
         }
         setup.interrupt_pin(1);
-        let vectors = match self.options.vectors {
-            Some(vectors) => vectors,
-            None => self.core.device().vectors(),
-        };
         let name = self.options.name;
-        setup.msix_bar(MSIX_BAR, &format!("{name}-msix"), vectors.min(2048))?;
         if modern {
             let queues = self.core.queues().len();
             let layout = modern::Layout::new(queues, self.options.page_per_vq);
@@ -241,6 +236,11 @@ impl PciFunction for VirtioPci {
             })?;
             self.modern = Some(layout.add_capabilities(setup.config())?);
         }
+        let vectors = self
+            .options
+            .vectors
+            .unwrap_or_else(|| self.core.device().vectors());
+        setup.msix_bar(MSIX_BAR, &format!("{name}-msix"), vectors.min(2048))?;
         if self.legacy {
             let config = self.core.device().config().len() as u64;
             let len = legacy::CONFIG_MSIX.saturating_add(config);

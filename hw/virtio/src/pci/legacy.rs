@@ -43,7 +43,7 @@ impl VirtioPci {
             QUEUE_ADDRESS => {
                 let ready = queue.filter(|q| q.is_ready());
                 let [base, ..] = ready.map_or([0; 3], |q| q.areas());
-                base >> PAGE.trailing_zeros()
+                base.checked_div(u64::from(PAGE)).unwrap_or(0)
             }
             QUEUE_SIZE => queue.map_or(0, |q| u64::from(q.max_size())),
             QUEUE_SELECT => u64::from(self.core.queue_select()),
