@@ -107,3 +107,6 @@ pub(crate) fn translate(ctx: &mut Ctx<'_>) -> bool {
         || sse::translate(ctx)
         || x87_translate::translate(ctx)
 }
+
+#[cfg(test)]
+mod tests;

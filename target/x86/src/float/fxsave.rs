@@ -6,7 +6,7 @@ use target_softfloat::F80;
 use super::memory::{load_bytes, probe_image, store_bytes};
 use super::x87::X87;
 use super::x87_move::bits_of;
-use crate::state::vector;
+use crate::state::{efer, vector};
 use crate::{Core, regs, system};
 
 /// Bits of MXCSR that may be set (MXCSR_MASK).
@@ -119,6 +119,12 @@ impl X87 {
     }
 }
 
+/// Whether EFER.FFXSR keeps FXSAVE and FXRSTOR from touching XMM registers: at CPL 0 of 64-bit mode
+/// (AMD APM vol. 2, 11.4.4.2).
+fn skips_xmm(core: &Core, layout: Layout) -> bool {
+    layout.long && core.arch.cpl == 0 && core.arch.efer & efer::FFXSR != 0
+}
+
 fn xmm_count(layout: Layout) -> usize {
     if layout.long { 16 } else { 8 }
 }
@@ -152,7 +158,11 @@ pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Re
     core.arch.x87.to_fxsave(&mut image, layout.wide);
     put(&mut image, MXCSR_AT, &mxcsr_and_mask(core));
     put_xmm(core, &mut image, layout);
-    let end = XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16));
+    let end = if skips_xmm(core, layout) {
+        XMM_AT
+    } else {
+        XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16))
+    };
     probe_image(core, address, (1, LEGACY as u64), (true, ctx as u8))?;
     let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
     store_bytes(core, address, written, ctx as u8)?;
@@ -184,7 +194,9 @@ pub(super) fn fxrstor(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
     let mxcsr = mxcsr_of(core, &image)?;
     core.arch.x87 = X87::from_fxsave(&image, layout.wide);
     core.regs.set(regs::MXCSR, mxcsr);
-    take_xmm(core, &image, layout);
+    if !skips_xmm(core, layout) {
+        take_xmm(core, &image, layout);
+    }
     Ok(0)
 }
 

@@ -189,7 +189,8 @@ fn estimate(x: F32, run: impl FnOnce(F32, &mut Env) -> F32) -> F32 {
     if exact.is_nan() {
         return exact;
     }
-    F32(exact.0 & !ESTIMATE_DROPS)
+    // To nearest: truncation alone would leave an error of 2^-11.
+    F32(exact.0.wrapping_add(ESTIMATE_DROPS.wrapping_add(1) >> 1) & !ESTIMATE_DROPS)
 }
 
 #[inline(always)]
