@@ -22,6 +22,7 @@ mod reset;
 pub mod saved;
 mod segment;
 mod stack;
+mod tables;
 mod task;
 mod transfer;
 
@@ -36,6 +37,7 @@ pub use paging::debug_translate;
 pub(crate) use paging::walk;
 pub use reset::{new_core, reset};
 pub use saved::{CpuState, restore, save};
+pub use tables::{info_mem, info_tlb};
 
 use crate::regs::{self, rflags};
 use crate::state::vector;

@@ -224,3 +224,32 @@ fn a_debug_walk_has_no_side_effects() {
     assert_eq!(super::super::debug_translate(&b.core, 1 << 50), None);
     assert_eq!(b.get(0x12010, 8), before);
 }
+
+#[test]
+fn the_listings_show_each_page_and_merge_ranges() {
+    let b = Bench::long();
+    b.put(0x12008, 8, 0x13007);
+    b.put(0x13000, 8, 1 << 63 | 0x6_6061);
+    let tlb = crate::system::info_tlb(&b.core);
+    assert_eq!(
+        tlb.lines().take(2).collect::<Vec<_>>(),
+        [
+            "0000000000000000: 0000000000000000 --P-A--UW",
+            "0000000000200000: 0000000000066000 X--DA----",
+        ]
+    );
+    let mem = crate::system::info_mem(&b.core);
+    assert_eq!(
+        mem.lines().collect::<Vec<_>>(),
+        [
+            "0000000000000000-0000000000200000 0000000000200000 urw",
+            "0000000000200000-0000000000201000 0000000000001000 -r-",
+            "0000000000400000-0000000001000000 0000000000c00000 urw",
+        ]
+    );
+    // Tables that name themselves over and over end too.
+    for n in 0..512 {
+        b.put(0x10000 + 8 * n, 8, 0x10007);
+    }
+    assert!(crate::system::info_mem(&b.core).ends_with("(more pages are not shown)\n"));
+}
