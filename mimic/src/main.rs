@@ -1,2 +1,7 @@
 //! Mimic: command line in, machine out.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mimic::main()
+}

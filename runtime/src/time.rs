@@ -25,3 +25,13 @@ pub fn wall_ns() -> u64 {
 pub fn process_cpu_ns() -> u64 {
     read_ns(ClockId::ProcessCPUTime)
 }
+
+/// Seconds that local time is ahead of UTC at `seconds` since 1970, by the host's time zone.
+pub fn utc_offset_s(seconds: i64) -> i64 {
+    // SAFETY: all-zero is a valid `tm`; `localtime_r` fills it in.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    let at: libc::time_t = seconds;
+    // SAFETY: both pointers are valid for the call. It reads TZ, which this process never changes.
+    let done = unsafe { libc::localtime_r(&raw const at, &raw mut local) };
+    if done.is_null() { 0 } else { local.tm_gmtoff }
+}

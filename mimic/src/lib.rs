@@ -1,0 +1,22 @@
+//! The binary's own code: reads the command line, builds the machine it describes, runs it to its end.
+//!
+//! Everything above a device meets here: [`build`] turns options into a description of a machine, [`streams`] and
+//! [`storage`] open the host's side, [`monitor`] shows the machine to QMP and HMP, [`life`] runs the main loop.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod accel;
+pub mod build;
+pub mod devices;
+mod entry;
+pub mod help;
+mod introspect;
+mod life;
+mod logging;
+mod monitor;
+mod objects;
+mod run;
+pub mod storage;
+pub mod streams;
+
+pub use entry::{emulate, main};

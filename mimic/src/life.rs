@@ -1,0 +1,549 @@
+//! A machine's whole life: opened, started, run by the main loop, ended.
+
+use std::ffi::CString;
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use backend_block::SharedBlock;
+use backend_char::{Chardev, MuxCommand};
+use control_hmp::{Hmp, HmpMonitor};
+use control_options::Config;
+use control_options::config::{PanicAction, RebootAction, ShutdownAction};
+use control_qapi::{
+    Event as QmpEvent, EventBus, GuestPanicAction, IdentityInfo, ShutdownCause, Timestamp, Vm,
+};
+use control_qmp::{Human, QmpMonitor};
+use hw_clock::HostTime;
+use hw_core::{Clock, Links, PropType};
+use machine_core::{Event, Machine, Policy};
+use machine_x86::{Accelerator, PcSpec};
+use runtime::process::{self, PidFile};
+use runtime::signals::{self, Signal};
+use runtime::{EventLoop, Handle, Timer, terminal, time};
+
+use crate::accel::Tcg;
+use crate::build::{self, Plan};
+use crate::monitor::{Facts, Monitored};
+use crate::{objects, storage, streams};
+
+/// How long the guest's last words may take at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+/// The same after a panic, when whoever holds the locks may be gone.
+const FLUSH_BROKEN: Duration = Duration::from_millis(300);
+/// The multiplexer's escape key, `Ctrl-A`.
+const ESCAPE: u8 = 1;
+
+/// Ends the machine and the process.
+pub(crate) struct Ending {
+    machine: Machine,
+    main_loop: Handle,
+    events: Arc<EventBus>,
+    policy: Policy,
+    status: AtomicI32,
+    /// A panic of the guest ends the process with a failure.
+    panic_fails: bool,
+    has_panicked: AtomicBool,
+}
+
+impl Ending {
+    /// Ends everything for this reason, soon: whoever asks may still have an answer to send.
+    pub(crate) fn ask(self: &Arc<Self>, cause: &'static str, status: i32) {
+        let me = Arc::clone(self);
+        self.main_loop.post(move || me.end(cause, status));
+    }
+
+    fn end(&self, cause: &'static str, status: i32) {
+        // Who asks from outside is not held back by -no-shutdown.
+        self.machine.set_policy(Policy {
+            no_shutdown: false,
+            ..self.policy
+        });
+        if self.machine.state() == control_qapi::RunState::Shutdown {
+            self.events.emit(&shutdown(false, cause));
+            self.finish(status);
+        } else {
+            self.machine.shut_down(false, cause, status);
+        }
+    }
+
+    /// Ends the main loop after what is posted already: monitors still send their events.
+    fn finish(&self, status: i32) {
+        self.status.store(status, Ordering::Relaxed);
+        let main_loop = self.main_loop.clone();
+        self.main_loop.post(move || main_loop.quit());
+    }
+
+    fn heed(&self, event: &Event) {
+        if let Some(event) = qmp_event(event) {
+            self.events.emit(&event);
+        }
+        match event {
+            Event::Panicked { action: "poweroff" } => {
+                self.has_panicked.store(true, Ordering::Relaxed)
+            }
+            Event::Shutdown {
+                stays: false,
+                status,
+                ..
+            } => {
+                let fails = self.panic_fails && self.has_panicked.load(Ordering::Relaxed);
+                self.finish(if fails { 1 } else { *status });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn shutdown(guest: bool, cause: &str) -> QmpEvent {
+    QmpEvent::Shutdown {
+        guest,
+        reason: ShutdownCause::named(cause).unwrap_or(ShutdownCause::HostError),
+    }
+}
+
+/// A machine's event as QMP has it.
+fn qmp_event(event: &Event) -> Option<QmpEvent> {
+    Some(match event {
+        Event::Stop => QmpEvent::Stop {},
+        Event::Resume => QmpEvent::Resume {},
+        Event::Powerdown => QmpEvent::Powerdown {},
+        Event::Reset { guest } => QmpEvent::Reset {
+            guest: *guest,
+            reason: if *guest {
+                ShutdownCause::GuestReset
+            } else {
+                ShutdownCause::HostQmpSystemReset
+            },
+        },
+        Event::Shutdown { guest, cause, .. } => shutdown(*guest, cause),
+        Event::Panicked { action } => QmpEvent::GuestPanicked {
+            action: GuestPanicAction::named(action).unwrap_or(GuestPanicAction::Pause),
+        },
+        Event::CrashLoaded => QmpEvent::GuestCrashloaded {
+            action: GuestPanicAction::Run,
+        },
+        Event::Failed(_) => return None,
+    })
+}
+
+/// Fires virtual timers on the main loop, which sleeps until the next one.
+struct Clockwork {
+    clock: Clock,
+    main_loop: Handle,
+    timer: OnceLock<Timer>,
+    /// A run is posted already.
+    is_posted: AtomicBool,
+    /// The main loop is running timers: what they arm is seen to when they are done.
+    is_running: AtomicBool,
+}
+
+impl Clockwork {
+    fn start(clock: &Clock, main_loop: &Handle) -> Arc<Self> {
+        let clockwork = Arc::new(Self {
+            clock: clock.clone(),
+            main_loop: main_loop.clone(),
+            timer: OnceLock::new(),
+            is_posted: AtomicBool::new(false),
+            is_running: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&clockwork);
+        let timer = main_loop.timer(move || Self::run_weak(&weak));
+        let _ = clockwork.timer.set(timer);
+        let weak = Arc::downgrade(&clockwork);
+        clock.queue().set_waker(move || {
+            if let Some(clockwork) = weak.upgrade() {
+                clockwork.wake();
+            }
+        });
+        clockwork
+    }
+
+    /// An earlier deadline than before was armed, or time goes on. On any thread, with a device locked.
+    fn wake(self: &Arc<Self>) {
+        if self.is_running.load(Ordering::Acquire) && self.main_loop.is_current() {
+            return;
+        }
+        if self.is_posted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        self.main_loop.post(move || {
+            if let Some(clockwork) = weak.upgrade() {
+                clockwork.is_posted.store(false, Ordering::Release);
+                clockwork.run();
+            }
+        });
+    }
+
+    fn run_weak(weak: &Weak<Self>) {
+        if let Some(clockwork) = weak.upgrade() {
+            clockwork.run();
+        }
+    }
+
+    fn run(&self) {
+        let Some(timer) = self.timer.get() else {
+            return;
+        };
+        if !self.clock.is_running() {
+            // Starting the clock wakes us.
+            timer.cancel();
+            return;
+        }
+        self.is_running.store(true, Ordering::Release);
+        let next = self.clock.run_timers();
+        self.is_running.store(false, Ordering::Release);
+        match next {
+            Some(at) => {
+                let wait = at.saturating_sub(self.clock.now_ns());
+                timer.arm(time::monotonic_ns().saturating_add(wait));
+            }
+            None => timer.cancel(),
+        }
+    }
+}
+
+/// Runs the machine that `config` describes, to its end. Returns the exit status.
+pub(crate) fn run(config: &Config) -> Result<i32> {
+    let plan = build::plan(config)?;
+    prepare_process(config)?;
+    let daemon = match config.daemonize {
+        true => Some(process::daemonize().context("-daemonize: cannot go to the background")?),
+        false => None,
+    };
+    let mut event_loop = EventLoop::new().context("cannot make the main loop")?;
+    let main_loop = event_loop.handle();
+    signals::ignore_sigpipe();
+    let chardevs = streams::open(&plan.streams.specs, &main_loop)?;
+    restore_after_panic(&chardevs);
+    greet(config, &plan, &chardevs);
+
+    // Signals are blocked before the first thread exists, and handled once there is a machine.
+    let ending: Arc<OnceLock<Arc<Ending>>> = Arc::default();
+    let theirs = Arc::clone(&ending);
+    let watched = [Signal::Int, Signal::Term, Signal::Hup, Signal::Cont];
+    let _signals = signals::watch(&watched, &main_loop, move |received| {
+        if received.signal == Signal::Cont {
+            terminal::resume();
+        } else if let Some(ending) = theirs.get() {
+            let sender = match received.sender {
+                0 => String::new(),
+                pid => format!(" from pid {pid}"),
+            };
+            log::error!("terminating on signal {}{sender}", received.signal.number());
+            ending.ask("host-signal", 0);
+        }
+    })
+    .context("cannot watch for signals")?;
+
+    let mut links = Links::default();
+    objects::offer(&plan.objects, &mut links)?;
+    let blocks = storage::open(&plan.disks, |id| device_uses(&plan.spec, "drive", id) > 0)?;
+    for block in &blocks {
+        links.offer("drive", &block.info().id, Arc::clone(block));
+    }
+    offer_streams(&plan.spec, &chardevs, &mut links)?;
+
+    let tcg = Tcg::new(
+        config.cpu.as_ref(),
+        plan.spec.machine.default_cpu,
+        &plan.spec.topology,
+    )?;
+    let cpu_model = tcg.model_name().to_owned();
+    let accelerator: Arc<dyn Accelerator> = Arc::new(tcg);
+    let topology = plan.spec.topology;
+    let clock = Clock::new(Arc::new(HostTime::default()));
+    let board = machine_x86::build(
+        &plan.spec,
+        accelerator,
+        &mut links,
+        main_loop.clone(),
+        clock,
+    )?;
+    let board = Arc::new(board);
+    let machine = board.machine.clone();
+
+    let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
+    let policy = policy(config);
+    machine.set_policy(policy);
+    let the_end = Arc::new(Ending {
+        machine: machine.clone(),
+        main_loop: main_loop.clone(),
+        events: Arc::clone(&events),
+        policy,
+        status: AtomicI32::new(0),
+        panic_fails: config.action.panic == PanicAction::ExitFailure,
+        has_panicked: AtomicBool::new(false),
+    });
+    let weak = Arc::downgrade(&the_end);
+    machine.on_event(move |event| {
+        if let Some(ending) = weak.upgrade() {
+            ending.heed(event);
+        }
+    });
+    let _ = ending.set(Arc::clone(&the_end));
+    let _clockwork = Clockwork::start(&machine.fabric().clock, &main_loop);
+
+    let facts = Facts {
+        identity: IdentityInfo {
+            name: config.name.guest.clone(),
+            uuid: config.uuid.unwrap_or_default(),
+            arch: "x86_64",
+            kvm_enabled: false,
+            kvm_present: false,
+        },
+        topology,
+        cpu_model,
+        chardevs: chardevs.clone(),
+        blocks: blocks.clone(),
+    };
+    let vm: Arc<dyn Vm> = Arc::new(Monitored::new(
+        board,
+        facts,
+        main_loop.clone(),
+        Arc::clone(&the_end),
+    ));
+    let monitors = Monitors::start(&plan.streams.monitors, &chardevs, &main_loop, &vm, &events)?;
+    for chardev in chardevs.iter().filter(|chardev| chardev.is_mux()) {
+        chardev.set_escape(config.escape_key.unwrap_or(ESCAPE));
+        let ending = Arc::downgrade(&the_end);
+        chardev.set_mux_command(move |command| {
+            if let (MuxCommand::Quit, Some(ending)) = (command, ending.upgrade()) {
+                ending.ask("host-qmp-quit", 0);
+            }
+        });
+    }
+
+    machine.power_on();
+    let pid_file = match &config.pidfile {
+        Some(path) => Some(PidFile::create(Path::new(path)).context("-pidfile")?),
+        None => None,
+    };
+    if let Some(daemon) = daemon {
+        daemon
+            .ready()
+            .context("-daemonize: cannot leave the terminal")?;
+    }
+    if !config.paused {
+        machine.start();
+    }
+    event_loop.run();
+
+    machine.stop(control_qapi::RunState::Shutdown);
+    end(&chardevs, &blocks);
+    drop((monitors, vm, pid_file));
+    Ok(the_end.status.load(Ordering::Relaxed))
+}
+
+/// Nothing that the guest wrote is lost.
+fn end(chardevs: &[Arc<Chardev>], blocks: &[SharedBlock]) {
+    blocks.iter().for_each(|block| block.drain());
+    chardevs.iter().for_each(|chardev| chardev.flush(FLUSH));
+}
+
+/// What of the process is the command line's business, before any thread exists.
+fn prepare_process(config: &Config) -> Result<()> {
+    if let Some(name) = &config.name.process {
+        let name = CString::new(name.as_str())
+            .map_err(|_| anyhow!("-name: 'process' has a zero byte in it"))?;
+        rustix::thread::set_name(&name)
+            .map_err(io::Error::from)
+            .context("-name: cannot name the process")?;
+    }
+    if config.run_with.switch("-run-with", "exit-with-parent")? == Some(true) {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .map_err(io::Error::from)
+            .context("-run-with: cannot watch the parent process")?;
+    }
+    if config.mem_lock {
+        use rustix::mm::MlockAllFlags;
+        rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+            .map_err(io::Error::from)
+            .context("-overcommit: cannot lock the memory; raise the limit ('ulimit -l'), or leave mem-lock out")?;
+    }
+    Ok(())
+}
+
+fn policy(config: &Config) -> Policy {
+    let action = &config.action;
+    let no_shutdown = action.shutdown == ShutdownAction::Pause;
+    Policy {
+        no_reboot: action.reboot == RebootAction::Shutdown,
+        no_shutdown,
+        panic_powers_off: match action.panic {
+            PanicAction::None => None,
+            PanicAction::Pause => Some(false),
+            // With -no-shutdown a crashed guest stays to be looked at.
+            PanicAction::Shutdown => Some(!no_shutdown),
+            PanicAction::ExitFailure => Some(true),
+        },
+    }
+}
+
+/// How many devices, ports included, are linked to a back end.
+fn device_uses(spec: &PcSpec, kind: &str, id: &str) -> usize {
+    let by_device = spec.devices.iter().flat_map(|device| {
+        device
+            .class
+            .props
+            .iter()
+            .filter(|prop| {
+                prop.ty == PropType::Link("chardev") && kind == "chardev"
+                    || prop.ty == PropType::Link("drive") && kind == "drive"
+            })
+            .filter(|prop| device.args.text(prop.name) == Some(id))
+    });
+    let ports = spec.serials.iter().chain(&spec.parallels).flatten();
+    let by_port = ports.filter(|stream| kind == "chardev" && *stream == id);
+    by_device.count() + by_port.count()
+}
+
+/// Devices come before monitors: the first user of a multiplexer has the keys.
+fn offer_streams(spec: &PcSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
+    for chardev in chardevs {
+        for _ in 0..device_uses(spec, "chardev", chardev.id()) {
+            links.offer("chardev", chardev.id(), chardev.frontend()?);
+        }
+    }
+    Ok(())
+}
+
+/// The monitors, for as long as the machine lives.
+#[derive(Default)]
+struct Monitors {
+    _qmp: Vec<Arc<QmpMonitor>>,
+    _hmp: Vec<Arc<HmpMonitor>>,
+}
+
+impl Monitors {
+    fn start(
+        plans: &[streams::MonitorPlan],
+        chardevs: &[Arc<Chardev>],
+        main_loop: &Handle,
+        vm: &Arc<dyn Vm>,
+        events: &EventBus,
+    ) -> Result<Self> {
+        let hmp = Hmp::new(Arc::clone(vm));
+        let human: Arc<Human> = Arc::new(move |line, cpu| Ok(hmp.run_for(line, cpu)));
+        let mut monitors = Self::default();
+        for plan in plans {
+            let Some(chardev) = chardevs.iter().find(|chardev| chardev.id() == plan.stream) else {
+                continue;
+            };
+            let frontend = chardev.frontend()?;
+            if plan.is_qmp {
+                let human = Some(Arc::clone(&human));
+                let monitor = QmpMonitor::start(
+                    frontend,
+                    main_loop,
+                    Arc::clone(vm),
+                    events,
+                    human,
+                    plan.is_pretty,
+                );
+                monitors._qmp.push(monitor);
+            } else {
+                let product = concat!("Mimic ", env!("CARGO_PKG_VERSION"));
+                monitors._hmp.push(HmpMonitor::start(
+                    frontend,
+                    Hmp::new(Arc::clone(vm)),
+                    product,
+                ));
+            }
+        }
+        Ok(monitors)
+    }
+}
+
+/// `Ctrl-A` for 1, and so on.
+fn key_name(key: u8) -> String {
+    match key {
+        1..=26 => format!("Ctrl-{}", char::from(key + b'@')),
+        key => format!("key {key}"),
+    }
+}
+
+/// What the user must know before the guest has the terminal.
+fn greet(config: &Config, plan: &Plan, chardevs: &[Arc<Chardev>]) {
+    for chardev in chardevs {
+        if let Some(path) = chardev.pty_path() {
+            eprintln!("char device redirected to {path} (label {})", chardev.id());
+        }
+    }
+    if plan.streams.is_on_terminal && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let key = key_name(config.escape_key.unwrap_or(ESCAPE));
+        eprintln!(
+            "{key} X leaves, {key} C switches to the monitor and back, {key} H shows more keys"
+        );
+    }
+}
+
+/// A panic on any thread ends the process: a machine that lost a thread is broken. The terminal is put back and what
+/// the guest wrote still comes out.
+fn restore_after_panic(chardevs: &[Arc<Chardev>]) {
+    let chardevs: Vec<_> = chardevs.iter().map(Arc::downgrade).collect();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        terminal::restore();
+        hook(info);
+        eprintln!("mimic: this is a bug in Mimic; please report it with the lines above");
+        // On a thread of its own: the panicking one may hold a lock that this needs.
+        let (done, wait) = mpsc::channel();
+        let chardevs: Vec<_> = chardevs.iter().filter_map(Weak::upgrade).collect();
+        let flush = move || {
+            chardevs
+                .iter()
+                .for_each(|chardev| chardev.flush(FLUSH_BROKEN));
+            let _ = done.send(());
+        };
+        if runtime::thread::spawn("panic", flush).is_ok() {
+            let _ = wait.recv_timeout(FLUSH_BROKEN);
+        }
+        std::process::exit(1);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_shutdown_a_crashed_guest_stays() {
+        let mut config = Config::default();
+        assert_eq!(policy(&config).panic_powers_off, Some(true));
+        config.action.shutdown = ShutdownAction::Pause;
+        assert_eq!(policy(&config).panic_powers_off, Some(false));
+    }
+
+    #[test]
+    fn timers_fire_on_the_loop_at_their_virtual_time() {
+        let mut event_loop = EventLoop::new().unwrap();
+        let (clock, time) = Clock::manual();
+        let _clockwork = Clockwork::start(&clock, &event_loop.handle());
+        let (tx, rx) = mpsc::channel();
+        let timer = clock.timer(move || tx.send(()).unwrap());
+        time.advance_ns(5);
+        timer.arm(5);
+        event_loop.turn(None);
+        assert!(rx.try_recv().is_ok());
+    }
+
+    #[test]
+    fn every_event_of_a_machine_has_its_qmp_form() {
+        let event = Event::Shutdown {
+            guest: true,
+            cause: "guest-shutdown",
+            stays: false,
+            status: 0,
+        };
+        let expected = QmpEvent::Shutdown {
+            guest: true,
+            reason: ShutdownCause::GuestShutdown,
+        };
+        assert_eq!(qmp_event(&event), Some(expected));
+    }
+}

@@ -1,0 +1,147 @@
+//! `-object`: sources of randomness and memory.
+
+use anyhow::{Context as _, Result, bail};
+use backend_rng::{Builtin, FromFile, Randomness, Seeded};
+use control_options::{Config, OptionError, PropDef, PropKind, Props};
+use hw_core::Links;
+
+/// A type of object.
+pub(crate) struct ObjectDef {
+    /// Name as in `-object`.
+    pub(crate) name: &'static str,
+    /// One line for help.
+    pub(crate) doc: &'static str,
+    /// Properties beside `id`.
+    pub(crate) props: &'static [PropDef],
+}
+
+const SIZE: PropDef = PropDef::new("size", PropKind::Size, "bytes").required();
+const SHARE: PropDef = PropDef::new(
+    "share",
+    PropKind::Bool,
+    "visible to processes that it is shared with",
+)
+.or("off");
+const PREALLOC: PropDef = PropDef::new(
+    "prealloc",
+    PropKind::Bool,
+    "take all of it from the host at once",
+)
+.or("off");
+const MERGE: PropDef =
+    PropDef::new("merge", PropKind::Bool, "may be merged with equal pages").or("off");
+const DUMP: PropDef = PropDef::new("dump", PropKind::Bool, "is part of core dumps").or("on");
+
+/// All types.
+pub(crate) static OBJECTS: &[ObjectDef] = &[
+    ObjectDef {
+        name: "memory-backend-memfd",
+        doc: "guest memory in an anonymous file",
+        props: &[
+            SIZE,
+            SHARE,
+            PREALLOC,
+            MERGE,
+            DUMP,
+            PropDef::new("seal", PropKind::Bool, "its size cannot change").or("on"),
+            PropDef::new("hugetlb", PropKind::Bool, "made of huge pages").or("off"),
+        ],
+    },
+    ObjectDef {
+        name: "memory-backend-ram",
+        doc: "guest memory",
+        props: &[SIZE, SHARE, PREALLOC, MERGE, DUMP],
+    },
+    ObjectDef {
+        name: "rng-builtin",
+        doc: "randomness of the host's kernel",
+        props: &[],
+    },
+    ObjectDef {
+        name: "rng-random",
+        doc: "randomness from a device or file of the host",
+        props: &[
+            PropDef::new("filename", PropKind::Str, "where it is read from").or("/dev/urandom"),
+        ],
+    },
+];
+
+/// One checked object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Object {
+    /// Memory.
+    Memory {
+        /// Its id.
+        id: String,
+        /// Bytes.
+        size: u64,
+    },
+    /// `rng-builtin`; repeatable if seeded.
+    Builtin(String, Option<u64>),
+    /// `rng-random`.
+    File(String, String),
+}
+
+/// Checks all objects.
+pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
+    let mut objects = Vec::new();
+    for opts in &config.objects {
+        let mut opts = opts.clone();
+        let name = opts.take("qom-type").unwrap_or_default();
+        let Some(def) = OBJECTS.iter().find(|def| def.name == name) else {
+            return Err(OptionError::unknown_name(
+                "-object",
+                "type of object",
+                &name,
+                OBJECTS.iter().map(|d| d.name),
+            )
+            .into());
+        };
+        let Some(id) = opts.take("id").filter(|id| !id.is_empty()) else {
+            bail!("-object: object '{name}' needs 'id=...': name to refer to it by");
+        };
+        let props = Props::check("-object", &format!("object '{name}'"), &opts, def.props)?;
+        for key in ["prealloc", "merge", "hugetlb"] {
+            if props.is_on(key) {
+                bail!("-object {name}: '{key}=on' is not available yet; leave it out");
+            }
+        }
+        objects.push(match def.name {
+            "rng-builtin" => Object::Builtin(id, config.seed),
+            "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
+            _ => Object::Memory {
+                id,
+                size: props.unsigned("size").unwrap_or(0),
+            },
+        });
+    }
+    Ok(objects)
+}
+
+/// Makes what devices can be linked to.
+pub(crate) fn offer(objects: &[Object], links: &mut Links) -> Result<()> {
+    for object in objects {
+        let (id, source): (_, Box<dyn Randomness>) = match object {
+            Object::Memory { .. } => continue,
+            Object::Builtin(id, None) => (id, Box::new(Builtin)),
+            Object::Builtin(id, Some(seed)) => (id, Box::new(Seeded::new(*seed))),
+            Object::File(id, path) => {
+                let file = FromFile::open(path.as_ref())
+                    .with_context(|| format!("-object rng-random '{id}'"))?;
+                (id, Box::new(file))
+            }
+        };
+        links.offer("rng", id, source);
+    }
+    Ok(())
+}
+
+impl Object {
+    /// Its id, if it is a source of randomness.
+    pub(crate) fn rng_id(&self) -> Option<&str> {
+        match self {
+            Self::Memory { .. } => None,
+            Self::Builtin(id, _) | Self::File(id, _) => Some(id),
+        }
+    }
+}
