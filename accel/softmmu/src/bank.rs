@@ -7,7 +7,7 @@ use hw_memory::PAGE_BITS;
 /// Translation contexts of a bank. Targets number them (user, kernel, kernel with user access).
 pub const CONTEXTS: usize = 4;
 
-const ENTRY_BITS: u32 = 9;
+const ENTRY_BITS: u32 = 10;
 const ENTRIES: usize = 1 << ENTRY_BITS;
 
 /// Tag of an entry that matches nothing: no page has its low bits all set.

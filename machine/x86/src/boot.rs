@@ -9,8 +9,8 @@ use hw_memory::{MemoryMap, RamBlock};
 use crate::board::{Board, BoardError, FOUR_GIB};
 use crate::spec::PcSpec;
 
-/// Where the ACPI root pointer goes: the BIOS area, where it is searched too.
-const RSDP: u64 = 0xe_0000;
+/// The ACPI root pointer is at the end of the tables' RAM.
+const RSDP_LEN: u64 = 64;
 /// RAM kept for the ACPI tables, at the end of low memory.
 const ACPI_LEN: u64 = 0x2_0000;
 
@@ -127,7 +127,10 @@ impl Direct {
             cmdline: &self.cmdline,
             modules: &initrd,
             e820: &self.e820,
-            rsdp: self.acpi.as_ref().map(|_| RSDP),
+            rsdp: self
+                .acpi
+                .as_ref()
+                .map(|_| self.ram.low.saturating_sub(RSDP_LEN)),
             places: Places::default(),
         };
         f(load(&kernel.bytes, &boot)
@@ -138,14 +141,14 @@ impl Direct {
         if let Some(acpi) = &self.acpi {
             let at = self.ram.low.saturating_sub(ACPI_LEN);
             let (rsdp, tables) = acpi.place(at as u32);
-            if tables.len() as u64 > ACPI_LEN {
+            if tables.len() as u64 > ACPI_LEN - RSDP_LEN {
                 return Err(BoardError::Boot(
                     "the ACPI tables of so many devices do not fit".into(),
                 ));
             }
             let placed = self
                 .ram
-                .write(RSDP, &rsdp)
+                .write(self.ram.low.saturating_sub(RSDP_LEN), &rsdp)
                 .and_then(|()| self.ram.write(at, &tables));
             placed.ok_or_else(|| {
                 BoardError::Boot("no memory for the ACPI tables; give more with -m".into())

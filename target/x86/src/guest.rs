@@ -1,68 +1,87 @@
-//! temporary
+//! Life cycle and inspection of an engine's CPU.
+
 use accel_core::Guest;
 use hw_state::{Section, StateError};
 
-use crate::state::{Segment, SegmentIndex, Table};
-use crate::{Core, X86, regs, system};
+use crate::system::{self, CpuState};
+use crate::{Core, Segment, Table, X86};
 
 impl Guest for X86 {
     fn reset(core: &mut Core) {
         system::reset(core);
     }
-    fn save(_: &mut Core) -> Section {
-        Section::new("x86-cpu", 1)
+
+    fn save(core: &mut Core) -> Section {
+        system::save(core)
     }
-    fn restore(core: &mut Core, s: &Section) -> Result<(), StateError> {
-        s.expect("x86-start", 1)?;
-        let seg = |tag: u16| -> Result<Segment, StateError> {
-            let [selector, base, limit, attributes] = s.u64_array::<4>(tag)?;
-            Ok(Segment { selector: selector as u16, base, limit: limit as u32, attributes: attributes as u16 })
-        };
-        core.set_pc(s.u64(1)?);
-        core.regs.set(regs::gpr(4), s.u64(2)?);
-        core.regs.set(regs::gpr(0), s.u64(3)?);
-        core.regs.set(regs::gpr(3), s.u64(4)?);
-        core.regs.set(regs::gpr(6), s.u64(5)?);
-        core.regs.set(regs::gpr(2), 0);
-        core.arch.cr0 = s.u64(6)?;
-        core.arch.cr3 = s.u64(7)?;
-        core.arch.cr4 = s.u64(8)?;
-        core.arch.efer = s.u64(9)?;
-        let (cs, data, tr) = (seg(10)?, seg(11)?, seg(12)?);
-        core.arch.segments = [data, cs, data, data, data, data];
-        core.arch.tr = tr;
-        core.arch.gdtr = Table { base: s.u64(13)?, limit: s.u16(14)? };
-        core.arch.cpl = 0;
-        for n in 0..6 {
-            core.regs.set(regs::base(n), 0);
+
+    fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
+        if section.name() == "x86-start" {
+            return start(core, section);
         }
-        let _ = SegmentIndex::Cs;
-        system::flags::write(core, 2);
-        crate::decode::refresh(core);
-        core.mmu.flush_all();
-        system::paging_switch(core);
-        Ok(())
+        system::restore(core, section)
     }
+
     fn registers(core: &mut Core) -> Vec<(String, u128)> {
-        regs::REGS.iter().map(|r| (r.name.to_string(), u128::from(core.regs.get(r.slot)))).collect()
+        CpuState::of(core).registers()
     }
+
     fn describe(core: &mut Core) -> String {
-        let mut t = String::new();
-        for r in regs::REGS.iter().take(17) { t += &format!("{}={:x} ", r.name, core.regs.get(r.slot)); }
-        t += &format!("cr0={:x} cr2={:x} cr3={:x} cr4={:x} efer={:x} cpl={} halted={} fl={:x}\n", core.arch.cr0, core.arch.cr2, core.arch.cr3, core.arch.cr4, core.arch.efer, core.arch.cpl, core.arch.halted, system::flags::read(core));
-        for s in core.arch.segments { t += &format!("{:x?}\n", s); }
-        t
+        let a20 = core.port.a20();
+        CpuState::of(core).describe(a20)
     }
-    fn report(_: &mut Core, _: &str) -> Option<String> {
-        None
+
+    fn report(core: &mut Core, topic: &str) -> Option<String> {
+        match topic {
+            "tlb" => Some(system::info_tlb(core)),
+            "mem" => Some(system::info_mem(core)),
+            _ => None,
+        }
     }
+
     fn debug_translate(core: &mut Core, va: u64) -> Option<u64> {
         system::debug_translate(core, va)
     }
+
     fn is_halted(core: &Core) -> bool {
-        core.arch.halted
+        core.arch.halted || core.arch.wait_for_sipi
     }
+
     fn wake_mask(core: &Core) -> u32 {
         system::wake_mask(core)
     }
+}
+
+/// The registers that a boot protocol defines, until boards fill a [`CpuState`] themselves.
+fn start(core: &mut Core, s: &Section) -> Result<(), StateError> {
+    let segment = |tag: u16| -> Result<Segment, StateError> {
+        let [selector, base, limit, attributes] = s.u64_array(tag)?;
+        Ok(Segment {
+            selector: selector as u16,
+            base,
+            limit: limit as u32,
+            attributes: attributes as u16,
+        })
+    };
+    let mut state = CpuState::of(core);
+    let data = segment(11)?;
+    state.rip = s.u64(1)?;
+    state.gprs = [0; 16];
+    for (n, tag) in [(4, 2), (0, 3), (3, 4), (6, 5)] {
+        if let Some(gpr) = state.gprs.get_mut(n) {
+            *gpr = s.u64(tag)?;
+        }
+    }
+    state.cr0 = s.u64(6)?;
+    state.cr3 = s.u64(7)?;
+    state.cr4 = s.u64(8)?;
+    state.efer = s.u64(9)?;
+    state.segments = [data, segment(10)?, data, data, data, data];
+    state.tr = segment(12)?;
+    state.gdtr = Table {
+        base: s.u64(13)?,
+        limit: s.u16(14)?,
+    };
+    state.apply(core);
+    Ok(())
 }

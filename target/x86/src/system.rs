@@ -7,6 +7,7 @@ use accel_core::Trap;
 pub(crate) mod calls;
 mod control;
 pub mod cpuid;
+mod describe;
 mod exception;
 mod fast;
 pub mod feature;
@@ -18,8 +19,10 @@ pub mod msr;
 pub mod mtrr;
 mod paging;
 mod reset;
+pub mod saved;
 mod segment;
 mod stack;
+mod tables;
 mod task;
 mod transfer;
 
@@ -33,7 +36,8 @@ pub use msr::{Msrs, tsc};
 pub use paging::debug_translate;
 pub(crate) use paging::walk;
 pub use reset::{new_core, reset};
-pub(crate) use paging::switch as paging_switch;
+pub use saved::{CpuState, restore, save};
+pub use tables::{info_mem, info_tlb};
 
 use crate::regs::{self, rflags};
 use crate::state::vector;

@@ -124,6 +124,49 @@ impl Default for Msrs {
     }
 }
 
+/// The place of an MSR that is plain storage, for saved state. Kept in step with [`read`].
+fn place(m: &mut Msrs, msr: u32) -> Option<&mut u64> {
+    use number::*;
+    Some(match msr {
+        STAR => &mut m.star,
+        LSTAR => &mut m.lstar,
+        CSTAR => &mut m.cstar,
+        SFMASK => &mut m.sfmask,
+        KERNEL_GS_BASE => &mut m.kernel_gs_base,
+        SYSENTER_CS => &mut m.sysenter_cs,
+        SYSENTER_ESP => &mut m.sysenter_esp,
+        SYSENTER_EIP => &mut m.sysenter_eip,
+        TSC_AUX => &mut m.tsc_aux,
+        TSC_ADJUST => &mut m.tsc_adjust,
+        MISC_ENABLE => &mut m.misc_enable,
+        SPEC_CTRL => &mut m.spec_ctrl,
+        MCG_STATUS => &mut m.mcg_status,
+        MCG_CTL => &mut m.mcg_ctl,
+        HWCR => &mut m.hwcr,
+        MC0_CTL..=0x427 => m
+            .mc_banks
+            .get_mut((msr as usize).wrapping_sub(MC0_CTL as usize))?,
+        _ => m.mtrr.place(msr)?,
+    })
+}
+
+/// The value of an MSR that is plain storage.
+pub(super) fn stored(m: &Msrs, msr: u32) -> Option<u64> {
+    // Saving is rare: a copy keeps one list of places instead of two.
+    place(&mut m.clone(), msr).copied()
+}
+
+/// Sets an MSR that is plain storage, as saved state has it; whether there is one.
+pub(super) fn set_stored(m: &mut Msrs, msr: u32, value: u64) -> bool {
+    match place(m, msr) {
+        Some(at) => {
+            *at = value;
+            true
+        }
+        None => false,
+    }
+}
+
 /// The time-stamp counter.
 pub fn tsc(core: &Core) -> u64 {
     let system = &core.arch.system;

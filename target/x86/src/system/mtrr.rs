@@ -57,6 +57,16 @@ fn all_types(value: u64, pat: bool) -> bool {
 }
 
 impl Mtrrs {
+    /// The place of one of these MSRs.
+    pub(super) fn place(&mut self, msr: u32) -> Option<&mut u64> {
+        match msr {
+            0x200..=0x20f => self.variable.get_mut((msr as usize).wrapping_sub(0x200)),
+            0x277 => Some(&mut self.pat),
+            0x2ff => Some(&mut self.def_type),
+            _ => self.fixed.get_mut(fixed(msr)?),
+        }
+    }
+
     /// Reads, if the MSR is one of these.
     pub(crate) fn read(&self, msr: u32) -> Option<u64> {
         match msr {

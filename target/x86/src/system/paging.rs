@@ -417,3 +417,84 @@ pub(crate) fn invpcid(core: &mut Core, kind: u64, pcid: u64, va: u64) -> Result<
     }
     Ok(())
 }
+
+/// A page as the tables map it.
+pub(super) struct Leaf {
+    pub(super) va: u64,
+    pub(super) physical: u64,
+    pub(super) page_bits: u32,
+    /// The entry that maps it.
+    pub(super) entry: u64,
+    /// By all entries on the way.
+    pub(super) user: bool,
+    pub(super) write: bool,
+}
+
+/// Visits pages in order of address, at most `most` of them and a like number of tables; false if
+/// there are more.
+pub(super) fn leaves(core: &Core, most: usize, mut visit: impl FnMut(Leaf)) -> bool {
+    let state = &core.arch;
+    let pae = state.cr4 & cr4::PAE != 0;
+    let (entry_bits, size) = if pae { (9u32, 8) } else { (10, 4) };
+    let above = u64::MAX
+        .checked_shl(state.system.model.phys_bits)
+        .unwrap_or(0);
+    let address = ADDRESS & !above;
+    let a20 = a20_mask(core.port.as_ref());
+    // Tables still to be read: address, first linear address, bits below an entry, rights so far.
+    let mut tables = Vec::new();
+    match (pae, state.is_long()) {
+        (false, _) => tables.push((state.cr3 & 0xffff_f000, 0u64, 22u32, (true, true))),
+        (true, true) => tables.push((state.cr3 & address, 0, 39, (true, true))),
+        (true, false) => {
+            for (n, pdpte) in state.system.pdptes.iter().enumerate().rev() {
+                if pdpte & P != 0 {
+                    tables.push((pdpte & address, (n as u64) << 30, 21, (true, true)));
+                }
+            }
+        }
+    }
+    let mut budget = most;
+    let last = 1u64.wrapping_shl(entry_bits);
+    // The way down to the table at hand, each with the entry to look at next.
+    let mut way = Vec::new();
+    while let Some((table, first, shift, rights, n)) = way
+        .pop()
+        .or_else(|| tables.pop().map(|(t, f, s, r)| (t, f, s, r, 0u64)))
+    {
+        if n == last {
+            continue;
+        }
+        way.push((table, first, shift, rights, n.wrapping_add(1)));
+        let at = table.wrapping_add(n.wrapping_mul(u64::from(size)));
+        let entry = read(core, at & a20, size);
+        if entry & P == 0 {
+            continue;
+        }
+        let Some(left) = budget.checked_sub(1) else {
+            return false;
+        };
+        budget = left;
+        let mut va = first.wrapping_add(n.wrapping_shl(shift));
+        if shift == 39 && n >= 256 {
+            va |= 0xffff << 48;
+        }
+        let (user, write) = (rights.0 && entry & US != 0, rights.1 && entry & RW != 0);
+        let sized = pae || state.cr4 & cr4::PSE != 0;
+        if shift == 12 || matches!(shift, 21 | 22 | 30) && entry & PS != 0 && sized {
+            let low = !u64::MAX.wrapping_shl(shift);
+            visit(Leaf {
+                va,
+                physical: entry & address & !low,
+                page_bits: shift,
+                entry,
+                user,
+                write,
+            });
+        } else {
+            let next = shift.wrapping_sub(entry_bits);
+            way.push((entry & address, va, next, (user, write), 0));
+        }
+    }
+    true
+}
