@@ -259,7 +259,11 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     // Everything the instruction may write, before any of it is written.
     probe_image(core, address, (1, XSAVE_BYTES.into()), (true, ctx))?;
     let old = core.load(header, 8, ctx)?;
-    let used = in_use(core, layout);
+    let mut used = in_use(core, layout);
+    if which == Save::Compact && core.regs.get(regs::MXCSR) != u64::from(MXCSR_INIT) {
+        // Only here MXCSR counts as SSE state (SDM vol. 1, 13.10).
+        used |= component::SSE;
+    }
     let written = match which {
         Save::All => wanted,
         Save::Optimized | Save::Compact => wanted & used,
@@ -273,11 +277,11 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
         let registers = image.get(ST_AT..XMM_AT).unwrap_or_default();
         store_bytes(core, address.wrapping_add(ST_AT as u64), registers, ctx)?;
     }
-    let mxcsr = match which {
-        Save::Compact => component::SSE,
-        _ => component::SSE | component::AVX,
+    let saves_mxcsr = match which {
+        Save::Compact => written & component::SSE != 0,
+        _ => wanted & (component::SSE | component::AVX) != 0,
     };
-    if wanted & mxcsr != 0 {
+    if saves_mxcsr {
         let both = mxcsr_and_mask(core);
         store_bytes(core, address.wrapping_add(MXCSR_AT as u64), &both, ctx)?;
     }
@@ -318,7 +322,7 @@ pub(super) fn xrstor(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Re
     } else {
         layout_bits | number(&header, 16, 8)
     };
-    let rest = header.iter().skip(24).any(|b| *b != 0) && compact;
+    let rest = header.iter().skip(16).any(|b| *b != 0) && compact;
     if present & !xcr0 != 0 || reserved != 0 || rest {
         return Err(general_protection(core));
     }
