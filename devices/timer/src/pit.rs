@@ -41,7 +41,8 @@ const SPEAKER_OUT: u8 = 1 << 5;
 const REFRESH_TICKS: u64 = 18;
 
 const FIRE: TimerId = TimerId(0);
-const RELEASED: TimerId = TimerId(1);
+/// The HPET took the interrupt over, or gave it back.
+const REPLACED: TimerId = TimerId(1);
 
 /// The timer.
 pub struct Pit {
@@ -81,9 +82,9 @@ impl Pit {
 
     /// Level and deadline follow the state.
     fn sync(&mut self) {
-        if !self.legacy.is_on() {
-            self.irq.set(self.state.channels[0].out(self.now()));
-        }
+        // Cut off, it must not hold up the line that the HPET pulses now.
+        let out = self.state.channels[0].out(self.now());
+        self.irq.set(out && !self.legacy.is_on());
         match self.state.fires_at {
             Some(at) => self.deadline.arm(hw_clock::ticks_to_ns(at, PIT_HZ)),
             None => self.deadline.disarm(),
@@ -169,7 +170,7 @@ impl Device for Pit {
         self.irq = w.irq(IrqPin::Bus(0));
         self.clock = Some(w.clock());
         self.deadline = w.timer(FIRE);
-        self.legacy.on_release(w.timer(RELEASED));
+        self.legacy.on_change(w.timer(REPLACED));
         Ok(())
     }
 
@@ -217,7 +218,7 @@ impl Device for Pit {
     }
 
     fn timer(&mut self, timer: TimerId) {
-        if timer == RELEASED {
+        if timer == REPLACED {
             self.schedule(self.now());
             self.sync();
         } else {

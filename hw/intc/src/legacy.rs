@@ -10,7 +10,7 @@ use hw_clock::Timer;
 #[derive(Default)]
 pub struct LegacyReplacement {
     on: AtomicBool,
-    released: OnceLock<Timer>,
+    changed: OnceLock<Timer>,
 }
 
 impl LegacyReplacement {
@@ -26,16 +26,15 @@ impl LegacyReplacement {
 
     /// Driven by the HPET.
     pub fn set(&self, on: bool) {
-        if self.on.swap(on, Ordering::AcqRel)
-            && !on
-            && let Some(timer) = self.released.get()
+        if self.on.swap(on, Ordering::AcqRel) != on
+            && let Some(timer) = self.changed.get()
         {
             timer.arm(0);
         }
     }
 
-    /// The i8254's timer that is fired when it has its interrupt again.
-    pub fn on_release(&self, timer: Timer) {
-        let _ = self.released.set(timer);
+    /// The i8254's timer that is fired when it loses its interrupt or has it again.
+    pub fn on_change(&self, timer: Timer) {
+        let _ = self.changed.set(timer);
     }
 }
