@@ -2,34 +2,56 @@
 
 use accel_core::{Vcpu, VcpuError};
 use firmware_load::CpuStart;
-use hw_state::{Section, Value};
+use target_x86::system::CpuState;
+use target_x86::{Segment, Table};
 
-/// Applies `start` to a CPU that was just reset.
+fn segment(s: &firmware_load::Segment) -> Segment {
+    Segment {
+        selector: s.selector,
+        base: s.base,
+        limit: s.limit,
+        attributes: s.attributes,
+    }
+}
+
+/// Applies `start` to a CPU that was just reset, through its saved form: the same way for every
+/// accelerator.
 pub(crate) fn apply(cpu: &mut dyn Vcpu, start: &CpuStart) -> Result<(), VcpuError> {
-    let seg = |s: firmware_load::Segment| -> Value {
-        [
-            u64::from(s.selector),
-            s.base,
-            s.limit.into(),
-            s.attributes.into(),
-        ]
-        .into_iter()
-        .collect()
+    let mut state = CpuState::load(&cpu.save()?)?;
+    let CpuStart {
+        rip,
+        rsp,
+        rax,
+        rbx,
+        rsi,
+        rflags,
+        cr0,
+        cr3,
+        cr4,
+        efer,
+        cs,
+        data,
+        tr,
+        gdt,
+        idt,
+    } = *start;
+    let [a, c, d, b, sp, bp, si, di, rest @ ..] = &mut state.gprs;
+    (*a, *b, *c, *d) = (rax, rbx, 0, 0);
+    (*sp, *bp, *si, *di) = (rsp, 0, rsi, 0);
+    *rest = [0; 8];
+    state.rip = rip;
+    state.rflags = rflags;
+    (state.cr0, state.cr3, state.cr4, state.efer) = (cr0, cr3, cr4, efer);
+    let data = segment(&data);
+    state.segments = [data, segment(&cs), data, data, data, data];
+    state.tr = segment(&tr);
+    state.gdtr = Table {
+        base: gdt.base,
+        limit: gdt.limit,
     };
-    let s = Section::new("x86-start", 1)
-        .with(1, start.rip)
-        .with(2, start.rsp)
-        .with(3, start.rax)
-        .with(4, start.rbx)
-        .with(5, start.rsi)
-        .with(6, start.cr0)
-        .with(7, start.cr3)
-        .with(8, start.cr4)
-        .with(9, start.efer)
-        .with(10, seg(start.cs))
-        .with(11, seg(start.data))
-        .with(12, seg(start.tr))
-        .with(13, start.gdt.base)
-        .with(14, start.gdt.limit);
-    cpu.restore(&s)
+    state.idtr = Table {
+        base: idt.base,
+        limit: idt.limit,
+    };
+    cpu.restore(&state.save())
 }
