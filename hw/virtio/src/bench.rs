@@ -230,6 +230,44 @@ impl Ring {
         at
     }
 
+    /// As [`add`](Self::add), through an indirect table.
+    pub fn add_indirect(&mut self, reads: &[&[u8]], writes: &[usize]) -> u16 {
+        let mut table = Vec::new();
+        let mut out = Vec::new();
+        let reads = reads.iter().map(|data| (Some(*data), data.len()));
+        let writes = writes.iter().map(|len| (None, *len));
+        let all: Vec<_> = reads.chain(writes).collect();
+        for (i, (data, len)) in all.iter().enumerate() {
+            let at = self.buffer(*len);
+            let mut flags = 0;
+            match data {
+                Some(data) => self.dma.write(at, data).unwrap(),
+                None => {
+                    self.dma.fill(at, *len as u64, 0xee).unwrap();
+                    out.push((at, *len as u32));
+                    flags = 2;
+                }
+            }
+            let next = i as u16 + 1;
+            // Packed: a buffer id, without meaning here, before the flags.
+            let (first, second) = match self.packed {
+                true => (0, flags),
+                false => (flags | u16::from(i + 1 < all.len()), next),
+            };
+            table.push((at, *len as u32, first, second));
+        }
+        let at = self.buffer(table.len() * 16);
+        for (i, words) in table.iter().enumerate() {
+            self.put(at, i as u16, *words);
+        }
+        let list = [(at, table.len() as u32 * 16, 4)];
+        if self.packed {
+            self.add_packed(&list, out)
+        } else {
+            self.add_split(&list, out)
+        }
+    }
+
     /// Makes a request available: what the device reads, and the sizes of what it writes.
     pub fn add(&mut self, reads: &[&[u8]], writes: &[usize]) -> u16 {
         let mut list = Vec::new();

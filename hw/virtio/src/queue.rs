@@ -238,7 +238,7 @@ impl Queue {
         chain: &mut Chain,
         addr: u64,
         len: u32,
-        follow_next: bool,
+        packed: bool,
     ) -> Result<(), QueueError> {
         let count = len >> 4;
         if count == 0 || len & 15 != 0 || count > u32::from(MAX_SIZE) {
@@ -246,12 +246,22 @@ impl Queue {
         }
         let mut index = 0u32;
         for _ in 0..count.min(crate::chain::MAX_DESCRIPTORS as u32) {
-            let desc = Desc::load(dma, addr, index)?;
+            let desc = if packed {
+                Desc::load_packed(dma, addr, index)?
+            } else {
+                Desc::load(dma, addr, index)?
+            };
             if desc.flags & INDIRECT != 0 {
                 return Err(QueueError::BadIndirect);
             }
             chain.push(desc.addr, desc.len, desc.flags & WRITE != 0)?;
-            if follow_next {
+            if packed {
+                // All of the table, in order (VIRTIO 1.2 section 2.8.7).
+                index = index.saturating_add(1);
+                if index == count {
+                    return Ok(());
+                }
+            } else {
                 if desc.flags & NEXT == 0 {
                     return Ok(());
                 }
@@ -259,11 +269,6 @@ impl Queue {
                     return Err(QueueError::BadIndex(desc.next));
                 }
                 index = u32::from(desc.next);
-            } else {
-                index = index.saturating_add(1);
-                if index == count {
-                    return Ok(());
-                }
             }
         }
         Err(QueueError::TooLong)
@@ -351,7 +356,7 @@ impl Desc {
         Ok(raw)
     }
 
-    /// A descriptor of a split ring or an indirect table.
+    /// A descriptor of a split ring or its indirect tables.
     fn load(dma: &Dma, table: u64, index: u32) -> Result<Self, QueueError> {
         let raw = u128::from_le_bytes(Self::read(dma, table, index)?);
         Ok(Desc {
@@ -362,7 +367,7 @@ impl Desc {
         })
     }
 
-    /// A descriptor of a packed ring: id before flags.
+    /// A descriptor of a packed ring or its indirect tables: id before flags.
     fn load_packed(dma: &Dma, table: u64, index: u32) -> Result<Self, QueueError> {
         let raw = u128::from_le_bytes(Self::read(dma, table, index)?);
         Ok(Desc {

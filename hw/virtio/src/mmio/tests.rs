@@ -145,6 +145,22 @@ fn requests_come_back_in_both_ring_layouts_for_several_rounds() {
 }
 
 #[test]
+fn indirect_tables_work_in_both_ring_layouts() {
+    for packed in [false, true] {
+        let b = bench(packed);
+        let ring = if packed { feature::RING_PACKED } else { 0 };
+        let mut q = b.start(ALL | ring, 1);
+        for round in 0..40u8 {
+            let id = q[0].add_indirect(&[&[round], &[7, 8]], &[1, 2]);
+            b.kick(0);
+            let used = q[0].used().unwrap();
+            assert_eq!((used.id, used.written), (id, 3));
+            assert_eq!(used.data, [round + 1, 8, 9]);
+        }
+    }
+}
+
+#[test]
 fn an_event_index_ahead_keeps_the_pin_low() {
     let b = bench(false);
     let mut q = b.start(ALL, 1);

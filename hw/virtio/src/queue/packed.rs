@@ -72,7 +72,7 @@ impl Queue {
                 {
                     return Err(QueueError::BadIndirect);
                 }
-                self.indirect(dma, &mut chain, desc.addr, desc.len, false)?;
+                self.indirect(dma, &mut chain, desc.addr, desc.len, true)?;
             } else {
                 chain.push(desc.addr, desc.len, desc.flags & WRITE != 0)?;
             }

@@ -71,7 +71,7 @@ impl Queue {
                 if !indirect || desc.flags & NEXT != 0 {
                     return Err(QueueError::BadIndirect);
                 }
-                self.indirect(dma, &mut chain, desc.addr, desc.len, true)?;
+                self.indirect(dma, &mut chain, desc.addr, desc.len, false)?;
                 return Ok(chain);
             }
             chain.push(desc.addr, desc.len, desc.flags & WRITE != 0)?;
