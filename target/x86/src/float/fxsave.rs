@@ -163,6 +163,8 @@ pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Re
     } else {
         XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16))
     };
+    // AMD's processors look at the last byte first.
+    core.probe_write(address.wrapping_add(LEGACY as u64 - 1), 1, ctx as u8)?;
     probe_image(core, address, (1, LEGACY as u64), (true, ctx as u8))?;
     let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
     store_bytes(core, address, written, ctx as u8)?;
