@@ -221,11 +221,11 @@ calls! {
         after_load(core, n, changed, next)
     };
     far_jump(core, selector, offset, size, next)
-        transfer::far(core, Far::Jump, selector as u16, offset, size as u8, next);
+        transfer::far(core, Far::Jump, selector as u16, offset, bytes(size), next);
     far_call(core, selector, offset, size, next)
-        transfer::far(core, Far::Call, selector as u16, offset, size as u8, next);
-    far_return(core, size, bytes) transfer::far_return(core, size as u8, bytes);
-    interrupt_return(core, size, next) transfer::iret(core, size as u8, next);
+        transfer::far(core, Far::Call, selector as u16, offset, bytes(size), next);
+    far_return(core, size, release) transfer::far_return(core, bytes(size), release);
+    interrupt_return(core, size, next) transfer::iret(core, bytes(size), next);
     software_interrupt(core, vector, next) {
         if super::is_vm86(core) && flags::iopl(core) < 3 {
             return Err(super::gp(core, 0));
@@ -240,14 +240,14 @@ calls! {
         Err(Trap::After)
     };
     syscall(core, next) fast::syscall(core, next);
-    sysret(core, size) fast::sysret(core, size as u8);
+    sysret(core, size) fast::sysret(core, bytes(size));
     sysenter(core) fast::sysenter(core);
-    sysexit(core, size) fast::sysexit(core, size as u8);
+    sysexit(core, size) fast::sysexit(core, bytes(size));
     halt(core, next) io::halt(core, next);
     cli(core) io::cli(core);
     sti(core, next) io::sti(core, next);
     pushf_check(core) io::pushf_check(core);
-    popf(core, value, size, next, sp) io::popf(core, value, size as u8, next, sp);
+    popf(core, value, size, next, sp) io::popf(core, value, bytes(size), next, sp);
     read_cr(core, n) control::read_cr(core, n);
     write_cr(core, n, value, next) control::write_cr(core, n, value, next);
     read_dr(core, n) control::read_dr(core, n);
@@ -326,16 +326,26 @@ calls! {
 
 pub(crate) fn io_in(core: &mut Core, args: Args) -> Result<u64, Trap> {
     let [port, size, ..] = args;
-    io::input(core, port as u16, size as u8)
+    io::input(core, port as u16, bytes(size))
 }
 
 pub(crate) fn io_out(core: &mut Core, args: Args) -> Result<u64, Trap> {
     let [port, size, value, _] = args;
-    io::output(core, port as u16, size as u8, value as u32)
+    io::output(core, port as u16, bytes(size), value as u32)
 }
 
 fn need_register(core: &mut Core, n: u64) -> Result<SegmentIndex, Trap> {
     segment::register(n).ok_or_else(|| super::ud(core))
+}
+
+/// An operand size; only 1, 2, 4 and 8 exist.
+fn bytes(size: u64) -> u8 {
+    match size {
+        1 => 1,
+        2 => 2,
+        4 => 4,
+        _ => 8,
+    }
 }
 
 /// After a segment register was loaded: SS holds interrupts off.

@@ -18,6 +18,7 @@ use crate::{Core, Exception};
 
 mod control;
 mod exceptions;
+mod hostile;
 mod identity;
 mod pages;
 mod segments;
