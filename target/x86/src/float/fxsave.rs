@@ -16,6 +16,8 @@ pub const MXCSR_INIT: u32 = 0x1f80;
 
 /// Bytes of the legacy image.
 pub const LEGACY: usize = 512;
+/// Offset of the last byte of the legacy image.
+const LAST_BYTE: u64 = 511;
 /// Bytes of the image that FXSAVE writes; the rest is reserved or the program's.
 const WRITTEN: usize = 416;
 /// Offset of MXCSR.
@@ -164,7 +166,7 @@ pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Re
         XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16))
     };
     // AMD's processors look at the last byte first.
-    core.probe_write(address.wrapping_add(LEGACY as u64 - 1), 1, ctx as u8)?;
+    core.probe_write(address.wrapping_add(LAST_BYTE), 1, ctx as u8)?;
     probe_image(core, address, (1, LEGACY as u64), (true, ctx as u8))?;
     let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
     store_bytes(core, address, written, ctx as u8)?;
