@@ -104,6 +104,7 @@ impl Target for X86 {
     }
 
     fn deliver(core: &mut Core) -> Result<(), Exit> {
+        decode::refine(core);
         system::deliver(core)
     }
 

@@ -21,18 +21,18 @@ mod data;
 mod decimal;
 pub(crate) mod mode;
 mod privileged;
+mod refine;
 mod shift;
 mod stack;
 mod string;
 
 pub(crate) use check::HELPERS;
-#[allow(unused_imports)]
-pub(crate) use check::{arithmetic_flags, set_arithmetic_flags};
+pub use check::{arithmetic_flags, set_arithmetic_flags};
 #[allow(unused_imports)]
 pub(crate) use context::{Ctx, Place};
 use mode::Mode;
-#[allow(unused_imports)]
-pub(crate) use mode::{mode_of, refresh};
+pub use mode::refresh;
+pub(crate) use refine::refine;
 
 /// Longest instruction (SDM vol. 2, 2.3.11).
 const LONGEST: usize = 15;

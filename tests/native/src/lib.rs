@@ -15,6 +15,8 @@ pub mod generate;
 mod state;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod kvm;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use native::Native;

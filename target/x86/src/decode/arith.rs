@@ -1,10 +1,11 @@
 //! Binary arithmetic and logic (SDM vol. 1, 5.1.2 and 5.1.4).
 
 use accel_ir::{Binary, Cmp, FlagKind, Ordering, Rmw, Ty, Unary, Val};
-use iced_x86::{Mnemonic, Register};
+use iced_x86::Mnemonic;
 
 use super::check;
-use super::context::{Ctx, Place};
+use super::context::{Ctx, Place, number};
+use crate::regs;
 use crate::regs::index::{RAX, RDX};
 
 /// A two-operand operation that sets all flags.
@@ -382,24 +383,15 @@ fn cmpxchg(c: &mut Ctx<'_>) {
         _ => c.b.zext(old, Ty::I64),
     };
     let rax = c.b.select(equal, all, loaded);
-    match place {
-        // The destination counts when it is the accumulator itself.
-        Place::Reg(register) => {
-            let value = c.b.select(equal, new, old);
-            c.b.set(crate::regs::gpr(RAX), rax);
-            if !is_accumulator(register) {
-                c.set_gpr(register, value);
-            } else {
-                c.set_gpr(register, new);
-            }
-        }
-        Place::Mem(_) => c.b.set(crate::regs::gpr(RAX), rax),
+    c.b.set(regs::gpr(RAX), rax);
+    if let Place::Reg(register) = place {
+        // As AMD's processors do: the destination is left alone when the comparison fails. If it is
+        // the accumulator itself, the comparison never fails.
+        let slot = regs::gpr(number(register));
+        let before = c.b.get(slot);
+        c.set_gpr(register, new);
+        let after = c.b.get(slot);
+        let v = c.b.select(equal, after, before);
+        c.b.set(slot, v);
     }
-}
-
-fn is_accumulator(register: Register) -> bool {
-    matches!(
-        register,
-        Register::AL | Register::AX | Register::EAX | Register::RAX
-    )
 }

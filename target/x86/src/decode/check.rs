@@ -274,8 +274,14 @@ fn enter(core: &mut Core, [reserve, level, size, _]: Args) -> Result<u64, Trap> 
         push(core, frame)?;
     }
     let sp = sp.wrapping_sub(reserve) & stack;
-    let at = stack_linear(core, mode, sp, size, true)?;
-    core.probe_write(at, bytes, ctx)?;
+    // The new top must be writable, but no limit applies to it.
+    let base = if mode.is_64() {
+        0
+    } else {
+        core.regs.get(regs::base(SegmentIndex::Ss as usize))
+    };
+    let wrap = if mode.is_64() { u64::MAX } else { 0xffff_ffff };
+    core.probe_write(base.wrapping_add(sp) & wrap, bytes, ctx)?;
     let merge = |old: u64, new: u64, mask: u64| match mask {
         0xffff => old & !mask | new & mask,
         _ => new & mask,
@@ -304,7 +310,7 @@ pub(super) fn set_flags_of_sub(core: &mut Core, bytes: u64, a: u64, b: u64) {
 }
 
 /// The arithmetic flags of a CPU between units, in EFLAGS' layout.
-pub(crate) fn arithmetic_flags(core: &Core) -> u64 {
+pub fn arithmetic_flags(core: &Core) -> u64 {
     let slot = |n: u8| core.regs.get(accel_ir::Slot(regs::FLAGS.0.wrapping_add(n)));
     let kind = FlagKind::from_number((slot(0) >> 8) as u8);
     let ty = accel_ir::Ty::of_bytes(slot(0) as u32 & 0xff);
@@ -312,7 +318,7 @@ pub(crate) fn arithmetic_flags(core: &Core) -> u64 {
 }
 
 /// Sets the arithmetic flags of a CPU between units.
-pub(crate) fn set_arithmetic_flags(core: &mut Core, bits: u64) {
+pub fn set_arithmetic_flags(core: &mut Core, bits: u64) {
     let slot = |n: u8| accel_ir::Slot(regs::FLAGS.0.wrapping_add(n));
     core.regs.set(slot(0), (FlagKind::Raw as u64) << 8 | 8);
     core.regs.set(slot(1), bits & flags::ALL);

@@ -4,6 +4,7 @@ use accel_ir::{Binary, Cmp, Cond, Ty, Val};
 use iced_x86::{Code, ConditionCode, Mnemonic, OpKind};
 
 use super::bits::condition;
+use super::check;
 use super::context::Ctx;
 use super::stack::bytes;
 use crate::regs::index::RCX;
@@ -60,15 +61,36 @@ fn is_near(c: &Ctx<'_>) -> bool {
     )
 }
 
-/// Ends the unit: to the branch target if `c` holds, to the next instruction else.
+/// Leaves to the branch target if `yes` holds; the unit goes on with the next instruction else.
 fn two_ways(c: &mut Ctx<'_>, yes: Val) {
     let target = c.insn.near_branch_target();
     let (taken, not) = (c.b.block(), c.b.block());
     c.b.branch(yes, taken, not);
     c.b.switch(taken);
+    check_constant(c, target);
     c.b.goto(target);
     c.b.switch(not);
-    c.b.goto(c.next);
+}
+
+/// Faults if a branch target is beyond the code segment, where that can be.
+fn check_constant(c: &mut Ctx<'_>, target: u64) {
+    if !c.mode.is_64() && (c.mode.has_code_limit() || beyond_reach(c, target)) {
+        let target = c.const64(target);
+        c.b.call_void(check::CODE_LIMIT, &[target]);
+    }
+}
+
+/// 16-bit code ends at 64 KiB even if a target of 32 bits does not.
+fn beyond_reach(c: &Ctx<'_>, target: u64) -> bool {
+    c.mode.bitness() == 16 && target > 0xffff
+}
+
+/// As [`check_constant`] for a computed target of `ty`.
+fn check_value(c: &mut Ctx<'_>, target: Val, ty: Ty) {
+    let reaches = ty == Ty::I16 || c.mode.bitness() == 32;
+    if !c.mode.is_64() && (c.mode.has_code_limit() || !reaches) {
+        c.b.call_void(check::CODE_LIMIT, &[target]);
+    }
 }
 
 /// The target of an indirect branch as a value of RIP; `None` if it is far.
@@ -80,12 +102,17 @@ fn indirect(c: &mut Ctx<'_>) -> Option<Val> {
         return None;
     }
     let target = c.operand(0);
-    Some(c.b.zext(target, Ty::I64))
+    let ty = c.b.ty(target);
+    let target = c.b.zext(target, Ty::I64);
+    check_value(c, target, ty);
+    Some(target)
 }
 
 fn jump(c: &mut Ctx<'_>) -> bool {
     if is_near(c) {
-        c.b.goto(c.insn.near_branch_target());
+        let target = c.insn.near_branch_target();
+        check_constant(c, target);
+        c.b.goto(target);
         return true;
     }
     match indirect(c) {
@@ -99,6 +126,7 @@ fn jump(c: &mut Ctx<'_>) -> bool {
 
 fn call(c: &mut Ctx<'_>) -> bool {
     let target = if is_near(c) {
+        check_constant(c, c.insn.near_branch_target());
         None
     } else {
         match indirect(c) {
@@ -127,8 +155,9 @@ fn ret(c: &mut Ctx<'_>) {
         _ => Ty::I64,
     };
     let (target, sp) = c.peek(ty, u64::from(ty.bytes()).wrapping_add(extra));
-    c.set_sp(sp);
     let target = c.b.zext(target, Ty::I64);
+    check_value(c, target, ty);
+    c.set_sp(sp);
     c.b.goto_val(target);
 }
 

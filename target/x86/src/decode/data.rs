@@ -1,11 +1,11 @@
 //! Data transfer, conversions, flag instructions (SDM vol. 1, 5.1.1, 5.1.11, 5.1.12).
 
 use accel_ir::{Binary, Cmp, Ordering, Rmw, Ty, Unary, Val};
-use iced_x86::{ConditionCode, Mnemonic, Register};
+use iced_x86::{Code, ConditionCode, Mnemonic, Register};
 
 use super::bits::condition;
 use super::check;
-use super::context::{Ctx, segment_number};
+use super::context::{Ctx, Place, number, segment_number};
 use crate::regs::index::{RAX, RBX, RCX, RDX};
 use crate::regs::{self, rflags};
 
@@ -110,8 +110,14 @@ pub(super) fn selector(c: &mut Ctx<'_>, register: Register) -> Val {
 
 fn extend(c: &mut Ctx<'_>, signed: bool) {
     let ty = c.op_ty(0);
-    let v = c.operand(1);
-    let v = if signed {
+    let v = if c.insn.code() == Code::Movsxd_r16_rm16 && c.is_memory(1) {
+        // AMD's processors read 32 bits and keep 16.
+        let address = c.address(4, false);
+        c.load(address, Ty::I32)
+    } else {
+        c.operand(1)
+    };
+    let v = if signed && c.b.ty(v).bits() < ty.bits() {
         c.b.sext(v, ty)
     } else {
         c.b.zext(v, ty)
@@ -253,14 +259,25 @@ fn sahf(c: &mut Ctx<'_>) {
 }
 
 fn arpl(c: &mut Ctx<'_>) {
-    let place = c.place(0);
-    let old = c.read(place, Ty::I16);
-    let source = c.operand(1);
+    // The operands are 16 bits wide whatever the operand size names.
+    let place = if c.is_memory(0) {
+        Place::Mem(c.address(2, true))
+    } else {
+        Place::Reg(c.insn.op0_register())
+    };
+    let old = match place {
+        Place::Mem(address) => c.load(address, Ty::I16),
+        Place::Reg(register) => c.reg(number(register), Ty::I16),
+    };
+    let source = c.reg(number(c.insn.op1_register()), Ty::I16);
     let three = c.b.iconst(Ty::I16, 3);
     let (a, b) = (c.b.and(old, three), c.b.and(source, three));
     let raised = c.b.cmp(Cmp::Ltu, a, b);
     let new = c.b.insert(old, source, 0, 2);
     let v = c.b.select(raised, new, old);
-    c.write(place, v);
+    match place {
+        Place::Mem(address) => c.store(address, v),
+        Place::Reg(register) => c.set_reg(number(register), v),
+    }
     set_zero(c, raised);
 }

@@ -92,11 +92,6 @@ impl Mode {
         (self.0 >> CPL_SHIFT) as u8 & 3
     }
 
-    /// CR0.PE is set.
-    pub(crate) fn is_protected(self) -> bool {
-        self.has(PE)
-    }
-
     /// Virtual-8086 mode.
     pub(crate) fn is_vm86(self) -> bool {
         self.has(VM86)
@@ -227,7 +222,7 @@ pub(crate) fn mode_of(core: &Core) -> u64 {
 /// Brings `core.mode` in line with the state. To be called after every change of CR0, CR4, EFER,
 /// CPL, RFLAGS.VM, RFLAGS.AC or a segment register; a helper that changed the mode must end with
 /// [`accel_core::Trap::Leave`] (or `After`). Returns whether the mode is another now.
-pub(crate) fn refresh(core: &mut Core) -> bool {
+pub fn refresh(core: &mut Core) -> bool {
     let mode = mode_of(core);
     let changed = core.mode != mode;
     core.mode = mode;

@@ -192,10 +192,11 @@ fn once(c: &mut Ctx<'_>, kind: Kind, ty: Ty, address: Ty, segment: SegmentIndex)
             (source, target) = (true, true);
         }
         Kind::Cmps => {
-            let from = at(c, RSI, address, segment, ty, false);
-            let a = c.load(from, ty);
+            // As AMD's processors do: the second operand is read first.
             let to = at(c, RDI, address, SegmentIndex::Es, ty, false);
             let b = c.load(to, ty);
+            let from = at(c, RSI, address, segment, ty, false);
+            let a = c.load(from, ty);
             compared = Some((a, b));
             (source, target) = (true, true);
         }
@@ -362,10 +363,19 @@ impl Run {
                 source = true;
             }
             Kind::Cmps => {
-                let from = self.linear(core, false, false)?;
-                let a = core.load(from, size, ctx)?;
-                let to = self.linear(core, true, false)?;
-                let b = core.load(to, size, ctx)?;
+                // The order matters when both fault. As AMD's processors do, again.
+                let first = self.what.repeat && !self.what.until_equal && size == 1;
+                let mut read = |run: &Self, target: bool| {
+                    let at = run.linear(core, target, false)?;
+                    core.load(at, size, ctx)
+                };
+                let (a, b) = if first {
+                    let a = read(self, false)?;
+                    (a, read(self, true)?)
+                } else {
+                    let b = read(self, true)?;
+                    (read(self, false)?, b)
+                };
                 self.compare(a, b);
                 (source, target) = (true, true);
             }

@@ -1,0 +1,175 @@
+//! The emulated CPU in any mode, with the state that the oracle takes.
+
+use std::sync::Arc;
+
+use accel_core::{Executor, Exit, Source, Target};
+use accel_interp::Interp;
+use hw_clock::Clock;
+use hw_memory::{MemoryMap, PAGE_SIZE, RamBlock};
+use target_x86::system::{self, CpuModel, Topology};
+use target_x86::{Core, Segment, SegmentIndex, Table, X86, decode, regs};
+use test_native::kvm::{self, Stop, SystemState, TableRegister};
+
+use crate::machine::{Nothing, ram};
+
+/// Instructions a run may execute.
+const BUDGET: i64 = 200_000;
+
+/// A CPU and its memory, from physical address 0 on.
+pub struct EmulatedSystem {
+    core: Core,
+    interp: Interp,
+    memory: Arc<RamBlock>,
+}
+
+fn to_segment(s: &kvm::Segment) -> Segment {
+    Segment {
+        selector: s.selector,
+        base: s.base,
+        limit: s.limit,
+        attributes: s.attributes,
+    }
+}
+
+fn from_segment(s: &Segment) -> kvm::Segment {
+    kvm::Segment {
+        selector: s.selector,
+        base: s.base,
+        limit: s.limit,
+        attributes: s.attributes,
+    }
+}
+
+impl EmulatedSystem {
+    /// A CPU with `len` bytes of memory.
+    pub fn new(len: usize) -> Self {
+        let map = MemoryMap::default();
+        let memory = ram(&map, "memory", 0, len as u64);
+        let core = system::new_core(
+            0,
+            Arc::new(CpuModel::default()),
+            Topology::default(),
+            Box::new(Nothing),
+            map,
+            Clock::manual().0,
+        );
+        EmulatedSystem {
+            core,
+            interp: Interp::default(),
+            memory,
+        }
+    }
+
+    /// Copies memory out.
+    pub fn read(&self, out: &mut [u8]) {
+        self.memory.read(0, out);
+    }
+
+    /// Writes the pages of `wanted` that differ from `now`.
+    pub fn restore(&mut self, now: &[u8], wanted: &[u8]) {
+        let pages = now
+            .chunks(PAGE_SIZE as usize)
+            .zip(wanted.chunks(PAGE_SIZE as usize));
+        for (n, (now, wanted)) in pages.enumerate() {
+            if now != wanted {
+                self.memory.write(n as u64 * PAGE_SIZE, wanted);
+            }
+        }
+    }
+
+    fn load(&mut self, state: &SystemState) {
+        let core = &mut self.core;
+        for (n, value) in state.gpr.iter().enumerate() {
+            core.regs.set(regs::gpr(n), *value);
+        }
+        let arch = &mut core.arch;
+        arch.segments = state.segments.each_ref().map(to_segment);
+        arch.tr = to_segment(&state.tr);
+        arch.ldtr = to_segment(&state.ldtr);
+        let table = |t: &TableRegister| Table {
+            base: t.base,
+            limit: t.limit,
+        };
+        (arch.gdtr, arch.idtr) = (table(&state.gdtr), table(&state.idtr));
+        (arch.cr0, arch.cr2, arch.cr3) = (state.cr0, state.cr2, state.cr3);
+        (arch.cr4, arch.efer) = (state.cr4, state.efer);
+        let vm86 = state.rflags & regs::rflags::VM != 0;
+        arch.cpl = if vm86 {
+            3
+        } else if state.cr0 & 1 == 0 {
+            0
+        } else {
+            arch.segments[SegmentIndex::Ss as usize].dpl()
+        };
+        arch.exception = None;
+        arch.halted = false;
+        arch.shadow = false;
+        for (n, s) in state.segments.iter().enumerate() {
+            core.regs.set(regs::base(n), s.base);
+        }
+        core.regs
+            .set(regs::RFLAGS, state.rflags & regs::rflags::SYSTEM);
+        decode::set_arithmetic_flags(core, state.rflags);
+        core.set_pc(state.rip);
+        core.mmu.flush_all();
+        decode::refresh(core);
+    }
+
+    fn store(&self, state: &mut SystemState) {
+        let core = &self.core;
+        for (n, value) in state.gpr.iter_mut().enumerate() {
+            *value = core.regs.get(regs::gpr(n));
+        }
+        state.rip = core.pc();
+        state.rflags =
+            core.regs.get(regs::RFLAGS) | decode::arithmetic_flags(core) | regs::rflags::FIXED;
+        let arch = &core.arch;
+        state.segments = arch.segments.each_ref().map(from_segment);
+        state.tr = from_segment(&arch.tr);
+        state.ldtr = from_segment(&arch.ldtr);
+        let table = |t: &Table| TableRegister {
+            base: t.base,
+            limit: t.limit,
+        };
+        (state.gdtr, state.idtr) = (table(&arch.gdtr), table(&arch.idtr));
+        (state.cr0, state.cr2, state.cr3) = (arch.cr0, arch.cr2, arch.cr3);
+        (state.cr4, state.efer) = (arch.cr4, arch.efer);
+    }
+
+    /// Translates at `state`'s RIP without executing: the unit in text form, verified.
+    pub fn translate(&mut self, state: &SystemState) -> Result<String, String> {
+        self.load(state);
+        let core = &mut self.core;
+        let va = <X86 as Target>::fetch_address(core);
+        let ctx = <X86 as Target>::fetch_ctx(core);
+        let mut source = Source::new(core, va, ctx).map_err(|t| format!("fetch: {t:?}"))?;
+        let unit = <X86 as Target>::translate(core, &mut source, 32)
+            .map_err(|t| format!("translate: {t:?}"))?;
+        accel_ir::verify(&unit).map_err(|e| format!("{e}: {unit}"))?;
+        Ok(unit.to_string())
+    }
+
+    /// Writes to memory.
+    pub fn write(&mut self, at: u64, bytes: &[u8]) {
+        self.memory.write(at, bytes);
+    }
+
+    /// Runs from `state` until something ends it.
+    pub fn run(&mut self, state: &mut SystemState) -> Stop {
+        self.load(state);
+        self.core.budget = BUDGET;
+        let stop = loop {
+            match self.interp.run(&mut self.core) {
+                Exit::Halted => break Stop::Halted,
+                Exit::Shutdown => break Stop::Shutdown,
+                Exit::Yield => {}
+                // One CPU is always alone.
+                Exit::Exclusive if !self.core.alone => self.core.alone = true,
+                _ => break Stop::Other,
+            }
+        };
+        self.core.alone = false;
+        self.store(state);
+        stop
+    }
+}
