@@ -64,6 +64,28 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
         &mut self.core
     }
 
+    /// Sleeps until something ends the CPU's wait for an interrupt.
+    fn wait(&self) {
+        let wake = T::wake_mask(&self.core);
+        self.core.pending.wait(wake | reason::STOP | reason::WORK);
+    }
+
+    /// What a run's end means for the thread.
+    fn outcome(&self, exit: Exit) -> VcpuExit {
+        match exit {
+            // A halted CPU waits at the start of its next run.
+            Exit::Budget | Exit::Exclusive | Exit::Halted => VcpuExit::Again,
+            Exit::Yield => {
+                std::thread::yield_now();
+                VcpuExit::Again
+            }
+            Exit::Pending if self.core.pending.get() & reason::STOP != 0 => VcpuExit::Stopped,
+            Exit::Pending => VcpuExit::Again,
+            Exit::Shutdown => VcpuExit::Shutdown,
+            Exit::Internal(why) => VcpuExit::Failed(format!("CPU {}: {why}", self.core.index)),
+        }
+    }
+
     /// Runs one instruction with all other CPUs parked.
     fn run_alone(&mut self) -> Exit {
         let guard = self.exclusive.alone();
@@ -79,6 +101,13 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
 
 impl<T: Guest, E: Executor<T>> Vcpu for EngineVcpu<T, E> {
     fn run(&mut self) -> VcpuExit {
+        if T::is_halted(&self.core) {
+            self.wait();
+            // Only what ends the halt may let it execute: the bit that woke it may be gone again.
+            if let Err(exit) = T::service(&mut self.core) {
+                return self.outcome(exit);
+            }
+        }
         self.core.budget = SLICE;
         self.exclusive.enter();
         let mut exit = self.executor.run(&mut self.core);
@@ -86,23 +115,7 @@ impl<T: Guest, E: Executor<T>> Vcpu for EngineVcpu<T, E> {
         if exit == Exit::Exclusive {
             exit = self.run_alone();
         }
-        match exit {
-            Exit::Budget | Exit::Exclusive => VcpuExit::Again,
-            Exit::Yield => {
-                std::thread::yield_now();
-                VcpuExit::Again
-            }
-            Exit::Halted => {
-                self.core
-                    .pending
-                    .wait(T::wake_mask(&self.core) | reason::STOP | reason::WORK);
-                VcpuExit::Again
-            }
-            Exit::Pending if self.core.pending.get() & reason::STOP != 0 => VcpuExit::Stopped,
-            Exit::Pending => VcpuExit::Again,
-            Exit::Shutdown => VcpuExit::Shutdown,
-            Exit::Internal(why) => VcpuExit::Failed(format!("CPU {}: {why}", self.core.index)),
-        }
+        self.outcome(exit)
     }
 
     fn pending(&self) -> Arc<Pending> {

@@ -128,7 +128,7 @@ impl Source {
 
     /// Says how many bytes the unit was made from.
     pub fn set_used(&mut self, used: usize) {
-        self.used = used;
+        self.used = used.min(self.bytes.len());
     }
 
     /// Announces the code as translated. `None` if it changed meanwhile (translate again), else the

@@ -76,7 +76,12 @@ impl Interp {
             let unit = T::translate(core, &mut source, insns)?;
             debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
             let Ok(mut code) = lower::<T>(&unit) else {
-                insns = (insns / 2).max(1);
+                if insns == 1 {
+                    log::error!("cannot lower this unit:\n{unit}");
+                    return Err(Trap::Exit(Exit::Internal("an instruction needs too many values")));
+                }
+                insns = insns.min(unit.insns) / 2;
+                insns = insns.max(1);
                 continue;
             };
             let Some(pages) = source.track() else {
