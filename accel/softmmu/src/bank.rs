@@ -7,7 +7,7 @@ use hw_memory::PAGE_BITS;
 /// Translation contexts of a bank. Targets number them (user, kernel, kernel with user access).
 pub const CONTEXTS: usize = 4;
 
-const ENTRY_BITS: u32 = 10;
+const ENTRY_BITS: u32 = 12;
 const ENTRIES: usize = 1 << ENTRY_BITS;
 
 /// Tag of an entry that matches nothing: no page has its low bits all set.
@@ -69,6 +69,8 @@ pub(crate) struct Tables {
     /// Flag byte of the page behind each write entry.
     flags: [*const AtomicU8; ENTRIES],
     global: [u64; ENTRIES / 64],
+    /// Indices that hold anything: a flush touches no others.
+    filled: [u64; ENTRIES / 64],
 }
 
 // SAFETY: the raw pointers are into RAM blocks that the owning `Mmu` keeps alive through its map
@@ -95,6 +97,7 @@ impl Tables {
             entries: [[NONE; ENTRIES]; 3],
             flags: [std::ptr::null(); ENTRIES],
             global: [0; ENTRIES / 64],
+            filled: [0; ENTRIES / 64],
         })
     }
 
@@ -135,6 +138,19 @@ impl Tables {
         }
         self.flags[i] = std::ptr::null();
         self.global[i / 64] &= !(1 << (i % 64));
+        self.filled[i / 64] &= !(1 << (i % 64));
+    }
+
+    /// Clears all that is filled, but for global pages if they are to be kept.
+    fn clear_filled(&mut self, keep_global: bool) {
+        for word in 0..ENTRIES / 64 {
+            let kept = if keep_global { self.global[word] } else { 0 };
+            let mut gone = self.filled[word] & !kept;
+            while gone != 0 {
+                self.clear(word * 64 + gone.trailing_zeros() as usize);
+                gone &= gone - 1;
+            }
+        }
     }
 }
 
@@ -183,6 +199,7 @@ impl Bank {
             tables.clear(i);
         }
         let bit = 1 << (i % 64);
+        tables.filled[i / 64] |= bit;
         tables.global[i / 64] = tables.global[i / 64] & !bit | if found.global { bit } else { 0 };
         let physical = found.physical & PAGE;
         let (to, slow) = backing.map_or((physical, true), |b| (b.host as u64, false));
@@ -210,8 +227,7 @@ impl Bank {
         }
         self.large = None;
         for tables in self.contexts.iter_mut().flatten() {
-            tables.entries = [[NONE; ENTRIES]; 3];
-            tables.global = [0; ENTRIES / 64];
+            tables.clear_filled(false);
         }
     }
 
@@ -221,16 +237,7 @@ impl Bank {
             return;
         }
         for tables in self.contexts.iter_mut().flatten() {
-            for word in 0..ENTRIES / 64 {
-                let mut gone = !tables.global[word];
-                while gone != 0 {
-                    let i = word * 64 + gone.trailing_zeros() as usize;
-                    gone &= gone - 1;
-                    tables.entries[0][i] = NONE;
-                    tables.entries[1][i] = NONE;
-                    tables.entries[2][i] = NONE;
-                }
-            }
+            tables.clear_filled(true);
         }
     }
 

@@ -74,6 +74,26 @@ fn flushes_drop_what_they_name_and_keep_the_rest() {
 }
 
 #[test]
+fn a_flush_reaches_every_page_that_was_cached() {
+    let (mut mmu, ..) = mmu();
+    let pages = || (0..5000u64).map(|n| n * 0x1_3000);
+    for global in [false, true] {
+        for va in pages() {
+            mmu.fill((va >> 12) as u8 & 3, va, &found(0x10_1000, global));
+        }
+        mmu.bank().flush_non_global();
+        if global {
+            mmu.bank().flush();
+        }
+        for va in pages() {
+            for ctx in 0..4 {
+                assert_eq!(mmu.look_up(ctx, va, Access::Read), Physical::Miss);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_bank_keeps_its_translations_while_another_is_current() {
     let (mut mmu, ..) = mmu();
     mmu.switch(1);
