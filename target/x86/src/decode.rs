@@ -73,14 +73,20 @@ fn options(core: &Core) -> u32 {
     options
 }
 
+/// The instruction at the beginning of some bytes.
 fn decode(mode: Mode, options: u32, bytes: &[u8], pc: u64) -> Decoded {
-    let Ok(mut decoder) = Decoder::try_with_ip(mode.bitness(), bytes, pc, options) else {
-        return Decoded::Undefined(1);
-    };
+    match Decoder::try_with_ip(mode.bitness(), bytes, pc, options) {
+        Ok(mut decoder) => decode_next(&mut decoder, bytes.len()),
+        Err(_) => Decoded::Undefined(1),
+    }
+}
+
+/// The next instruction of a decoder with `left` bytes left.
+fn decode_next(decoder: &mut Decoder<'_>, left: usize) -> Decoded {
     let insn = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => Decoded::Instruction(insn),
-        DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
+        DecoderError::NoMoreBytes if left < LONGEST => Decoded::Incomplete,
         DecoderError::NoMoreBytes => Decoded::TooLong,
         _ if insn.len() >= LONGEST => Decoded::TooLong,
         _ => Decoded::Undefined(insn.len().max(1)),
@@ -116,21 +122,8 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
         }
     };
     let alone = !source.is_in_first_page(0, used);
-    while !c.b.is_ended() && !alone && c.b.insns() < limit {
-        let pc = c.next;
-        // The instruction after a wrap is not next in memory.
-        if pc != start.wrapping_add(used as u64) {
-            break;
-        }
-        let Some(rest @ [_, ..]) = source.bytes().get(used..) else {
-            break;
-        };
-        let Decoded::Instruction(insn) = decode(mode, options, rest, pc) else {
-            break;
-        };
-        c.start(insn, pc);
-        instruction(&mut c);
-        used = used.wrapping_add(insn.len());
+    if !c.b.is_ended() && !alone && c.b.insns() < limit {
+        used = rest(&mut c, source.bytes(), start, used, limit, options);
     }
     if !c.b.is_ended() {
         c.b.goto(c.next);
@@ -139,6 +132,37 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     let unit = c.b.finish();
     debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
     Ok(unit)
+}
+
+/// Translates the instructions after the first, which took `used` bytes. Returns the bytes used in
+/// all.
+fn rest(
+    c: &mut Ctx<'_>,
+    bytes: &[u8],
+    start: u64,
+    mut used: usize,
+    limit: u32,
+    options: u32,
+) -> usize {
+    let tail = bytes.get(used..).unwrap_or_default();
+    let Ok(mut decoder) = Decoder::try_with_ip(c.mode.bitness(), tail, c.next, options) else {
+        return used;
+    };
+    while !c.b.is_ended() && c.b.insns() < limit {
+        let pc = c.next;
+        // The instruction after a wrap is not next in memory.
+        if pc != start.wrapping_add(used as u64) || used >= bytes.len() {
+            break;
+        }
+        let left = bytes.len().saturating_sub(used);
+        let Decoded::Instruction(insn) = decode_next(&mut decoder, left) else {
+            break;
+        };
+        c.start(insn, pc);
+        instruction(c);
+        used = used.wrapping_add(insn.len());
+    }
+    used
 }
 
 /// Translates the instruction at hand.
