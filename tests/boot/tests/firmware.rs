@@ -17,13 +17,11 @@ fn seabios_finds_no_bootable_device(machine: &str) -> Result<(), Error> {
 }
 
 #[test]
-#[ignore = "waits for the machine pc"]
 fn pc_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
     seabios_finds_no_bootable_device("pc")
 }
 
 #[test]
-#[ignore = "waits for the machine q35"]
 fn q35_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
     seabios_finds_no_bootable_device("q35")
 }

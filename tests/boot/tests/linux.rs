@@ -45,49 +45,41 @@ fn pvh_runs_a_command_and_powers_off(name: &str) -> Result<(), Error> {
 }
 
 #[test]
-#[ignore = "waits for the machine pc"]
 fn pc_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("pc", 1)
 }
 
 #[test]
-#[ignore = "waits for the machine pc"]
 fn pc_with_four_cpus_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("pc", 4)
 }
 
 #[test]
-#[ignore = "waits for the machine q35"]
 fn q35_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("q35", 1)
 }
 
 #[test]
-#[ignore = "waits for the machine q35"]
 fn q35_with_four_cpus_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("q35", 4)
 }
 
 #[test]
-#[ignore = "waits for the machine microvm"]
 fn microvm_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("microvm", 1)
 }
 
 #[test]
-#[ignore = "waits for the machine microvm"]
 fn microvm_with_four_cpus_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("microvm", 4)
 }
 
 #[test]
-#[ignore = "waits for the machine pc"]
 fn pc_boots_an_elf_kernel_through_its_pvh_entry() -> Result<(), Error> {
     pvh_runs_a_command_and_powers_off("pc")
 }
 
 #[test]
-#[ignore = "waits for the machine microvm"]
 fn microvm_boots_an_elf_kernel_through_its_pvh_entry() -> Result<(), Error> {
     pvh_runs_a_command_and_powers_off("microvm")
 }

@@ -4,7 +4,6 @@ use serde_json::json;
 use test_boot::{Error, Vm};
 
 #[test]
-#[ignore = "waits for the machine pc and the monitor"]
 fn a_machine_can_be_stopped_continued_and_quit_by_qmp() -> Result<(), Error> {
     let mut vm = Vm::new("pc")
         .args("-accel tcg -m 64 -S")
@@ -26,7 +25,6 @@ fn a_machine_can_be_stopped_continued_and_quit_by_qmp() -> Result<(), Error> {
 }
 
 #[test]
-#[ignore = "waits for the machine pc and the monitor"]
 fn an_unknown_command_is_answered_by_its_error_class() -> Result<(), Error> {
     let mut vm = Vm::new("pc")
         .args("-accel tcg -m 64 -S")

@@ -40,19 +40,16 @@ fn tempfile() -> Result<Folder, Error> {
 }
 
 #[test]
-#[ignore = "waits for the machine pc"]
 fn pc_runs_a_tiny_kernel_to_its_exit_code() -> Result<(), Error> {
     says_hello("pc")
 }
 
 #[test]
-#[ignore = "waits for the machine q35"]
 fn q35_runs_a_tiny_kernel_to_its_exit_code() -> Result<(), Error> {
     says_hello("q35")
 }
 
 #[test]
-#[ignore = "waits for the machine microvm"]
 fn microvm_runs_a_tiny_kernel_to_its_exit_code() -> Result<(), Error> {
     says_hello("microvm")
 }
