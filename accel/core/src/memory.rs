@@ -212,13 +212,24 @@ impl<T: Target> Core<T> {
         Ok(old)
     }
 
-    /// As [`update`](Self::update) for 16 bytes. Runs alone unless the machine has one CPU.
+    /// As [`update`](Self::update) for 16 bytes. Runs alone where the host has no instruction for it.
+    /// The bytes are little-endian in memory.
     pub fn update_v(
         &mut self,
         va: u64,
         ctx: u8,
-        update: impl FnOnce(u128) -> Option<u128>,
+        mut update: impl FnMut(u128) -> Option<u128>,
     ) -> Result<u128, Trap> {
+        if va.is_multiple_of(16) && self.resolve(va, Access::Write, ctx)?.is_none() {
+            match self.mmu.rmw128(ctx, va, &mut update) {
+                Fast::Done(old) => return Ok(old),
+                Fast::HitCode(old) => {
+                    self.code_hit = true;
+                    return Ok(old);
+                }
+                Fast::Slow => {}
+            }
+        }
         if !self.alone {
             return Err(Trap::Exclusive);
         }

@@ -273,6 +273,27 @@ impl Mmu {
     fast_access!(load32, store32, rmw32, u32, AtomicU32);
     fast_access!(load64, store64, rmw64, u64, AtomicU64);
 
+    /// As the narrower updates for 16 bytes, with the host's instruction where it has one.
+    pub fn rmw128(&self, ctx: u8, va: u64, update: impl FnMut(u128) -> Option<u128>) -> Fast<u128> {
+        let Some(tables) = self.slots[self.current].bank.tables(ctx) else {
+            return Fast::Slow;
+        };
+        let Some(at) = tables.fast(Kind::Write, va) else {
+            return Fast::Slow;
+        };
+        if va & 15 != 0 {
+            return Fast::Slow;
+        }
+        // SAFETY: as in the load; the address is aligned as the guest's is, within a page.
+        let Some(old) = (unsafe { update_16_bytes(at, update) }) else {
+            return Fast::Slow;
+        };
+        match self.stored(tables.page_flags(va), at, 16) {
+            Fast::HitCode(()) => Fast::HitCode(old),
+            _ => Fast::Done(old),
+        }
+    }
+
     #[inline(always)]
     fn stored(&self, flags: *const AtomicU8, at: *mut u8, size: u64) -> Fast<()> {
         // SAFETY: `flags` was filled together with the entry that matched, from the same block.
@@ -370,6 +391,47 @@ impl Mmu {
     pub fn block_at(&self, pa: u64) -> Option<(&Arc<RamBlock>, u64)> {
         self.snapshot.find(pa)?.ram_at(pa)
     }
+}
+
+/// Updates 16 bytes with CMPXCHG16B: the old value, or `None` where the host lacks it.
+///
+/// # Safety
+///
+/// `at` is aligned to 16 bytes and may be read and written.
+#[cfg(target_arch = "x86_64")]
+unsafe fn update_16_bytes(
+    at: *mut u8,
+    mut update: impl FnMut(u128) -> Option<u128>,
+) -> Option<u128> {
+    use std::arch::{is_x86_feature_detected, x86_64::cmpxchg16b};
+    if !is_x86_feature_detected!("cmpxchg16b") {
+        return None;
+    }
+    let at = at.cast::<u128>();
+    // SAFETY: the caller vouches for the address, and the feature was detected. Storing zero where
+    // zero is changes nothing.
+    let mut old = unsafe { cmpxchg16b(at, 0, 0, Ordering::SeqCst, Ordering::SeqCst) };
+    loop {
+        let Some(new) = update(old) else {
+            return Some(old);
+        };
+        // SAFETY: as above.
+        let now = unsafe { cmpxchg16b(at, old, new, Ordering::SeqCst, Ordering::SeqCst) };
+        if now == old {
+            return Some(old);
+        }
+        old = now;
+    }
+}
+
+/// The host has no 16-byte atomics that this uses.
+///
+/// # Safety
+///
+/// None needed.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn update_16_bytes(_: *mut u8, _: impl FnMut(u128) -> Option<u128>) -> Option<u128> {
+    None
 }
 
 /// Host memory behind the page at `page`, if all of it is one RAM or ROM span.

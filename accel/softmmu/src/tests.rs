@@ -51,6 +51,23 @@ fn a_filled_page_is_reached_on_the_fast_path() {
 }
 
 #[test]
+fn sixteen_bytes_are_updated_at_once_or_by_the_slow_path() {
+    let (mut mmu, block, _) = mmu();
+    mmu.fill(0, 0x5000, &found(0x10_2000, false));
+    block.store(0x2010, 8, 1).unwrap();
+    block.store(0x2018, 8, 2).unwrap();
+    let old = 2u128 << 64 | 1;
+    match mmu.rmw128(0, 0x5010, |v| Some(v + 1)) {
+        Fast::Done(v) => {
+            assert_eq!((v, block.load(0x2010, 8)), (old, Some(2)));
+            assert_eq!(mmu.rmw128(0, 0x5010, |_| None), Fast::Done(old + 1));
+        }
+        other => assert_eq!(other, Fast::Slow, "a host without 16-byte atomics"),
+    }
+    assert_eq!(mmu.rmw128(0, 0x5018, |v| Some(v + 1)), Fast::Slow);
+}
+
+#[test]
 fn what_is_not_ram_is_slow_but_cached() {
     let (mut mmu, ..) = mmu();
     mmu.fill(0, 0x9000, &found(0xfee0_0000, false));
