@@ -31,6 +31,8 @@ pub use check::{arithmetic_flags, set_arithmetic_flags};
 #[allow(unused_imports)]
 pub(crate) use context::{Ctx, Place};
 use mode::Mode;
+#[cfg(test)]
+pub(crate) use mode::mode_of;
 pub use mode::refresh;
 pub(crate) use refine::refine;
 

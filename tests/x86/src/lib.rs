@@ -15,3 +15,30 @@ mod system;
 pub use machine::Emulated;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use system::EmulatedSystem;
+
+/// Whether an instruction belongs to the x87, MMX or SSE: what `target_x86::float` translates.
+pub fn is_float(code: iced_x86::Code) -> bool {
+    use iced_x86::CpuidFeature::*;
+    use iced_x86::Mnemonic;
+    let integer = matches!(
+        code.mnemonic(),
+        Mnemonic::Movnti
+            | Mnemonic::Lfence
+            | Mnemonic::Mfence
+            | Mnemonic::Sfence
+            | Mnemonic::Prefetchnta
+            | Mnemonic::Prefetcht0
+            | Mnemonic::Prefetcht1
+            | Mnemonic::Prefetcht2
+            | Mnemonic::Pause
+            | Mnemonic::Clflush
+    );
+    code.mnemonic() == Mnemonic::Wait
+        || !integer
+            && code.cpuid_features().iter().any(|feature| {
+                matches!(
+                    feature,
+                    FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | SSE3 | SSSE3 | FXSR
+                )
+            })
+}

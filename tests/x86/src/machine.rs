@@ -6,6 +6,7 @@ use accel_core::{Executor, Exit};
 use accel_interp::Interp;
 use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, PAGE_SIZE, RamBlock, What};
+use target_x86::float::X87;
 use target_x86::system::{self, CpuModel, Topology};
 use target_x86::{Core, Port, Segment, Table, decode, regs};
 use test_native::compare::{End, Engine};
@@ -253,6 +254,7 @@ impl Emulated {
             core.regs.set_v(regs::xmm(i), case.state.fx.xmm(i));
         }
         core.regs.set(regs::MXCSR, case.state.fx.mxcsr().into());
+        core.arch.x87 = X87::from_fxsave(&case.state.fx.0, true);
         core.set_pc(CODE);
         decode::refresh(core);
     }
@@ -339,6 +341,7 @@ impl Engine for Emulated {
             state.fx.set_xmm(i, self.core.regs.get_v(regs::xmm(i)));
         }
         state.fx.set_mxcsr(self.core.regs.get(regs::MXCSR) as u32);
+        self.core.arch.x87.to_fxsave(&mut state.fx.0, true);
         let mut memory = vec![0; DATA_SIZE];
         self.data.read(0, &mut memory);
         End {

@@ -1,47 +1,20 @@
 //! Every integer and control-flow form against the host's processor.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use iced_x86::{CpuidFeature, Mnemonic};
 use test_native::Native;
 use test_native::compare::campaign;
 use test_native::generate::{Form, forms};
-use test_x86::Emulated;
+use test_x86::{Emulated, is_float};
 
 /// Cases per form. `MIMIC_X86_CASES` asks for more.
 const CASES: u64 = 30;
-
-/// Belongs to `float`.
-fn is_float(form: &Form) -> bool {
-    use CpuidFeature::*;
-    let integer = matches!(
-        form.code.mnemonic(),
-        Mnemonic::Movnti
-            | Mnemonic::Lfence
-            | Mnemonic::Mfence
-            | Mnemonic::Sfence
-            | Mnemonic::Prefetchnta
-            | Mnemonic::Prefetcht0
-            | Mnemonic::Prefetcht1
-            | Mnemonic::Prefetcht2
-            | Mnemonic::Pause
-            | Mnemonic::Clflush
-    );
-    form.code.mnemonic() == Mnemonic::Wait
-        || !integer
-            && form.code.cpuid_features().iter().any(|f| {
-                matches!(
-                    f,
-                    FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | SSE3 | SSSE3 | FXSR
-                )
-            })
-}
 
 #[test]
 fn integer_forms_do_what_the_host_does() {
     let only = std::env::var("MIMIC_X86_FORM").unwrap_or_default();
     let forms: Vec<Form> = forms()
         .into_iter()
-        .filter(|f| !is_float(f) && f.to_string().contains(&only))
+        .filter(|f| !is_float(f.code) && f.to_string().contains(&only))
         .collect();
     let cases = std::env::var("MIMIC_X86_CASES")
         .ok()

@@ -78,7 +78,7 @@ fn updates_memory(insn: &Instruction) -> bool {
 fn is_stack_fault(core: &Core, insn: &Instruction) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(insn);
-    if insn.mnemonic() == Mnemonic::Cmpxchg16b && is_misaligned(core, insn) {
+    if must_be_aligned(insn) && is_misaligned(core, insn) {
         return false;
     }
     // A bit string's address is beyond what the operand says.
@@ -113,8 +113,16 @@ fn is_stack(memory: &UsedMemory) -> bool {
     !special && base.is_gpr() && matches!(number(base), regs::index::RSP | regs::index::RBP)
 }
 
+/// Whether the operand in memory must be aligned to 16 bytes: that is checked first.
+fn must_be_aligned(insn: &Instruction) -> bool {
+    use Mnemonic::{Lddqu, Movdqu, Movupd, Movups};
+    !matches!(insn.mnemonic(), Movups | Movupd | Movdqu | Lddqu) && insn.memory_size().size() == 16
+}
+
 fn is_misaligned(core: &Core, insn: &Instruction) -> bool {
-    insn.virtual_address(0, 0, |register, _, _| Some(value(core, register)))
+    (0..insn.op_count())
+        .find(|&i| insn.op_kind(i) == OpKind::Memory)
+        .and_then(|i| insn.virtual_address(i, 0, |register, _, _| Some(value(core, register))))
         .is_some_and(|va| !va.is_multiple_of(16))
 }
 
