@@ -112,6 +112,12 @@ fn raised(core: &Core) -> Option<u8> {
 }
 
 #[test]
+fn helper_numbers_find_their_functions_in_the_table() {
+    assert_eq!(crate::helper::name(X87_WAIT), "x87_helper::wait");
+    assert_eq!(crate::helper::name(RSQRTSS), "sse_fp::rsqrtss");
+}
+
+#[test]
 fn a_push_onto_a_full_stack_loads_the_indefinite_value_and_sets_c1() {
     let mut x = x87(0x37f);
     x.used = 0xff;
