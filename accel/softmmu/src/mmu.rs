@@ -403,25 +403,51 @@ unsafe fn update_16_bytes(
     at: *mut u8,
     mut update: impl FnMut(u128) -> Option<u128>,
 ) -> Option<u128> {
-    use std::arch::{is_x86_feature_detected, x86_64::cmpxchg16b};
+    use std::arch::is_x86_feature_detected;
     if !is_x86_feature_detected!("cmpxchg16b") {
         return None;
     }
     let at = at.cast::<u128>();
     // SAFETY: the caller vouches for the address, and the feature was detected. Storing zero where
     // zero is changes nothing.
-    let mut old = unsafe { cmpxchg16b(at, 0, 0, Ordering::SeqCst, Ordering::SeqCst) };
+    let mut old = unsafe { exchange_16_bytes(at, 0, 0) };
     loop {
         let Some(new) = update(old) else {
             return Some(old);
         };
         // SAFETY: as above.
-        let now = unsafe { cmpxchg16b(at, old, new, Ordering::SeqCst, Ordering::SeqCst) };
+        let now = unsafe { exchange_16_bytes(at, old, new) };
         if now == old {
             return Some(old);
         }
         old = now;
     }
+}
+
+/// CMPXCHG16B: what was there. In assembly, as the library's function may end in a call of libatomic.
+///
+/// # Safety
+///
+/// As for [`update_16_bytes`], and the host has the instruction.
+#[cfg(target_arch = "x86_64")]
+unsafe fn exchange_16_bytes(at: *mut u128, old: u128, new: u128) -> u128 {
+    let (mut low, mut high) = (old as u64, (old >> 64) as u64);
+    // SAFETY: the caller vouches for the address and the instruction. RBX, which the compiler keeps
+    // for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg {low}, rbx",
+            "lock cmpxchg16b [{at}]",
+            "mov rbx, {low}",
+            low = inout(reg) new as u64 => _,
+            at = in(reg) at,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") low,
+            inout("rdx") high,
+            options(nostack),
+        );
+    }
+    u128::from(low) | u128::from(high) << 64
 }
 
 /// The host has no 16-byte atomics that this uses.
