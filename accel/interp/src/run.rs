@@ -78,7 +78,9 @@ impl Interp {
             let Ok(mut code) = lower::<T>(&unit) else {
                 if insns == 1 {
                     log::error!("cannot lower this unit:\n{unit}");
-                    return Err(Trap::Exit(Exit::Internal("an instruction needs too many values")));
+                    return Err(Trap::Exit(Exit::Internal(
+                        "an instruction needs too many values",
+                    )));
                 }
                 insns = insns.min(unit.insns) / 2;
                 insns = insns.max(1);
