@@ -436,11 +436,11 @@ unsafe fn exchange_16_bytes(at: *mut u128, old: u128, new: u128) -> u128 {
     // for itself, is put back.
     unsafe {
         std::arch::asm!(
-            "xchg {low}, rbx",
-            "lock cmpxchg16b [{at}]",
-            "mov rbx, {low}",
-            low = inout(reg) new as u64 => _,
-            at = in(reg) at,
+            "xchg rsi, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, rsi",
+            inout("rsi") new as u64 => _,
+            in("rdi") at,
             in("rcx") (new >> 64) as u64,
             inout("rax") low,
             inout("rdx") high,
