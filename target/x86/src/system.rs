@@ -1,4 +1,10 @@
 //! System: segmentation, paging, exceptions, control registers, MSRs, CPUID.
+//!
+//! Spec: Intel SDM volume 3, AMD APM volume 2; each file names its chapter.
+//!
+//! Not modelled: system management mode (SMIs are dropped, RSM is undefined), virtual-8086 mode
+//! extensions and protected-mode virtual interrupts (CR4.VME, CR4.PVI), hardware breakpoints and
+//! watchpoints (the debug registers only hold values), 5-level paging, VMX and SVM.
 
 use std::sync::Arc;
 

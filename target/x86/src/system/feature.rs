@@ -458,7 +458,7 @@ pub fn engine() -> Features {
         "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush acpi mmx fxsr \
          sse sse2 ss ht \
          pni ssse3 cx16 pcid x2apic movbe popcnt tsc-deadline xsave hypervisor \
-         fsgsbase tsc-adjust smep invpcid smap umip \
+         fsgsbase tsc-adjust smep erms invpcid smap umip \
          syscall nx fxsr-opt pdpe1gb rdtscp lm \
          lahf-lm cmp-legacy cr8legacy 3dnowprefetch invtsc arat",
     )

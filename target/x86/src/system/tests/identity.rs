@@ -226,3 +226,11 @@ fn registers_are_shown_in_the_known_layout() {
             .any(|(name, v)| name == "cr3" && *v == 0x10000)
     );
 }
+
+#[test]
+fn helper_numbers_lead_to_their_functions() {
+    use crate::helper::name;
+    assert_eq!(name(LOAD_SEGMENT), "load_segment");
+    assert_eq!(name(PAUSE), "pause");
+    assert_eq!(name(accel_ir::HelperId(767)), "unused");
+}
