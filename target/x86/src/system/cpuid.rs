@@ -261,7 +261,7 @@ impl View<'_> {
                 if amd {
                     edx |= self.word(Word::Leaf1Edx) & AMD_ALIASES;
                     if threads > 1 {
-                        ecx |= 1 << feature::CMP_LEGACY.bit;
+                        ecx |= 1u32.wrapping_shl(feature::CMP_LEGACY.bit);
                     }
                 }
                 [self.signature(), 0, ecx, edx]

@@ -135,7 +135,7 @@ fn find(core: &Core, va: u64) -> Result<Path, Lost> {
         (pdpte & address, 21)
     };
     loop {
-        let at = (table | (va >> shift & 511) << 3) & a20;
+        let at = (table | (va.wrapping_shr(shift) & 511) << 3) & a20;
         let entry = read(core, at, 8);
         if let Some(step) = path.steps.get_mut(path.depth) {
             *step = Step { at, entry };
@@ -194,7 +194,7 @@ fn find_32(core: &Core, va: u64, a20: u64) -> Result<Path, Lost> {
         // PSE-36: bits 13 to 20 are physical address bits 32 to 39, bit 21 is reserved.
         let high = pde >> 13 & 0xff;
         let width = state.system.model.phys_bits.saturating_sub(32).min(8);
-        if pde & 1 << 21 != 0 || high >> width != 0 {
+        if pde & 1 << 21 != 0 || high.wrapping_shr(width) != 0 {
             return Err(Lost::Reserved);
         }
         path.page_bits = 22;
