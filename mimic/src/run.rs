@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use clap::error::ErrorKind;
 use firmware_load::{Kind, identify};
@@ -65,19 +65,23 @@ pub(crate) fn arguments(program: &str, args: &[String]) -> Result<Request> {
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             Ok(Request::Print(error.to_string()))
         }
-        Err(error) => anyhow::bail!("{}", one_line(&error.to_string())),
+        Err(error) => bail!(
+            "{}; '{name} --help' shows how it is used",
+            one_line(&error.to_string())
+        ),
     }
 }
 
-/// clap's message in one line, without its prefix.
+/// clap's message in one line, without its prefix and usage.
 fn one_line(text: &str) -> String {
-    let words = text.trim_start_matches("error: ").split_whitespace();
-    words
-        .collect::<Vec<_>>()
-        .join(" ")
-        .replace("For more information, try '--help'.", "")
-        .trim_end()
-        .to_owned()
+    let message = text.trim_start_matches("error: ");
+    let message = message.split("\n\nUsage:").next().unwrap_or_default();
+    let lines = message
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    let tips = lines.map(|line| line.trim_start_matches("tip: "));
+    tips.collect::<Vec<_>>().join("; ").replace(":; ", ": ")
 }
 
 fn kind(path: &str) -> Result<Kind> {

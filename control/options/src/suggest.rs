@@ -5,6 +5,9 @@ use std::fmt;
 /// Similarity below which a suggestion would only confuse (Jaro-Winkler).
 const FLOOR: f64 = 0.75;
 
+/// Similarity of names one slip apart.
+const ONE_SLIP: f64 = 0.95;
+
 /// The most names worth listing when none is near.
 const LIST_MAX: usize = 16;
 
@@ -17,10 +20,20 @@ pub fn nearest<'a>(name: &str, valid: impl IntoIterator<Item = &'a str>) -> Opti
     let folded = name.to_ascii_lowercase();
     valid
         .into_iter()
-        .map(|v| (strsim::jaro_winkler(&folded, &v.to_ascii_lowercase()), v))
+        .map(|v| (similarity(&folded, &v.to_ascii_lowercase()), v))
         .filter(|(score, _)| *score >= FLOOR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, v)| v)
+}
+
+/// From 0 to 1; a single slip is near even in a name of three letters.
+fn similarity(a: &str, b: &str) -> f64 {
+    let score = strsim::jaro_winkler(a, b);
+    if a.len() > 2 && strsim::damerau_levenshtein(a, b) == 1 {
+        score.max(ONE_SLIP)
+    } else {
+        score
+    }
 }
 
 /// The end of an error message about an unknown name: the nearest valid one, or the valid ones if they are few.
@@ -34,8 +47,11 @@ impl Hint {
             return Self(format!("; did you mean '{best}'?"));
         }
         let all: Vec<_> = valid.into_iter().take(LIST_MAX.saturating_add(1)).collect();
-        if all.is_empty() || all.len() > LIST_MAX {
+        if all.is_empty() {
             return Self::default();
+        }
+        if all.len() > LIST_MAX {
+            return Self::text("'help' lists them");
         }
         Self(format!("; valid are {}", all.join(", ")))
     }
@@ -61,6 +77,7 @@ mod tests {
         let names = ["q35", "pc", "microvm", "none"];
         assert_eq!(nearest("micorvm", names), Some("microvm"));
         assert_eq!(nearest("Q35", names), Some("q35"));
+        assert_eq!(nearest("kmv", ["tcg", "kvm"]), Some("kvm"));
         assert_eq!(nearest("zzzzzz", names), None);
     }
 
