@@ -1,5 +1,7 @@
 //! The command line as a user meets it: what is printed where, and with which exit status.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
