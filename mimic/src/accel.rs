@@ -12,6 +12,28 @@ use machine_x86::{Accelerator, CpuWires, Irqchip};
 use target_x86::X86;
 use target_x86::system::{self, CpuModel, feature};
 
+/// What CPUs an accelerator is to run.
+pub struct Wanted<'a> {
+    /// `-cpu`.
+    pub cpu: Option<&'a CpuOpt>,
+    /// The model without `-cpu`.
+    pub default_model: &'a str,
+    /// How they are arranged.
+    pub topology: &'a Topology,
+}
+
+/// An accelerator, ready for a board.
+pub struct Chosen {
+    /// As boards see it.
+    pub accelerator: Arc<dyn Accelerator>,
+    /// The name of its CPUs' model.
+    pub cpu_model: String,
+    /// Whether it is KVM.
+    pub is_kvm: bool,
+}
+
+type Make = fn(&Wanted<'_>, &Props) -> Result<Chosen>;
+
 /// An accelerator by its name.
 pub struct AccelDef {
     /// Name as in `-accel`.
@@ -20,8 +42,9 @@ pub struct AccelDef {
     pub doc: &'static str,
     /// Its properties.
     pub props: &'static [PropDef],
-    /// Why it cannot be used here; `None` if it can.
-    pub unusable: Option<&'static str>,
+    /// Looks at this host and says why it cannot be used; `None` if it can.
+    pub unusable: fn() -> Option<String>,
+    make: Make,
 }
 
 /// All accelerators.
@@ -35,7 +58,8 @@ pub static ACCELERATORS: &[AccelDef] = &[
             "host threads for several vCPUs: one each, or one for all",
         )
         .or("multi")],
-        unusable: None,
+        unusable: || None,
+        make: make_tcg,
     },
     AccelDef {
         name: "kvm",
@@ -46,13 +70,15 @@ pub static ACCELERATORS: &[AccelDef] = &[
             "interrupt controllers in the kernel",
         )
         .or("on")],
-        unusable: Some("this version of Mimic has no KVM back end yet"),
+        unusable: || Some("this version of Mimic has no KVM back end yet".to_owned()),
+        make: |_, _| bail!("this version of Mimic has no KVM back end yet"),
     },
     AccelDef {
         name: "qtest",
         doc: "no processor at all: a test program drives the devices",
         props: &[],
-        unusable: Some("this version of Mimic cannot be driven by qtest yet"),
+        unusable: || Some("this version of Mimic cannot be driven by qtest yet".to_owned()),
+        make: |_, _| bail!("this version of Mimic cannot be driven by qtest yet"),
     },
 ];
 
@@ -64,41 +90,54 @@ fn find(name: &str) -> Result<&'static AccelDef, OptionError> {
         .ok_or_else(|| OptionError::unknown_name("-accel", "accelerator", name, names))
 }
 
-/// The first usable accelerator of a list, the engine if the list is empty. `cpus` is how many CPUs it is to run.
+/// The first usable accelerator of a list, the engine if the list is empty.
 ///
 /// # Errors
-/// When a name or property is wrong, or none of the list can be used.
-pub fn choose(list: &[AccelOpt], cpus: u32) -> Result<&'static AccelDef> {
+/// When a name or property is wrong, none of the list can be used, or the CPUs cannot be had.
+pub fn choose(list: &[AccelOpt], wanted: &Wanted<'_>) -> Result<Chosen> {
     // The whole list is checked first: a misspelt fallback is a mistake even if it is not needed.
     let mut checked = Vec::new();
     for choice in list {
         let def = find(&choice.name)?;
         let subject = format!("accelerator '{}'", def.name);
-        checked.push((
-            def,
-            Props::check("-accel", &subject, &choice.opts, def.props)?,
-        ));
+        let props = Props::check("-accel", &subject, &choice.opts, def.props)?;
+        checked.push((def, props));
     }
     if checked.is_empty() {
         checked.push((find("tcg")?, Props::default()));
     }
     let mut refusals = Vec::new();
     for (def, props) in checked {
-        if let Some(why) = def.unusable {
+        if let Some(why) = (def.unusable)() {
             refusals.push(format!("'{}' cannot be used: {why}", def.name));
             continue;
-        }
-        if props.text("thread") == Some("single") && cpus > 1 {
-            bail!(
-                "-accel: 'thread=single' with {cpus} vCPUs is not available; leave it out: each vCPU has its thread"
-            );
         }
         for refusal in &refusals {
             log::warn!("-accel: {refusal}; going on with '{}'", def.name);
         }
-        return Ok(def);
+        return (def.make)(wanted, &props);
     }
     bail!("-accel: {}; use '-accel tcg'", refusals.join(", and "));
+}
+
+fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
+    let cpus = wanted.topology.cpus;
+    if props.text("thread") == Some("single") && cpus > 1 {
+        bail!(
+            "-accel: 'thread=single' with {cpus} vCPUs is not available; leave it out: each vCPU has its thread"
+        );
+    }
+    let tcg = Tcg::new(wanted.cpu, wanted.default_model, wanted.topology)?;
+    Ok(Chosen {
+        cpu_model: tcg.model.name.clone(),
+        accelerator: Arc::new(tcg),
+        is_kvm: false,
+    })
+}
+
+/// Whether an accelerator can be used on this host.
+pub fn is_present(name: &str) -> bool {
+    find(name).is_ok_and(|def| (def.unusable)().is_none())
 }
 
 /// The text of `-cpu`, as the model's parser takes it.
@@ -122,7 +161,7 @@ impl Tcg {
     ///
     /// # Errors
     /// What is wrong with `-cpu`.
-    pub fn new(cpu: Option<&CpuOpt>, default_model: &str, topology: &Topology) -> Result<Self> {
+    fn new(cpu: Option<&CpuOpt>, default_model: &str, topology: &Topology) -> Result<Self> {
         let text = cpu.map_or_else(|| default_model.to_owned(), cpu_text);
         let (model, missing) = CpuModel::parse(&text, &feature::engine(), false)
             .map_err(|e| anyhow::anyhow!("-cpu: {e}; '-cpu help' lists models and features"))?;
@@ -142,11 +181,6 @@ impl Tcg {
             },
             exclusive: Arc::default(),
         })
-    }
-
-    /// The CPU model's name.
-    pub fn model_name(&self) -> &str {
-        &self.model.name
     }
 }
 

@@ -1,5 +1,6 @@
 //! From a [`Config`] to the plan of a machine: every name, property and file checked, nothing opened for the guest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -19,8 +20,8 @@ use crate::{accel, devices};
 pub struct Plan {
     /// The board.
     pub spec: PcSpec,
-    /// Its accelerator.
-    pub accelerator: &'static accel::AccelDef,
+    /// What runs its CPUs.
+    pub accel: accel::Chosen,
     /// Character streams and monitors.
     pub streams: Streams,
     /// Disk images.
@@ -43,9 +44,12 @@ pub fn plan(config: &Config) -> Result<Plan> {
         levels: &[Level::Dies],
     };
     let topology = Topology::resolve(&config.smp, &limits)?;
-    let accelerator = accel::choose(&config.accels, topology.cpus)?;
-    // A wrong model is an error even before there is a CPU to make.
-    accel::Tcg::new(config.cpu.as_ref(), machine.default_cpu, &topology)?;
+    let wanted = accel::Wanted {
+        cpu: config.cpu.as_ref(),
+        default_model: machine.default_cpu,
+        topology: &topology,
+    };
+    let accel = accel::choose(&config.accels, &wanted)?;
     let objects = objects::plan(config)?;
     let memory = memory(config, &props, &objects)?;
     let streams = streams::plan(config)?;
@@ -87,7 +91,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
     };
     Ok(Plan {
         spec,
-        accelerator,
+        accel,
         streams,
         disks,
         objects,
@@ -340,6 +344,7 @@ fn devices_of(
         check_global(&global.driver, &global.property, &global.value)?;
     }
     let mut all = Vec::new();
+    let mut taken = BTreeSet::new();
     for opts in &config.devices {
         let driver = opts.text("driver").unwrap_or_default();
         let class = devices::creatable("-device", driver)?;
@@ -351,6 +356,7 @@ fn devices_of(
             .collect();
         let args = args(config, class, &given)?;
         check_links(class, &args, streams, disks, objects)?;
+        take_links(class, &args, &mut taken)?;
         all.push(DeviceSpec {
             class,
             id: opts.id().map(str::to_owned),
@@ -374,7 +380,9 @@ fn devices_of(
                 .get(id)
                 .map(|serial| ("serial", serial.as_str())),
         );
-        all.push(own(class, args(config, class, &given)?));
+        let args = args(config, class, &given)?;
+        take_links(class, &args, &mut taken)?;
+        all.push(own(class, args));
     }
     Ok(all)
 }
@@ -434,6 +442,26 @@ fn check_links(
             "-device {}: there is no {kind} with the id '{id}'; {hint}",
             class.name
         );
+    }
+    Ok(())
+}
+
+/// Disks and sources of randomness have one user each. Streams say themselves whether they can be shared.
+fn take_links(
+    class: &DeviceClass,
+    args: &Args,
+    taken: &mut BTreeSet<(&'static str, String)>,
+) -> Result<()> {
+    for prop in class.props {
+        if let (PropType::Link(kind @ ("drive" | "rng")), Some(id)) =
+            (prop.ty, args.text(prop.name))
+            && !taken.insert((kind, id.to_owned()))
+        {
+            bail!(
+                "-device {}: {kind} '{id}' is in use by another device; give each its own",
+                class.name
+            );
+        }
     }
     Ok(())
 }

@@ -139,8 +139,7 @@ fn machines() -> String {
 fn accelerators() -> String {
     let mut out = "Accelerators supported in Mimic:\n".to_owned();
     for def in accel::ACCELERATORS {
-        let state = def
-            .unusable
+        let state = (def.unusable)()
             .map_or_else(|| "usable".to_owned(), |why| format!("not usable: {why}"));
         let _ = writeln!(out, "{:<8} {} ({state})", def.name, def.doc);
     }

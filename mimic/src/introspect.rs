@@ -76,7 +76,7 @@ fn object_type(name: impl Into<String>, parent: &str) -> ObjectTypeInfo {
 pub(crate) fn object_types() -> Vec<ObjectTypeInfo> {
     let accelerators = accel::ACCELERATORS
         .iter()
-        .filter(|def| def.unusable.is_none())
+        .filter(|def| (def.unusable)().is_none())
         .map(|def| object_type(format!("{}-accel", def.name), "accel"));
     let classes = devices::classes().map(|class| object_type(class.name, "device"));
     let objects = OBJECTS.iter().map(|def| object_type(def.name, "object"));

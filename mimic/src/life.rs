@@ -20,15 +20,14 @@ use control_qmp::{Human, QmpMonitor};
 use hw_clock::HostTime;
 use hw_core::{Clock, Links, PropType};
 use machine_core::{Event, Machine, Policy};
-use machine_x86::{Accelerator, PcSpec};
+use machine_x86::PcSpec;
 use runtime::process::{self, PidFile};
 use runtime::signals::{self, Signal};
 use runtime::{EventLoop, Handle, Timer, terminal, time};
 
-use crate::accel::Tcg;
 use crate::build::{self, Plan};
 use crate::monitor::{Facts, Monitored};
-use crate::{objects, storage, streams};
+use crate::{accel, objects, storage, streams};
 
 /// How long the guest's last words may take at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -46,6 +45,8 @@ pub(crate) struct Ending {
     status: AtomicI32,
     /// A panic of the guest ends the process with a failure.
     panic_fails: bool,
+    /// Somebody can look at a machine that failed.
+    has_monitor: bool,
     has_panicked: AtomicBool,
 }
 
@@ -93,6 +94,10 @@ impl Ending {
                 let fails = self.panic_fails && self.has_panicked.load(Ordering::Relaxed);
                 self.finish(if fails { 1 } else { *status });
             }
+            Event::Failed(_) if self.has_monitor => {
+                log::error!("the machine is stopped; 'quit' in its monitor ends it");
+            }
+            Event::Failed(_) => self.finish(1),
             _ => {}
         }
     }
@@ -248,18 +253,12 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     }
     offer_streams(&plan.spec, &chardevs, &mut links)?;
 
-    let tcg = Tcg::new(
-        config.cpu.as_ref(),
-        plan.spec.machine.default_cpu,
-        &plan.spec.topology,
-    )?;
-    let cpu_model = tcg.model_name().to_owned();
-    let accelerator: Arc<dyn Accelerator> = Arc::new(tcg);
+    let chosen = plan.accel;
     let topology = plan.spec.topology;
     let clock = Clock::new(Arc::new(HostTime::default()));
     let board = machine_x86::build(
         &plan.spec,
-        accelerator,
+        chosen.accelerator,
         &mut links,
         main_loop.clone(),
         clock,
@@ -277,6 +276,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
         policy,
         status: AtomicI32::new(0),
         panic_fails: config.action.panic == PanicAction::ExitFailure,
+        has_monitor: !plan.streams.monitors.is_empty(),
         has_panicked: AtomicBool::new(false),
     });
     let weak = Arc::downgrade(&the_end);
@@ -293,11 +293,11 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
             name: config.name.guest.clone(),
             uuid: config.uuid.unwrap_or_default(),
             arch: "x86_64",
-            kvm_enabled: false,
-            kvm_present: false,
+            kvm_enabled: chosen.is_kvm,
+            kvm_present: accel::is_present("kvm"),
         },
         topology,
-        cpu_model,
+        cpu_model: chosen.cpu_model,
         chardevs: chardevs.clone(),
         blocks: blocks.clone(),
     };

@@ -64,6 +64,8 @@ const MAGICS: &[(&[u8], &str)] = &[
 pub struct Disks {
     /// How to open each image.
     pub images: Vec<Options>,
+    /// The ids of the images of `-drive`: opened even if no device uses them.
+    pub drives: Vec<String>,
     /// The ids of the images that get a virtio-blk device of their own (`if=virtio`).
     pub own_device: Vec<String>,
     /// Serial numbers, by the image's id.
@@ -164,6 +166,7 @@ fn drive(opts: &Opts, kind: Kind, count: &mut u32, disks: &mut Disks) -> Result<
     if connection == "virtio" {
         disks.own_device.push(id.clone());
     }
+    disks.drives.push(id.clone());
     if let Some(serial) = opts.text("serial") {
         disks.serials.insert(id, serial.to_owned());
     }
@@ -332,13 +335,14 @@ fn node_options(name: &str, opts: &Opts, prefix: &str, image: &mut Options) -> R
     Ok(())
 }
 
-/// Opens the images with these ids.
+/// Opens all drives, and the nodes that are used.
 ///
 /// # Errors
 /// The host's reason.
 pub fn open(disks: &Disks, used: impl Fn(&str) -> bool) -> Result<Vec<SharedBlock>> {
     let mut open = Vec::new();
-    for image in disks.images.iter().filter(|image| used(&image.id)) {
+    let wanted = |id: &String| disks.drives.contains(id) || used(id);
+    for image in disks.images.iter().filter(|image| wanted(&image.id)) {
         let file = RawFile::open(image).with_context(|| format!("drive '{}'", image.id))?;
         let shared: SharedBlock = Arc::new(file);
         open.push(shared);

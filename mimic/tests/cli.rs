@@ -198,6 +198,8 @@ const MISTAKES: &[&str] = &[
     "-drive if=none,id=a,file=TEXT,format=raw -drive if=none,id=a,file=TEXT,format=raw",
     "-drive if=virtio,file=TEXT,format=raw,aio=io_uring",
     "-device virtio-blk-pci,drive=nosuch",
+    "-drive if=virtio,id=a,file=TEXT,format=raw -device virtio-blk-pci,drive=a",
+    "-chardev null,id=a -device isa-serial,chardev=a -device isa-serial,chardev=a -kernel KERNEL",
     "-blockdev driver=rwa,node-name=a",
     "-blockdev driver=raw,node-name=a,file=b",
     "-blockdev driver=file,node-name=a",
@@ -351,6 +353,17 @@ fn a_guest_writes_to_its_serial_port() {
     ));
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(stdout(&output), "hello\n");
+}
+
+#[test]
+fn a_multiplexer_serves_two_devices() {
+    let kernel = Scratch::new("mux", &kernels::hello("hello\n", 0));
+    let output = run(&format!(
+        "-machine q35 -m 16 -display none -nodefaults -chardev stdio,id=a,mux=on -device isa-serial,chardev=a \
+         -device isa-debugcon,chardev=a -kernel {} -device isa-debug-exit,iobase=0xf4",
+        kernel.path()
+    ));
+    assert_eq!(stdout(&output), "hello\n", "{}", stderr(&output));
 }
 
 #[test]

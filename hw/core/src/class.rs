@@ -185,34 +185,30 @@ pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, name)| name.to_string())
 }
 
-/// Back ends by kind and id, handed out once each.
+/// Back ends by kind and id, handed out as often as they were offered.
 #[derive(Default)]
 pub struct Links {
-    map: BTreeMap<(String, String), Box<dyn Any + Send>>,
+    map: BTreeMap<(String, String), Vec<Box<dyn Any + Send>>>,
 }
 
 impl Links {
-    /// Offers a back end.
+    /// Offers a back end to one user more.
     pub fn offer<T: Any + Send>(&mut self, kind: &str, id: &str, value: T) {
-        self.map.insert((kind.into(), id.into()), Box::new(value));
+        let key = (kind.into(), id.into());
+        self.map.entry(key).or_default().push(Box::new(value));
     }
 
-    /// Takes a back end out: it has one user.
+    /// Takes a back end out, the first that was offered.
     pub fn take<T: Any + Send>(&mut self, kind: &str, id: &str) -> Option<T> {
-        let key = (kind.to_string(), id.to_string());
-        let value = self.map.remove(&key)?;
-        match value.downcast::<T>() {
-            Ok(value) => Some(*value),
-            Err(value) => {
-                self.map.insert(key, value);
-                None
-            }
-        }
+        let offered = self.map.get_mut(&(kind.to_string(), id.to_string()))?;
+        let at = offered.iter().position(|value| value.is::<T>())?;
+        offered.remove(at).downcast::<T>().ok().map(|value| *value)
     }
 
     /// Whether such a back end is still free.
     pub fn has(&self, kind: &str, id: &str) -> bool {
-        self.map.contains_key(&(kind.to_string(), id.to_string()))
+        let offered = self.map.get(&(kind.to_string(), id.to_string()));
+        offered.is_some_and(|offered| !offered.is_empty())
     }
 }
 
