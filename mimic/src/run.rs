@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
     /// QEMU's options, after '--'
-    #[arg(last = true, value_name = "OPTIONS")]
+    #[arg(last = true, value_name = "QEMU-OPTIONS")]
     more: Vec<String>,
 }
 
