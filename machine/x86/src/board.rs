@@ -59,6 +59,7 @@ pub struct Board {
     apics: Arc<ApicBus>,
     pic: Option<Arc<I8259>>,
     ioapic: Arc<IoApic>,
+    lines: Arc<IsaLines>,
     input: Option<Input>,
     pci: Option<hw_pci::PciBus>,
 }
@@ -98,6 +99,7 @@ impl Board {
                     .unwrap_or_default();
                 Some(format!("{pic}{}", self.ioapic.describe()))
             }
+            "irq" => Some(self.lines.describe()),
             "lapic" => self.apics.cpus().get(cpu).map(|apic| apic.describe()),
             _ => None,
         }
@@ -112,6 +114,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) apics: Arc<ApicBus>,
     pub(crate) pic: Option<Arc<I8259>>,
     pub(crate) ioapic: Arc<IoApic>,
+    lines: Arc<IsaLines>,
     /// Global interrupts 0 to 23; the first sixteen are ISA's.
     pub(crate) gsi: Vec<IrqHub>,
     pub(crate) a20: A20,
@@ -165,7 +168,8 @@ impl<'a> Builder<'a> {
         if let Some(pic) = &pic {
             apics.connect_pic(pic);
         }
-        let gsi = IsaLines::new(pic.clone(), Some(ioapic.clone())).hubs(24);
+        let lines = IsaLines::new(pic.clone(), Some(ioapic.clone()));
+        let gsi = lines.hubs(24);
         let a20 = A20::default();
         let gate = (a20.clone(), fabric.memory.clone());
         let sink: Arc<dyn IrqSink> =
@@ -177,6 +181,7 @@ impl<'a> Builder<'a> {
             apics: apics.clone(),
             pic: pic.clone(),
             ioapic: ioapic.clone(),
+            lines,
             gsi,
             a20,
             a20_hub: IrqHub::new(sink, 0),
@@ -397,6 +402,7 @@ impl<'a> Builder<'a> {
             apics: self.apics,
             pic: self.pic,
             ioapic: self.ioapic,
+            lines: self.lines,
             input: self.input,
             pci: self.pci,
         })
