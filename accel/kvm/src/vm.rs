@@ -1,0 +1,382 @@
+//! One machine: memory slots, interrupt controllers in the kernel, messages and lines into them.
+
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hw_core::{IrqSink, MsiSink};
+use hw_memory::{MemoryMap, PAGE_SIZE, Snapshot};
+use kvm_bindings::*;
+use kvm_ioctls::{Cap, MsrExitReason, VmFd};
+
+use crate::host::refused;
+use crate::slots::{Step, Table, Wanted, wanted};
+use crate::{Chips, Host, KvmError, Mode, chips};
+
+/// Where Intel's processors keep three pages for real mode, below the largest firmware: no RAM is
+/// there on any board.
+const TSS: usize = 0xfeff_d000;
+const IDENTITY_MAP: u64 = 0xfeff_c000;
+/// Inputs of an I/O APIC.
+const IOAPIC_INPUTS: u32 = 24;
+/// ISA interrupts.
+const ISA: u32 = 16;
+/// The ISA timer's interrupt is at this input of the I/O APIC, as the firmware's tables say.
+const TIMER_INPUT: u32 = 2;
+/// Bit 15 of a message's data: level-triggered.
+const MSI_LEVEL: u32 = 1 << 15;
+/// `_IO(KVMIO, 0xa3)` on a machine: the frequency that new vCPUs have, in kHz.
+const KVM_GET_TSC_KHZ: libc::c_ulong = 0xaea3;
+/// Inputs of the two i8259 that may be made level-triggered.
+const ELCR_MASKS: [u8; 2] = [0xf8, 0xde];
+
+#[derive(Default)]
+struct Slots {
+    table: Table,
+    dirty_log: bool,
+}
+
+/// A machine in the kernel.
+pub struct Vm {
+    pub(crate) fd: VmFd,
+    pub(crate) host: Host,
+    slots: Mutex<Slots>,
+    /// Level messages of an I/O APIC in user space, as routes: the kernel tells of their ends.
+    routes: Mutex<Vec<(u64, u32)>>,
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vm({:?})", self.host.mode)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Vm {
+    /// A machine without memory and vCPUs, with the interrupt controllers that `host` was opened
+    /// for.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new(host: Host) -> Result<Arc<Self>, KvmError> {
+        let fd = host.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
+        fd.set_identity_map_address(IDENTITY_MAP)
+            .map_err(refused("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        fd.set_tss_address(TSS).map_err(refused("KVM_SET_TSS_ADDR"))?;
+        let vm = Vm {
+            fd,
+            host,
+            slots: Mutex::default(),
+            routes: Mutex::default(),
+        };
+        vm.create_controllers()?;
+        if vm.fd.check_extension(Cap::X86UserSpaceMsr) {
+            let reasons = MsrExitReason::Unknown | MsrExitReason::Inval;
+            vm.enable(KVM_CAP_X86_USER_SPACE_MSR, reasons.bits().into())
+                .map_err(refused("KVM_CAP_X86_USER_SPACE_MSR"))?;
+        }
+        Ok(Arc::new(vm))
+    }
+
+    fn enable(&self, cap: u32, argument: u64) -> Result<(), kvm_ioctls::Error> {
+        self.fd.enable_cap(&kvm_enable_cap {
+            cap,
+            args: [argument, 0, 0, 0],
+            ..kvm_enable_cap::default()
+        })
+    }
+
+    fn create_controllers(&self) -> Result<(), KvmError> {
+        match self.host.mode {
+            Mode::User => return Ok(()),
+            Mode::Split => self
+                .enable(KVM_CAP_SPLIT_IRQCHIP, IOAPIC_INPUTS.into())
+                .map_err(refused("KVM_CAP_SPLIT_IRQCHIP"))?,
+            Mode::Kernel => {
+                self.fd
+                    .create_irq_chip()
+                    .map_err(refused("KVM_CREATE_IRQCHIP"))?;
+                self.set_routes(&isa_routes())?;
+            }
+        }
+        if self.fd.check_extension(Cap::X2ApicApi) {
+            // APIC ids of 32 bits in the state and in messages, and x2APIC's broadcast is no special case.
+            let flags = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+            self.enable(KVM_CAP_X2APIC_API, flags.into())
+                .map_err(refused("KVM_CAP_X2APIC_API"))?;
+        }
+        Ok(())
+    }
+
+    fn set_routes(&self, routes: &[kvm_irq_routing_entry]) -> Result<(), KvmError> {
+        let list = KvmIrqRouting::from_entries(routes)
+            .map_err(|_| KvmError::Lacks("enough interrupt routes"))?;
+        self.fd
+            .set_gsi_routing(&list)
+            .map_err(refused("KVM_SET_GSI_ROUTING"))
+    }
+
+    /// Where the interrupt controllers are.
+    pub fn mode(&self) -> Mode {
+        self.host.mode
+    }
+
+    /// Frequency of the time stamp counter that vCPUs have, if the kernel says.
+    pub fn tsc_hz(&self) -> Option<u64> {
+        // SAFETY: the call takes no argument on a machine's descriptor.
+        let khz = unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_GET_TSC_KHZ, 0) };
+        let khz = u64::try_from(khz).ok().filter(|khz| *khz != 0);
+        khz.or_else(|| {
+            // Before Linux 5.18 only vCPUs know: one of a machine that is thrown away.
+            let other = self.host.kvm.create_vm().ok()?;
+            let vcpu = other.create_vcpu(0).ok()?;
+            vcpu.get_tsc_khz().ok().map(u64::from)
+        })
+        .map(|khz| khz * 1000)
+    }
+
+    /// Gives the guest the map's RAM and ROM, now and after each change.
+    ///
+    /// # Errors
+    /// The slot that the kernel refused.
+    pub fn attach(self: &Arc<Self>, memory: &MemoryMap) -> Result<(), String> {
+        let vm = Arc::downgrade(self);
+        memory.on_change(move |map| {
+            if let Some(vm) = vm.upgrade()
+                && let Err(error) = vm.update(map)
+            {
+                log::error!("{error}");
+            }
+        });
+        self.update(&memory.snapshot())
+    }
+
+    fn update(&self, map: &Snapshot) -> Result<(), String> {
+        let mut slots = lock(&self.slots);
+        let dirty_log = slots.dirty_log;
+        for step in slots.table.update(wanted(map)) {
+            match step {
+                Step::Delete(n, old) => {
+                    if dirty_log {
+                        self.take_log(n, &old);
+                    }
+                    self.set_slot(n, &Wanted { len: 0, ..old }, false)?;
+                }
+                Step::Create(n, new) => self.set_slot(n, &new, dirty_log)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set_slot(&self, slot: u32, wanted: &Wanted, dirty_log: bool) -> Result<(), String> {
+        let mut flags = 0;
+        if wanted.readonly {
+            flags |= KVM_MEM_READONLY;
+        } else if dirty_log {
+            flags |= KVM_MEM_LOG_DIRTY_PAGES;
+        }
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr: wanted.base,
+            memory_size: wanted.len,
+            userspace_addr: wanted.block.host_ptr() as u64 + wanted.offset,
+        };
+        // SAFETY: the range lies in the block, as `wanted` found; the table keeps the block alive
+        // until the slot is deleted, and slots of one table never overlap.
+        unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| {
+            format!(
+                "KVM refused memory slot {slot} at {:#x} ({} bytes of {}): {error}",
+                wanted.base,
+                wanted.len,
+                wanted.block.name()
+            )
+        })
+    }
+
+    /// Starts or ends the kernel's dirty log. Start the blocks' own log too.
+    ///
+    /// # Errors
+    /// The slot that the kernel refused.
+    pub fn set_dirty_log(&self, on: bool) -> Result<(), String> {
+        let mut slots = lock(&self.slots);
+        slots.dirty_log = on;
+        for (n, slot) in slots.table.all() {
+            if !slot.readonly {
+                self.set_slot(n, slot, on)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what the guest wrote since the last call as written in the blocks, whose
+    /// `take_dirty` then tells of writes by the guest and by devices alike.
+    pub fn sync_dirty(&self) {
+        let slots = lock(&self.slots);
+        if slots.dirty_log {
+            for (n, slot) in slots.table.all() {
+                self.take_log(n, slot);
+            }
+        }
+    }
+
+    fn take_log(&self, n: u32, slot: &Wanted) {
+        if slot.readonly {
+            return;
+        }
+        match self.fd.get_dirty_log(n, slot.len as usize) {
+            Ok(words) => {
+                for (word, first) in words.into_iter().zip((0u64..).step_by(64)) {
+                    for bit in (0..64).filter(|bit| word >> bit & 1 != 0) {
+                        let page = (first + bit) * PAGE_SIZE;
+                        slot.block.mark_written(slot.offset + page, PAGE_SIZE);
+                    }
+                }
+            }
+            Err(error) => {
+                log::error!("KVM_GET_DIRTY_LOG of slot {n}: {error}");
+                // Nothing may be lost: all of it counts as written.
+                slot.block.mark_written(slot.offset, slot.len);
+            }
+        }
+    }
+
+    /// Copies the state of the kernel's controllers into the board's models.
+    pub(crate) fn read_chips(&self, models: &dyn Chips) -> Result<(), kvm_ioctls::Error> {
+        if self.host.mode != Mode::Kernel {
+            return Ok(());
+        }
+        if let Some(mut pic) = models.pic() {
+            for (id, chip) in [
+                (KVM_IRQCHIP_PIC_MASTER, &mut pic.master),
+                (KVM_IRQCHIP_PIC_SLAVE, &mut pic.slave),
+            ] {
+                let mut kernel = irqchip(id);
+                self.fd.get_irqchip(&mut kernel)?;
+                // SAFETY: the kernel filled the member that the id names.
+                *chip = chips::pic_of(unsafe { &kernel.chip.pic }, chip);
+            }
+            models.set_pic(pic);
+        }
+        let mut kernel = irqchip(KVM_IRQCHIP_IOAPIC);
+        self.fd.get_irqchip(&mut kernel)?;
+        // SAFETY: as above.
+        let state = chips::ioapic_of(unsafe { &kernel.chip.ioapic }, &models.ioapic());
+        models.set_ioapic(state);
+        Ok(())
+    }
+
+    /// Copies the state of the board's models into the kernel's controllers.
+    pub(crate) fn write_chips(&self, models: &dyn Chips) -> Result<(), kvm_ioctls::Error> {
+        if self.host.mode != Mode::Kernel {
+            return Ok(());
+        }
+        if let Some(pic) = models.pic() {
+            for (id, chip, mask) in [
+                (KVM_IRQCHIP_PIC_MASTER, &pic.master, ELCR_MASKS[0]),
+                (KVM_IRQCHIP_PIC_SLAVE, &pic.slave, ELCR_MASKS[1]),
+            ] {
+                let mut kernel = irqchip(id);
+                kernel.chip.pic = chips::pic_to(chip, mask);
+                self.fd.set_irqchip(&kernel)?;
+            }
+        }
+        let mut kernel = irqchip(KVM_IRQCHIP_IOAPIC);
+        kernel.chip.ioapic = chips::ioapic_to(&models.ioapic());
+        self.fd.set_irqchip(&kernel)
+    }
+
+    /// Makes a level message a route, so that the kernel tells of its end.
+    fn route(&self, address: u64, data: u32) {
+        let mut routes = lock(&self.routes);
+        if routes.contains(&(address, data)) {
+            return;
+        }
+        if routes.len() == IOAPIC_INPUTS as usize {
+            routes.remove(0);
+        }
+        routes.push((address, data));
+        let entries: Vec<_> = (0u32..)
+            .zip(routes.iter())
+            .map(|(gsi, (address, data))| msi_route(gsi, *address, *data))
+            .collect();
+        if let Err(error) = self.set_routes(&entries) {
+            log::error!("{error}");
+        }
+    }
+}
+
+fn irqchip(chip_id: u32) -> kvm_irqchip {
+    kvm_irqchip {
+        chip_id,
+        ..kvm_irqchip::default()
+    }
+}
+
+fn chip_route(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_IRQCHIP,
+        ..kvm_irq_routing_entry::default()
+    };
+    entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: chip, pin };
+    entry
+}
+
+fn msi_route(gsi: u32, address: u64, data: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        ..kvm_irq_routing_entry::default()
+    };
+    entry.u.msi = kvm_irq_routing_msi {
+        address_lo: address as u32,
+        address_hi: (address >> 32) as u32,
+        data,
+        ..kvm_irq_routing_msi::default()
+    };
+    entry
+}
+
+/// The PC's lines: the first sixteen go to both controllers.
+fn isa_routes() -> Vec<kvm_irq_routing_entry> {
+    let pic = (0..ISA).filter(|n| *n != 2).map(|n| match n {
+        0..8 => chip_route(n, KVM_IRQCHIP_PIC_MASTER, n),
+        _ => chip_route(n, KVM_IRQCHIP_PIC_SLAVE, n - 8),
+    });
+    let ioapic = (0..IOAPIC_INPUTS).filter(|n| *n != 2).map(|n| {
+        let input = if n == 0 { TIMER_INPUT } else { n };
+        chip_route(n, KVM_IRQCHIP_IOAPIC, input)
+    });
+    pic.chain(ioapic).collect()
+}
+
+/// Global interrupts 0 to 23 of [`Mode::Kernel`].
+impl IrqSink for Vm {
+    fn set(&self, pin: u32, level: bool) {
+        if let Err(error) = self.fd.set_irq_line(pin, level) {
+            log::warn!("interrupt {pin} is lost: {error}");
+        }
+    }
+}
+
+/// Messages to local APICs in the kernel.
+impl MsiSink for Vm {
+    fn message(&self, address: u64, data: u32, _: u32) {
+        if self.host.mode == Mode::Split && data & MSI_LEVEL != 0 {
+            self.route(address, data);
+        }
+        let msi = kvm_msi {
+            address_lo: address as u32,
+            address_hi: (address >> 32) as u32,
+            data,
+            ..kvm_msi::default()
+        };
+        // Zero says that the guest blocked it, which is its right.
+        if let Err(error) = self.fd.signal_msi(msi) {
+            log::debug!("message {address:#x} {data:#x} is lost: {error}");
+        }
+    }
+}
