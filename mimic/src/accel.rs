@@ -70,8 +70,8 @@ pub static ACCELERATORS: &[AccelDef] = &[
             "interrupt controllers in the kernel",
         )
         .or("on")],
-        unusable: || Some("this version of Mimic has no KVM back end yet".to_owned()),
-        make: |_, _| bail!("this version of Mimic has no KVM back end yet"),
+        unusable: || accel_kvm::available().err().map(|error| error.to_string()),
+        make: make_kvm,
     },
     AccelDef {
         name: "qtest",
@@ -135,18 +135,48 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     })
 }
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn make_kvm(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
+    let mode = match props.text("kernel-irqchip") {
+        Some("off") => accel_kvm::Mode::User,
+        Some("split") => accel_kvm::Mode::Split,
+        _ => accel_kvm::Mode::Kernel,
+    };
+    let kvm = crate::kvm::Kvm::new(mode, wanted)?;
+    Ok(Chosen {
+        cpu_model: kvm.model_name().to_owned(),
+        accelerator: Arc::new(kvm),
+        is_kvm: true,
+    })
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn make_kvm(_: &Wanted<'_>, _: &Props) -> Result<Chosen> {
+    Err(accel_kvm::KvmError::NoHost.into())
+}
+
 /// Whether an accelerator can be used on this host.
 pub fn is_present(name: &str) -> bool {
     find(name).is_ok_and(|def| (def.unusable)().is_none())
 }
 
 /// The text of `-cpu`, as the model's parser takes it.
-fn cpu_text(cpu: &CpuOpt) -> String {
+pub(crate) fn cpu_text(cpu: &CpuOpt) -> String {
     let settings = cpu
         .settings
         .iter()
         .map(|s| format!(",{}={}", s.name, s.value));
     std::iter::once(cpu.model.clone()).chain(settings).collect()
+}
+
+/// As CPUs know it.
+pub(crate) fn topology_of(topology: &Topology) -> system::Topology {
+    system::Topology {
+        sockets: topology.sockets,
+        dies: topology.dies,
+        cores: topology.cores,
+        threads: topology.threads,
+    }
 }
 
 /// The portable engine.
@@ -173,12 +203,7 @@ impl Tcg {
         }
         Ok(Self {
             model: Arc::new(model),
-            topology: system::Topology {
-                sockets: topology.sockets,
-                dies: topology.dies,
-                cores: topology.cores,
-                threads: topology.threads,
-            },
+            topology: topology_of(topology),
             exclusive: Arc::default(),
         })
     }

@@ -11,6 +11,8 @@ pub mod devices;
 mod entry;
 pub mod help;
 mod introspect;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kvm;
 mod life;
 mod logging;
 mod monitor;

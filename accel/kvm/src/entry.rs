@@ -135,7 +135,10 @@ impl RealEntry {
             KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "KVM does not know the processor's exit",
             _ => "KVM has an internal error",
         };
-        format!("{why} ({place}; suberror {suberror}, data {})", data.join(" "))
+        format!(
+            "{why} ({place}; suberror {suberror}, data {})",
+            data.join(" ")
+        )
     }
 
     /// Where the guest is, with the bytes of its instruction.
@@ -158,7 +161,11 @@ impl RealEntry {
                 block.load(offset, 1).map(|byte| format!(" {byte:02x}"))
             })
             .collect();
-        let bytes = if bytes.is_empty() { " unreadable" } else { &bytes };
+        let bytes = if bytes.is_empty() {
+            " unreadable"
+        } else {
+            &bytes
+        };
         let cs = sregs.map_or(0, |s| s.cs.selector);
         format!("cs:rip {cs:04x}:{rip:#x}, bytes{bytes}")
     }
@@ -206,7 +213,9 @@ impl Entry for RealEntry {
         }
         // SAFETY: the kernel's data lies in the shared mapping, which is `size` bytes long and lives
         // as long as the descriptor that is borrowed.
-        unsafe { std::slice::from_raw_parts_mut((run as *mut kvm_run).cast::<u8>().add(start), len) }
+        unsafe {
+            std::slice::from_raw_parts_mut((run as *mut kvm_run).cast::<u8>().add(start), len)
+        }
     }
 
     fn answer_mmio(&mut self, data: [u8; 8]) {
@@ -262,10 +271,7 @@ impl Entry for RealEntry {
         let read = self.transfer.read(&self.fd).map_err(io::Error::other)?;
         let mut state = read.cpu;
         change(&mut state);
-        let new = crate::state::Full {
-            cpu: state,
-            ..read
-        };
+        let new = crate::state::Full { cpu: state, ..read };
         self.transfer
             .write(&self.fd, &new)
             .map_err(io::Error::other)

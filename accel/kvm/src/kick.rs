@@ -34,7 +34,10 @@ fn install() {
         action.sa_sigaction = handler as usize;
         // SAFETY: `action` is a valid sigaction whose handler only stores to an atomic.
         if unsafe { libc::sigaction(signal(), &action, null_mut()) } != 0 {
-            log::error!("vCPUs cannot be interrupted: {}", std::io::Error::last_os_error());
+            log::error!(
+                "vCPUs cannot be interrupted: {}",
+                std::io::Error::last_os_error()
+            );
         }
     });
 }

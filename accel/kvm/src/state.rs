@@ -138,7 +138,24 @@ fn table_of(t: &kvm_dtable) -> Table {
 }
 
 pub(crate) fn regs_to(c: &CpuState) -> kvm_regs {
-    let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = c.gprs;
+    let [
+        rax,
+        rcx,
+        rdx,
+        rbx,
+        rsp,
+        rbp,
+        rsi,
+        rdi,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+    ] = c.gprs;
     kvm_regs {
         rax,
         rbx,
@@ -253,7 +270,11 @@ pub(crate) fn image_to(full: &Full) -> Image {
     for n in 0..8 {
         let register = x.registers[(n + usize::from(x.top)) & 7];
         put(&mut bytes, image::ST + 16 * n, &register.sig.to_le_bytes());
-        put(&mut bytes, image::ST + 16 * n + 8, &register.se.to_le_bytes());
+        put(
+            &mut bytes,
+            image::ST + 16 * n + 8,
+            &register.se.to_le_bytes(),
+        );
     }
     for (n, xmm) in c.xmm.iter().enumerate() {
         put(&mut bytes, image::XMM + 16 * n, &xmm.to_le_bytes());
@@ -302,10 +323,12 @@ pub(crate) fn image_of(bytes: &Image, full: &mut Full) {
 
 pub(crate) fn events_to(full: &Full) -> kvm_vcpu_events {
     let c = &full.cpu;
-    let mut events = kvm_vcpu_events::default();
-    events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING
-        | KVM_VCPUEVENT_VALID_SHADOW
-        | KVM_VCPUEVENT_VALID_SIPI_VECTOR;
+    let mut events = kvm_vcpu_events {
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING
+            | KVM_VCPUEVENT_VALID_SHADOW
+            | KVM_VCPUEVENT_VALID_SIPI_VECTOR,
+        ..kvm_vcpu_events::default()
+    };
     match c.exception {
         None => {}
         Some(Exception {
@@ -392,10 +415,7 @@ impl Transfer {
     /// Reads the state; the models of controllers that the kernel has follow.
     pub(crate) fn read(&self, fd: &VcpuFd) -> Result<Full, VcpuError> {
         let mut full = Full::default();
-        regs_of(
-            &fd.get_regs().map_err(host("KVM_GET_REGS"))?,
-            &mut full.cpu,
-        );
+        regs_of(&fd.get_regs().map_err(host("KVM_GET_REGS"))?, &mut full.cpu);
         let sregs = fd.get_sregs().map_err(host("KVM_GET_SREGS"))?;
         sregs_of(&sregs, &mut full.cpu);
         let xsave = fd.get_xsave().map_err(host("KVM_GET_XSAVE"))?;
@@ -420,20 +440,15 @@ impl Transfer {
         if self.has_lapic() {
             self.read_lapic(fd, &sregs, &mut full)?;
             if self.index == 0 {
-                self.vm.read_chips(self.chips.as_ref()).map_err(host(
-                    "the state of its interrupt controllers",
-                ))?;
+                self.vm
+                    .read_chips(self.chips.as_ref())
+                    .map_err(host("the state of its interrupt controllers"))?;
             }
         }
         Ok(full)
     }
 
-    fn read_lapic(
-        &self,
-        fd: &VcpuFd,
-        sregs: &kvm_sregs,
-        full: &mut Full,
-    ) -> Result<(), VcpuError> {
+    fn read_lapic(&self, fd: &VcpuFd, sregs: &kvm_sregs, full: &mut Full) -> Result<(), VcpuError> {
         let mp = fd.get_mp_state().map_err(host("KVM_GET_MP_STATE"))?;
         let c = &mut full.cpu;
         c.halted = mp.mp_state == KVM_MP_STATE_HALTED;
@@ -526,8 +541,7 @@ impl Transfer {
             dr7: c.dr7,
             ..kvm_debugregs::default()
         };
-        fd.set_debug_regs(&debug)
-            .map_err(host("KVM_SET_DEBUGREGS"))
+        fd.set_debug_regs(&debug).map_err(host("KVM_SET_DEBUGREGS"))
     }
 
     fn write_xcr0(&self, fd: &VcpuFd, xcr0: u64) -> Result<(), VcpuError> {
@@ -559,12 +573,12 @@ impl Transfer {
         values.push((TSC, tsc));
         let refused = msrs::write(fd, &values);
         let mut told = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<u32> = refused
-            .into_iter()
-            .filter(|n| !told.contains(n))
-            .collect();
+        let new: Vec<u32> = refused.into_iter().filter(|n| !told.contains(n)).collect();
         if !new.is_empty() {
-            log::info!("the host's KVM does not take these MSRs: {}", msrs::names(&new));
+            log::info!(
+                "the host's KVM does not take these MSRs: {}",
+                msrs::names(&new)
+            );
             told.extend(new);
         }
     }

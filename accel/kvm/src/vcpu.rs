@@ -321,8 +321,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn debug_translate(&mut self, va: u64) -> Option<u64> {
-        let mut core = self.engine()?;
-        system::debug_translate(&mut core, va)
+        system::debug_translate(&self.engine()?, va)
     }
 
     fn is_halted(&self) -> bool {
@@ -335,8 +334,8 @@ impl Vcpu for KvmVcpu {
 
     fn report(&mut self, topic: &str) -> Option<String> {
         match topic {
-            "tlb" => Some(system::info_tlb(&mut self.engine()?)),
-            "mem" => Some(system::info_mem(&mut self.engine()?)),
+            "tlb" => Some(system::info_tlb(&self.engine()?)),
+            "mem" => Some(system::info_mem(&self.engine()?)),
             _ => None,
         }
     }

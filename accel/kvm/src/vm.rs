@@ -64,7 +64,8 @@ impl Vm {
         let fd = host.kvm.create_vm().map_err(refused("KVM_CREATE_VM"))?;
         fd.set_identity_map_address(IDENTITY_MAP)
             .map_err(refused("KVM_SET_IDENTITY_MAP_ADDR"))?;
-        fd.set_tss_address(TSS).map_err(refused("KVM_SET_TSS_ADDR"))?;
+        fd.set_tss_address(TSS)
+            .map_err(refused("KVM_SET_TSS_ADDR"))?;
         let vm = Vm {
             fd,
             host,

@@ -1,7 +1,10 @@
 //! What a PC board needs of an accelerator.
 
+use std::sync::Arc;
+
 use accel_core::Vcpu;
-use hw_core::{Clock, Fabric};
+use device_intc::{ApicBus, I8259, IoApic};
+use hw_core::{Clock, Fabric, IrqSink, MsiSink};
 use target_x86::Port;
 
 /// Where the interrupt controllers are.
@@ -13,6 +16,18 @@ pub enum Irqchip {
     Split,
     /// All in the kernel.
     Kernel,
+}
+
+/// The board's models of the interrupt controllers. Where the accelerator has a controller in the
+/// kernel, the model only carries its saved state.
+#[derive(Clone)]
+pub struct Controllers {
+    /// Local APICs.
+    pub apics: Arc<ApicBus>,
+    /// The i8259 pair.
+    pub pic: Option<Arc<I8259>>,
+    /// The I/O APIC.
+    pub ioapic: Arc<IoApic>,
 }
 
 /// What one CPU is wired to.
@@ -27,6 +42,8 @@ pub struct CpuWires {
     pub fabric: Fabric,
     /// Time.
     pub clock: Clock,
+    /// Interrupt controllers.
+    pub controllers: Controllers,
 }
 
 /// Makes the CPUs of a PC. The CPU model is the accelerator's own business: it was told when it was
@@ -37,6 +54,16 @@ pub trait Accelerator: Send + Sync {
 
     /// Where the interrupt controllers are.
     fn irqchip(&self) -> Irqchip;
+
+    /// Takes the lines of global interrupts 0 to 23; `Some` if their controllers are in the kernel.
+    fn lines(&self) -> Option<Arc<dyn IrqSink>> {
+        None
+    }
+
+    /// Takes messages; `Some` if the local APICs are in the kernel.
+    fn messages(&self) -> Option<Arc<dyn MsiSink>> {
+        None
+    }
 
     /// Called once, when the memory map stands, before any CPU is made: memory slots, in-kernel
     /// controllers.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use device_acpi::PowerButton;
 use device_input::Input;
 use device_intc::{
-    ApicBus, ApicDevice, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice, IsaLines, LINT0,
+    ApicBus, ApicDevice, CpuSignal, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice,
+    IsaLines, LINT0,
 };
 use hw_core::{
     Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
@@ -15,7 +16,7 @@ use hw_memory::{MappingSpec, RamBlock, RamError, What};
 use machine_core::{Machine, MachineError};
 use runtime::Handle;
 
-use crate::accelerator::{Accelerator, CpuWires};
+use crate::accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
 use crate::port::{A20, Ear, PcPort};
 use crate::spec::{DeviceSpec, Kind, PcSpec};
 
@@ -127,6 +128,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) pci: Option<hw_pci::PciBus>,
     serials: usize,
     accelerator: Arc<dyn Accelerator>,
+    /// How the interrupt controllers reach the bootstrap processor.
+    first_ear: Arc<Ear>,
     anonymous: usize,
     /// Buses of devices added so far.
     children: Vec<(String, ChildBus)>,
@@ -161,7 +164,8 @@ impl<'a> Builder<'a> {
         }
         let ids = apic_ids(spec);
         let apics = ApicBus::new(&clock, &ids, true);
-        fabric.set_msi(Msi::new(apics.clone(), 0));
+        let messages = accelerator.messages();
+        fabric.set_msi(Msi::new(messages.unwrap_or_else(|| apics.clone()), 0));
         let ioapic = IoApic::new();
         apics.connect_ioapic(&ioapic);
         let pic = has_pic.then(I8259::new);
@@ -169,7 +173,24 @@ impl<'a> Builder<'a> {
             apics.connect_pic(pic);
         }
         let lines = IsaLines::new(pic.clone(), Some(ioapic.clone()));
-        let gsi = lines.hubs(24);
+        let gsi = match accelerator.lines() {
+            Some(kernel) => (0..24).map(|n| IrqHub::new(kernel.clone(), n)).collect(),
+            None => lines.hubs(24),
+        };
+        let first_ear = Arc::new(Ear::default());
+        let lint0 = match accelerator.irqchip() {
+            Irqchip::Split => {
+                // The local APIC that would pass it on is in the kernel.
+                let ear = first_ear.clone();
+                let sink: Arc<dyn IrqSink> = Arc::new(move |_: u32, level: bool| {
+                    if level {
+                        ear.signal(CpuSignal::Intr);
+                    }
+                });
+                IrqHub::new(sink, 0)
+            }
+            Irqchip::User | Irqchip::Kernel => IrqHub::new(apics.clone(), LINT0),
+        };
         let a20 = A20::default();
         let gate = (a20.clone(), fabric.memory.clone());
         let sink: Arc<dyn IrqSink> =
@@ -192,6 +213,7 @@ impl<'a> Builder<'a> {
             pci: None,
             serials: 0,
             accelerator,
+            first_ear,
             anonymous: 0,
             children: Vec::new(),
         };
@@ -208,7 +230,6 @@ impl<'a> Builder<'a> {
             &[],
         )?;
         if let Some(pic) = pic {
-            let lint0 = IrqHub::new(apics, LINT0);
             builder.add(
                 "isa-i8259",
                 "isa-i8259",
@@ -368,8 +389,13 @@ impl<'a> Builder<'a> {
             .attach(&self.fabric)
             .map_err(BoardError::Accelerator)?;
         for (index, apic_id) in (0u32..).zip(apic_ids(self.spec)) {
-            let ear = Arc::new(Ear::default());
+            let ear = match index {
+                0 => self.first_ear.clone(),
+                _ => Arc::new(Ear::default()),
+            };
             let apic = self.apics.cpu(index).cloned();
+            let split = self.accelerator.irqchip() == Irqchip::Split;
+            let pic = self.pic.clone().filter(|_| split && index == 0);
             if let Some(apic) = &apic {
                 let ear = ear.clone();
                 apic.connect(Arc::new(move |signal| ear.signal(signal)));
@@ -379,13 +405,19 @@ impl<'a> Builder<'a> {
                 ear.clone(),
                 self.a20.clone(),
                 self.fabric.ports.clone(),
-            );
+            )
+            .with_pic(pic);
             let wires = CpuWires {
                 index,
                 apic_id,
                 port: Box::new(port),
                 fabric: self.fabric.clone(),
                 clock: self.fabric.clock.clone(),
+                controllers: Controllers {
+                    apics: self.apics.clone(),
+                    pic: self.pic.clone(),
+                    ioapic: self.ioapic.clone(),
+                },
             };
             let cpu = self
                 .accelerator

@@ -15,7 +15,7 @@ mod start;
 
 use std::sync::Arc;
 
-pub use accelerator::{Accelerator, CpuWires, Irqchip};
+pub use accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
 pub use board::{Board, BoardError};
 pub use spec::{BootSpec, DeviceSpec, FileSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec, find};
 

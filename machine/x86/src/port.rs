@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use accel_core::{Pending, reason};
-use device_intc::{CpuSignal, LocalApic};
+use device_intc::{CpuSignal, I8259, LocalApic};
 use hw_core::{Attrs, ByteOrder, Initiator};
 use hw_memory::{MemoryMap, Snapshot};
 use target_x86::Port;
@@ -73,6 +73,8 @@ pub(crate) struct PcPort {
     pub(crate) apic: Option<Arc<LocalApic>>,
     pub(crate) ear: Arc<Ear>,
     pub(crate) a20: A20,
+    /// The i8259 pair, where it interrupts past a local APIC that is in the kernel.
+    pic: Option<Arc<I8259>>,
     ports: MemoryMap,
     snapshot: Arc<Snapshot>,
 }
@@ -89,9 +91,16 @@ impl PcPort {
             apic,
             ear,
             a20,
+            pic: None,
             ports,
             snapshot,
         }
+    }
+
+    /// Takes interrupts from `pic` alone, if there is one.
+    pub(crate) fn with_pic(mut self, pic: Option<Arc<I8259>>) -> Self {
+        self.pic = pic;
+        self
     }
 
     fn sync(&mut self) {
@@ -126,11 +135,17 @@ impl Port for PcPort {
     }
 
     fn ack(&mut self) -> Option<u8> {
-        self.apic.as_ref()?.ack()
+        match &self.pic {
+            Some(pic) => pic.is_pending().then(|| pic.ack()),
+            None => self.apic.as_ref()?.ack(),
+        }
     }
 
     fn has_interrupt(&mut self) -> bool {
-        self.apic.as_ref().is_some_and(|apic| apic.has_interrupt())
+        match &self.pic {
+            Some(pic) => pic.is_pending(),
+            None => self.apic.as_ref().is_some_and(|apic| apic.has_interrupt()),
+        }
     }
 
     fn cr8(&mut self) -> u64 {

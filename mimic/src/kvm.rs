@@ -1,0 +1,212 @@
+//! KVM as the boards see it.
+
+use std::sync::Arc;
+
+use accel_core::Vcpu;
+use accel_kvm::{Chips, Host, KvmVcpu, Mode, Parts, Vm};
+use anyhow::{Context, Result, bail};
+use control_options::config::CpuOpt;
+use hw_core::{Fabric, IrqSink, MsiSink};
+use hw_intc::{I8259State, IoApicState, LapicState};
+use machine_x86::{Accelerator, Controllers, CpuWires, Irqchip};
+use target_x86::system::{self, CpuModel};
+
+use crate::accel::{Wanted, cpu_text, topology_of};
+
+/// `-cpu` settings that say who the processor is: one given by the user stands.
+const IDENTITY: [&str; 8] = [
+    "vendor",
+    "family",
+    "model",
+    "stepping",
+    "model-id",
+    "level",
+    "xlevel",
+    "phys-bits",
+];
+
+/// KVM, running CPUs of one model.
+pub(crate) struct Kvm {
+    vm: Arc<Vm>,
+    model: Arc<CpuModel>,
+    topology: system::Topology,
+    paravirtual: bool,
+}
+
+/// The model of `-cpu` on this host.
+///
+/// # Errors
+/// What is wrong with `-cpu`.
+fn model(host: &Host, cpu: Option<&CpuOpt>, default_model: &str) -> Result<CpuModel> {
+    let text = cpu.map_or_else(|| default_model.to_owned(), cpu_text);
+    let (mut model, missing) = CpuModel::parse(&text, &host.features(), true)
+        .map_err(|e| anyhow::anyhow!("-cpu: {e}; '-cpu help' lists models and features"))?;
+    if cpu.is_some() {
+        for name in missing {
+            log::warn!("-cpu: the host does not have {name}; the guest will not see it");
+        }
+    }
+    let is_given = |name: &str| {
+        IDENTITY.contains(&name)
+            && cpu.is_some_and(|cpu| cpu.settings.iter().any(|s| s.name == name))
+    };
+    let identity = host.identity();
+    if matches!(model.name.as_str(), "host" | "max") {
+        let fields: [(&str, &mut u32, u32); 6] = [
+            ("family", &mut model.family, identity.family),
+            ("model", &mut model.model, identity.model),
+            ("stepping", &mut model.stepping, identity.stepping),
+            ("level", &mut model.level, identity.level),
+            ("xlevel", &mut model.xlevel, identity.xlevel),
+            ("phys-bits", &mut model.phys_bits, identity.phys_bits),
+        ];
+        for (name, field, value) in fields {
+            if !is_given(name) {
+                *field = value;
+            }
+        }
+        if !is_given("model-id") {
+            model.model_id = identity.model_id;
+        }
+    }
+    // The kernel emulates what differs between vendors as the host's own does.
+    if !is_given("vendor") && identity.vendor.len() == 12 {
+        model.vendor = identity.vendor;
+    }
+    if model.phys_bits > identity.phys_bits {
+        model.phys_bits = identity.phys_bits;
+    }
+    Ok(model)
+}
+
+impl Kvm {
+    /// A machine in the kernel that runs these CPUs.
+    ///
+    /// # Errors
+    /// What is wrong with `-cpu`, or what the kernel refused.
+    pub(crate) fn new(mode: Mode, wanted: &Wanted<'_>) -> Result<Self> {
+        let cpu = wanted.cpu;
+        let host = Host::open(mode).context("-accel kvm")?;
+        let (cpus, most) = (wanted.topology.cpus, host.max_cpus());
+        if cpus as usize > most {
+            bail!("-smp {cpus}: the host's KVM runs at most {most} vCPUs");
+        }
+        let mut model = model(&host, cpu, wanted.default_model)?;
+        let vm = Vm::new(host)?;
+        if let Some(hz) = vm.tsc_hz() {
+            if let Some(cpu) = cpu
+                && let Some(wanted) = cpu.settings.iter().find(|s| s.name == "tsc-frequency")
+                && model.tsc_hz / 1000 != hz / 1000
+            {
+                bail!(
+                    "-cpu: 'tsc-frequency={}' is not to be had: the host's counter runs at {hz} Hz",
+                    wanted.value
+                );
+            }
+            model.tsc_hz = hz;
+        }
+        let off = |s: &control_options::config::CpuSetting| {
+            s.name == "kvm" && matches!(s.value.as_str(), "off" | "no" | "false" | "n")
+        };
+        Ok(Kvm {
+            vm,
+            model: Arc::new(model),
+            topology: topology_of(wanted.topology),
+            paravirtual: !cpu.is_some_and(|cpu| cpu.settings.iter().any(off)),
+        })
+    }
+
+    /// The CPU model's name.
+    pub(crate) fn model_name(&self) -> &str {
+        &self.model.name
+    }
+}
+
+/// The board's controllers, for the kernel's state.
+struct Models(Controllers);
+
+impl Chips for Models {
+    fn lapic(&self, cpu: u32) -> LapicState {
+        match self.0.apics.cpu(cpu) {
+            Some(apic) => apic.snapshot(),
+            None => LapicState::new(cpu, cpu == 0),
+        }
+    }
+
+    fn set_lapic(&self, cpu: u32, state: &LapicState) {
+        if let Some(apic) = self.0.apics.cpu(cpu) {
+            apic.set_snapshot(state);
+        }
+    }
+
+    fn pic(&self) -> Option<I8259State> {
+        self.0.pic.as_ref().map(|pic| pic.snapshot())
+    }
+
+    fn set_pic(&self, state: I8259State) {
+        if let Some(pic) = &self.0.pic {
+            pic.set_snapshot(state);
+        }
+    }
+
+    fn ioapic(&self) -> IoApicState {
+        self.0.ioapic.snapshot()
+    }
+
+    fn set_ioapic(&self, state: IoApicState) {
+        self.0.ioapic.set_snapshot(state);
+    }
+
+    fn eoi(&self, vector: u8) {
+        self.0.ioapic.eoi(vector);
+    }
+}
+
+impl Accelerator for Kvm {
+    fn name(&self) -> &'static str {
+        "KVM"
+    }
+
+    fn irqchip(&self) -> Irqchip {
+        match self.vm.mode() {
+            Mode::User => Irqchip::User,
+            Mode::Split => Irqchip::Split,
+            Mode::Kernel => Irqchip::Kernel,
+        }
+    }
+
+    fn lines(&self) -> Option<Arc<dyn IrqSink>> {
+        (self.vm.mode() == Mode::Kernel).then(|| Arc::clone(&self.vm) as Arc<dyn IrqSink>)
+    }
+
+    fn messages(&self) -> Option<Arc<dyn MsiSink>> {
+        (self.vm.mode() != Mode::User).then(|| Arc::clone(&self.vm) as Arc<dyn MsiSink>)
+    }
+
+    fn attach(&self, fabric: &Fabric) -> Result<(), String> {
+        self.vm.attach(&fabric.memory)
+    }
+
+    fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
+        let cpu = KvmVcpu::new(
+            &self.vm,
+            Parts {
+                index: wires.index,
+                apic_id: wires.apic_id,
+                model: Arc::clone(&self.model),
+                topology: self.topology,
+                paravirtual: self.paravirtual,
+                port: wires.port,
+                memory: wires.fabric.memory.clone(),
+                clock: wires.clock,
+                chips: Arc::new(Models(wires.controllers)),
+                requests: wires.fabric.requests.clone(),
+            },
+        )?;
+        Ok(Box::new(cpu))
+    }
+
+    fn tsc_hz(&self) -> u64 {
+        self.model.tsc_hz
+    }
+}
