@@ -1,6 +1,6 @@
 //! KVM as the boards see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use accel_core::Vcpu;
 use accel_kvm::{Chips, Host, KvmVcpu, Mode, Parts, Vm};
@@ -25,10 +25,18 @@ const IDENTITY: [&str; 8] = [
     "phys-bits",
 ];
 
-/// KVM, running CPUs of one model.
+/// A machine in the kernel, and what its CPUs are.
+type Made = (Arc<Vm>, Arc<CpuModel>);
+
+/// KVM, running CPUs of one model. The machine in the kernel belongs to the process that makes it:
+/// it is made when the board is, after the process went to the background.
 pub(crate) struct Kvm {
-    vm: Arc<Vm>,
-    model: Arc<CpuModel>,
+    mode: Mode,
+    host: Mutex<Option<Host>>,
+    model: CpuModel,
+    /// The frequency that `-cpu` asks for.
+    tsc_frequency: Option<String>,
+    made: OnceLock<Result<Made, String>>,
     topology: system::Topology,
     paravirtual: bool,
 }
@@ -91,34 +99,49 @@ impl Kvm {
         if cpus as usize > most {
             bail!("-smp {cpus}: the host's KVM runs at most {most} vCPUs");
         }
-        let mut model = model(&host, cpu, wanted.default_model)?;
-        let vm = Vm::new(host)?;
-        if let Some(hz) = vm.tsc_hz() {
-            if let Some(cpu) = cpu
-                && let Some(wanted) = cpu.settings.iter().find(|s| s.name == "tsc-frequency")
-                && model.tsc_hz / 1000 != hz / 1000
-            {
-                bail!(
-                    "-cpu: 'tsc-frequency={}' is not to be had: the host's counter runs at {hz} Hz",
-                    wanted.value
-                );
-            }
-            model.tsc_hz = hz;
-        }
-        let off = |s: &control_options::config::CpuSetting| {
-            s.name == "kvm" && matches!(s.value.as_str(), "off" | "no" | "false" | "n")
+        let model = model(&host, cpu, wanted.default_model)?;
+        let setting = |name: &str| {
+            let mut settings = cpu.into_iter().flat_map(|cpu| &cpu.settings);
+            settings.find(|s| s.name == name).map(|s| s.value.clone())
         };
+        let is_off = |value: String| matches!(value.as_str(), "off" | "no" | "false" | "n");
         Ok(Kvm {
-            vm,
-            model: Arc::new(model),
+            mode,
+            host: Mutex::new(Some(host)),
+            model,
+            tsc_frequency: setting("tsc-frequency"),
+            made: OnceLock::new(),
             topology: topology_of(wanted.topology),
-            paravirtual: !cpu.is_some_and(|cpu| cpu.settings.iter().any(off)),
+            paravirtual: !setting("kvm").is_some_and(is_off),
         })
     }
 
     /// The CPU model's name.
     pub(crate) fn model_name(&self) -> &str {
         &self.model.name
+    }
+
+    fn made(&self) -> Result<&Made, String> {
+        let made = self.made.get_or_init(|| self.make());
+        made.as_ref().map_err(Clone::clone)
+    }
+
+    fn make(&self) -> Result<Made, String> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = host.take().ok_or("KVM makes one machine")?;
+        let vm = Vm::new(host).map_err(|error| error.to_string())?;
+        let mut model = self.model.clone();
+        if let Some(hz) = vm.tsc_hz() {
+            if let Some(wanted) = &self.tsc_frequency
+                && model.tsc_hz / 1000 != hz / 1000
+            {
+                return Err(format!(
+                    "-cpu: 'tsc-frequency={wanted}' is not to be had: the host's counter runs at {hz} Hz"
+                ));
+            }
+            model.tsc_hz = hz;
+        }
+        Ok((vm, Arc::new(model)))
     }
 }
 
@@ -168,7 +191,7 @@ impl Accelerator for Kvm {
     }
 
     fn irqchip(&self) -> Irqchip {
-        match self.vm.mode() {
+        match self.mode {
             Mode::User => Irqchip::User,
             Mode::Split => Irqchip::Split,
             Mode::Kernel => Irqchip::Kernel,
@@ -176,24 +199,28 @@ impl Accelerator for Kvm {
     }
 
     fn lines(&self) -> Option<Arc<dyn IrqSink>> {
-        (self.vm.mode() == Mode::Kernel).then(|| Arc::clone(&self.vm) as Arc<dyn IrqSink>)
+        // What cannot be made is told by `attach`.
+        let (vm, _) = self.made().ok()?;
+        (self.mode == Mode::Kernel).then(|| Arc::clone(vm) as Arc<dyn IrqSink>)
     }
 
     fn messages(&self) -> Option<Arc<dyn MsiSink>> {
-        (self.vm.mode() != Mode::User).then(|| Arc::clone(&self.vm) as Arc<dyn MsiSink>)
+        let (vm, _) = self.made().ok()?;
+        (self.mode != Mode::User).then(|| Arc::clone(vm) as Arc<dyn MsiSink>)
     }
 
     fn attach(&self, fabric: &Fabric) -> Result<(), String> {
-        self.vm.attach(&fabric.memory)
+        self.made()?.0.attach(&fabric.memory)
     }
 
     fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
+        let (vm, model) = self.made()?;
         let cpu = KvmVcpu::new(
-            &self.vm,
+            vm,
             Parts {
                 index: wires.index,
                 apic_id: wires.apic_id,
-                model: Arc::clone(&self.model),
+                model: Arc::clone(model),
                 topology: self.topology,
                 paravirtual: self.paravirtual,
                 port: wires.port,
@@ -207,6 +234,7 @@ impl Accelerator for Kvm {
     }
 
     fn tsc_hz(&self) -> u64 {
-        self.model.tsc_hz
+        self.made()
+            .map_or(self.model.tsc_hz, |(_, model)| model.tsc_hz)
     }
 }

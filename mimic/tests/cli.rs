@@ -127,7 +127,15 @@ fn golden_every_list_that_help_prints() {
             "{line}: {}",
             stderr(&output)
         );
-        text += &format!("$ mimic {line}\n{}\n", stdout(&output));
+        // Whether KVM is usable is the host's affair.
+        let plain: String = stdout(&output)
+            .lines()
+            .map(|line| match line.split_once(" (") {
+                Some((kvm, _)) if kvm.starts_with("kvm ") => format!("{kvm} (STATE)\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        text += &format!("$ mimic {line}\n{plain}\n");
     }
     golden("help.txt", &text);
 }
@@ -155,7 +163,6 @@ const MISTAKES: &[&str] = &[
     "-machine q35,hpet=perhaps",
     "-machine q35,memory-backend=ram0",
     "-accel kmv",
-    "-accel kvm",
     "-accel kvm,kernel-irqchip=maybe",
     "-accel tcg,thread=both",
     "-accel tcg,thread=single -smp 2",
@@ -308,18 +315,18 @@ fn the_name_of_the_program_picks_the_guest() {
 }
 
 #[test]
-fn kvm_falls_back_to_tcg_and_says_why() {
-    let output = run("-accel kvm:tcg -device nosuch");
+fn an_accelerator_that_is_not_to_be_had_falls_back_and_says_why() {
+    let output = run("-accel qtest:tcg -device nosuch");
     assert!(stderr(&output).contains("no device named 'nosuch'"));
     let kernel = Scratch::new("fallback", &kernels::hello("", 3));
     let line = format!(
-        "-machine microvm,accel=kvm:tcg -m 16 -display none -nodefaults -kernel {} -device isa-debug-exit,iobase=0xf4",
+        "-machine microvm,accel=qtest:tcg -m 16 -display none -nodefaults -kernel {} -device isa-debug-exit,iobase=0xf4",
         kernel.path()
     );
     let output = run(&line);
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("'kvm' cannot be used"),
+        stderr(&output).contains("'qtest' cannot be used"),
         "{}",
         stderr(&output)
     );
@@ -467,7 +474,7 @@ fn the_machine_none_answers_what_libvirt_asks_first() {
     let mut qmp = Qmp::start("-S -no-user-config -machine none,accel=kvm:tcg");
     assert_eq!(qmp.status(), "prelaunch");
     assert_eq!(qmp.execute("query-target", json!({}))["arch"], "x86_64");
-    assert_eq!(qmp.execute("query-kvm", json!({}))["present"], false);
+    assert!(qmp.execute("query-kvm", json!({}))["present"].is_boolean());
     let machines = qmp.execute("query-machines", json!({}));
     assert!(
         machines
