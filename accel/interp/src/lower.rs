@@ -53,6 +53,10 @@ struct Lowering<'a, T> {
     /// Kind of the flags if known here.
     flags: Option<(FlagKind, Ty)>,
     starts: Vec<u32>,
+    /// Guest instructions before each block, once a way into it is known.
+    before: Vec<u16>,
+    /// Guest instructions so far in this block and before it.
+    insns: u16,
     fixups: Vec<(usize, u32)>,
     target: std::marker::PhantomData<T>,
 }
@@ -73,6 +77,8 @@ pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
         mems: Vec::new(),
         flags: None,
         starts: Vec::with_capacity(unit.blocks.len()),
+        before: vec![0; unit.blocks.len()],
+        insns: 0,
         fixups: Vec::new(),
         target: std::marker::PhantomData,
     };
@@ -295,6 +301,7 @@ impl<T: Target> Lowering<'_, T> {
         let unit = self.unit;
         let block = &unit.blocks[index];
         self.starts.push(self.ops.len() as u32);
+        self.insns = self.before[index];
         self.flags = None;
         let dead = dead_flags(block);
         let mut at = 0;

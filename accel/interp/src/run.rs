@@ -89,6 +89,7 @@ impl Interp {
             let Some(pages) = source.track() else {
                 continue;
             };
+            log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
             code.pages = pages;
@@ -169,6 +170,7 @@ impl Interp {
         let Some(code) = code else {
             return Err(Exit::Internal("no unit"));
         };
+        log::trace!(target: "exec", "cpu {} {:#018x}", core.index, T::fetch_address(core));
         match exec::run(core, code, 0, code.ops.len()) {
             Flow::Done(insns) => {
                 core.budget -= i64::from(insns);

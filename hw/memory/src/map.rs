@@ -505,6 +505,7 @@ impl MemoryMap {
             spans: flatten(&inner.entries),
             generation,
         });
+        log::debug!(target: "page", "memory map {generation}: {} spans", snapshot.spans.len());
         *self
             .shared
             .current

@@ -93,7 +93,8 @@ impl Target for X86 {
         system::walk(core, va, access, ctx)
     }
 
-    fn bus_fault(_: &mut Core, _: u64, _: Access, _: Fault) -> Result<u64, Trap> {
+    fn bus_fault(core: &mut Core, pa: u64, access: Access, fault: Fault) -> Result<u64, Trap> {
+        log::debug!(target: "invalid_mem", "cpu {}: {access:?} at {pa:#x}: {fault}", core.index);
         // PCs: reads of nothing float high, writes to nothing are lost.
         Ok(u64::MAX)
     }

@@ -6,7 +6,10 @@
 
 use accel_core::{Source, Trap};
 use accel_ir::Unit;
-use iced_x86::{CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderError, DecoderOptions, Formatter, Instruction, Mnemonic,
+    NasmFormatter,
+};
 
 use crate::state::vector;
 use crate::system::calls::has_feature;
@@ -132,8 +135,26 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     }
     source.set_used(used);
     let unit = c.b.finish();
+    if log::log_enabled!(target: "in_asm", log::Level::Trace) {
+        log_code(mode, start, source.bytes().get(..used).unwrap_or_default());
+    }
     debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
     Ok(unit)
+}
+
+/// Logs the guest code of a unit.
+#[cold]
+fn log_code(mode: Mode, start: u64, bytes: &[u8]) {
+    let Ok(decoder) = Decoder::try_with_ip(mode.bitness(), bytes, start, 0) else {
+        return;
+    };
+    let mut formatter = NasmFormatter::new();
+    let mut text = String::from("IN:");
+    for insn in decoder {
+        text.push_str(&format!("\n{:#010x}:  ", insn.ip()));
+        formatter.format(&insn, &mut text);
+    }
+    log::trace!(target: "in_asm", "{text}");
 }
 
 /// Translates the instructions after the first, which took `used` bytes. Returns the bytes used in

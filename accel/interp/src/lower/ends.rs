@@ -1,7 +1,7 @@
 //! Ends of blocks: branches fused with what they test, jumps, exits.
 
 use accel_core::Target;
-use accel_ir::{Block, Cond, End, FlagKind, Op, Ty, Val};
+use accel_ir::{Block, BlockId, Cond, End, FlagKind, Op, Ty, Val};
 
 use super::{Lowering, Place, TooBig};
 use crate::code::{self, Instr, Loc};
@@ -61,7 +61,12 @@ impl<T: Target> Lowering<'_, T> {
     }
 
     pub(super) fn end(&mut self, index: usize, block: &Block) -> Result<(), TooBig> {
-        let insns = self.marks.len() as u16;
+        let insns = self.insns;
+        for to in successors(&block.end) {
+            if let Some(before) = self.before.get_mut(to.0 as usize) {
+                *before = insns;
+            }
+        }
         match &block.end {
             End::Goto { pc } => self.ops.push(Instr::Exit { insns, pc: *pc }),
             End::GotoVal { pc } => {
@@ -123,4 +128,14 @@ impl<T: Target> Lowering<'_, T> {
         }
         Ok(())
     }
+}
+
+/// The blocks that an end leads to.
+fn successors(end: &End) -> impl Iterator<Item = BlockId> {
+    let (first, second) = match end {
+        End::Jump { to, .. } => (Some(*to), None),
+        End::Branch { then, other, .. } => (Some(*then), Some(*other)),
+        End::Goto { .. } | End::GotoVal { .. } | End::Leave => (None, None),
+    };
+    first.into_iter().chain(second)
 }

@@ -97,7 +97,10 @@ impl<T: Target> Lowering<'_, T> {
     #[allow(clippy::too_many_lines)]
     pub(super) fn op(&mut self, op: &Op, next: Option<&Op>) -> Result<bool, TooBig> {
         match *op {
-            Op::Insn { pc } => self.marks.push((self.ops.len() as u32, pc)),
+            Op::Insn { pc } => {
+                self.insns += 1;
+                self.marks.push((self.ops.len() as u32, pc));
+            }
             Op::Const { d, value } => self.places[d.0 as usize] = Some(Place::Const(value)),
             Op::Get { d, slot } | Op::GetV { d, slot } => self.live_in(d, Loc::from(slot.0)),
             Op::Set { slot, v } => {

@@ -145,6 +145,18 @@ pub(crate) fn software(core: &mut Core, vector: u8, next: u64) -> Result<u64, Tr
 
 /// Goes through the vector's gate. On an exception nothing but memory below the stack has changed.
 fn enter(core: &mut Core, event: Event) -> Result<(), Trap> {
+    log::debug!(
+        target: "int",
+        "cpu {}: v={:02x} e={:04x} i={} cpl={} pc={:016x} next={:016x} cr2={:016x}",
+        core.index,
+        event.vector,
+        event.error.unwrap_or(0),
+        u8::from(event.software),
+        core.arch.cpl,
+        core.pc(),
+        event.next,
+        core.arch.cr2,
+    );
     if !core.arch.is_protected() {
         real(core, event)?;
     } else if core.arch.is_long() {

@@ -58,6 +58,7 @@ pub fn reset(core: &mut Core) {
     common(core);
     core.mmu.sync_map();
     core.mmu.flush_all();
+    log::debug!(target: "cpu_reset", "CPU reset (CPU {})", core.index);
 }
 
 /// INIT: as a reset, but for MSRs, caches, x87 and SSE.
