@@ -124,6 +124,8 @@ impl KvmVcpu {
             model: &model,
             topology,
             apic_id,
+            // KVM hides a disabled APIC by itself.
+            apic_enabled: true,
             osxsave: false,
             xcr0: 1,
         };

@@ -88,9 +88,26 @@ fn beyond_reach(c: &Ctx<'_>, target: u64) -> bool {
 /// As [`check_constant`] for a computed target of `ty`.
 fn check_value(c: &mut Ctx<'_>, target: Val, ty: Ty) {
     let reaches = ty == Ty::I16 || c.mode.bitness() == 32;
-    if !c.mode.is_64() && (c.mode.has_code_limit() || !reaches) {
+    if c.mode.is_64() {
+        if ty == Ty::I64 {
+            check_canonical(c, target);
+        }
+    } else if c.mode.has_code_limit() || !reaches {
         c.b.call_void(check::CODE_LIMIT, &[target]);
     }
+}
+
+/// Faults in the branch, not at its target, if that is not canonical.
+fn check_canonical(c: &mut Ctx<'_>, target: Val) {
+    let high = c.b.shl_const(target, 16);
+    let count = c.b.iconst(Ty::I8, 16);
+    let extended = c.b.binary(Binary::Sar, high, count);
+    let same = c.b.cmp(Cmp::Eq, extended, target);
+    let (yes, no) = (c.b.block(), c.b.block());
+    c.b.branch(same, yes, no);
+    c.b.switch(no);
+    c.raise_and_end(vector::GP, Some(0));
+    c.b.switch(yes);
 }
 
 /// The target of an indirect branch as a value of RIP; `None` if it is far.

@@ -145,6 +145,10 @@ helpers! { crate::helper::SYSTEM;
 
 type Args = [u64; 4];
 
+/// KVM_ENOSYS and KVM_EPERM, negated: answers to hypercalls.
+const NO_SUCH_CALL: i32 = -1000;
+const NOT_PERMITTED: i32 = -1;
+
 /// Whether the CPU model has a feature: undecodable otherwise.
 pub(crate) fn has_feature(core: &Core, feature: CpuidFeature) -> bool {
     use CpuidFeature::*;
@@ -315,9 +319,19 @@ calls! {
     set_ac(core, on, next) fast::set_ac(core, on != 0, next);
     read_base(core, n) fast::read_base(core, n);
     write_base(core, n, base) fast::write_base(core, n, base);
-    // No system management mode, no hypervisor.
+    // No system management mode.
     rsm(core) Err(super::ud(core));
-    hypercall(core) Err(super::ud(core));
+    hypercall(core) {
+        if !core.arch.system.model.has(feature::HYPERVISOR) {
+            return Err(super::ud(core));
+        }
+        // No call exists. The answer is KVM's: guests see the same with either accelerator.
+        let error = if core.arch.cpl == 0 { NO_SUCH_CALL } else { NOT_PERMITTED };
+        let wide = core.arch.is_64();
+        let error = i64::from(error).cast_unsigned();
+        core.regs.set(regs::gpr(index::RAX), if wide { error } else { error & 0xffff_ffff });
+        Ok(0)
+    };
     pause(core, next) {
         core.set_pc(next);
         Err(Trap::Exit(Exit::Yield))

@@ -9,6 +9,8 @@ const HYPERVISOR: &[u8; 12] = b"MimicMimicMi";
 const HYPERVISOR_LAST: u32 = 0x4000_0010;
 /// Frequency of the local APIC's timer in kHz.
 const APIC_BUS_KHZ: u32 = 1_000_000;
+/// The APIC's bit in EDX of leaf 1, and of 0x80000001 on AMD.
+const APIC: u32 = 1 << 9;
 /// Bits of leaf 1's EDX that AMD repeats in leaf 0x80000001.
 const AMD_ALIASES: u32 = 0x0183_f3ff;
 
@@ -90,6 +92,8 @@ pub struct View<'a> {
     pub topology: Topology,
     /// This CPU's APIC id.
     pub apic_id: u32,
+    /// IA32_APIC_BASE.EN: CPUID hides a disabled APIC.
+    pub apic_enabled: bool,
     /// CR4.OSXSAVE.
     pub osxsave: bool,
     /// XCR0.
@@ -112,12 +116,16 @@ impl View<'_> {
     /// as on AMD.
     pub fn leaf(&self, leaf: u32, subleaf: u32) -> Leaf {
         let model = self.model;
-        match leaf {
+        let [eax, ebx, ecx, mut edx] = match leaf {
             0x4000_0000..=0x4fff_ffff if model.has(feature::HYPERVISOR) => self.hypervisor(leaf),
             0x8000_0000.. if leaf <= model.xlevel => self.extended(leaf),
             0..=0x3fff_ffff if leaf <= model.level => self.basic(leaf, subleaf),
             _ => [0; 4],
+        };
+        if !self.apic_enabled && matches!(leaf, 1 | 0x8000_0001) {
+            edx &= !APIC;
         }
+        [eax, ebx, ecx, edx]
     }
 
     fn signature(&self) -> u32 {

@@ -50,14 +50,22 @@ pub mod number {
     pub const GS_BASE: u32 = 0xc000_0101;
     pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
     pub const TSC_AUX: u32 = 0xc000_0103;
+    pub const PERF_CTL0: u32 = 0xc001_0000;
+    pub const PERF_CTR3: u32 = 0xc001_0007;
     pub const SYSCFG: u32 = 0xc001_0010;
     pub const HWCR: u32 = 0xc001_0015;
 }
 
+/// IA32_APIC_BASE: the APIC is enabled.
+pub(super) const APIC_BASE_EN: u64 = 1 << 11;
+/// IA32_APIC_BASE: the APIC is in x2APIC mode.
+const APIC_BASE_EXTD: u64 = 1 << 10;
 /// Machine-check banks.
 pub const MC_BANKS: usize = 10;
 /// IA32_MCG_CAP: the banks, and IA32_MCG_CTL exists.
 const MCG_CAP: u64 = MC_BANKS as u64 | 1 << 8;
+/// MCi_CTL: bit 0 (bank 0 of the P6 family) and bit 10 (bank 4 of AMD's K8).
+const MC_CTL_ERRATA: u64 = 1 << 10 | 1;
 /// IA32_MISC_ENABLE: fast string operations.
 const MISC_ENABLE_RESET: u64 = 1;
 /// Microcode revision: of some real processors, so that kernels see no old one.
@@ -229,8 +237,11 @@ pub(crate) fn read(core: &mut Core, msr: u32) -> Option<u64> {
         KERNEL_GS_BASE if has(feature::LM) => m.kernel_gs_base,
         TSC_AUX if has(feature::RDTSCP) => m.tsc_aux,
         HWCR if !intel => m.hwcr,
-        // SYSCFG, TOP_MEM, NB_CFG, INT_PENDING, VM_CR, IGNNE, VM_HSAVE_PA, DC_CFG, BU_CFG, DE_CFG.
-        SYSCFG
+        // PERF_CTL, PERF_CTR, SYSCFG, TOP_MEM, NB_CFG, INT_PENDING, VM_CR, IGNNE, VM_HSAVE_PA, DC_CFG,
+        // BU_CFG, DE_CFG. All AMD processors have the first two, no CPUID bit hides them; that they
+        // lose writes is how kernels see that nothing counts.
+        PERF_CTL0..=PERF_CTR3
+        | SYSCFG
         | 0xc001_001a
         | 0xc001_001d
         | 0xc001_001f
@@ -274,6 +285,8 @@ pub(crate) fn write(core: &mut Core, msr: u32, value: u64) -> Option<()> {
             m.tsc_offset = m.tsc_offset.wrapping_add(by);
             m.tsc_adjust = value;
         }
+        // EXTD is reserved without x2APIC.
+        APIC_BASE if value & APIC_BASE_EXTD != 0 && !has(feature::X2APIC) => return None,
         APIC_BASE | 0x800..=0x8ff => return core.port.apic_write(msr, value),
         TSC_DEADLINE if has(feature::TSC_DEADLINE) => {
             core.port.set_tsc_deadline(value, deadline_ns);
@@ -288,14 +301,17 @@ pub(crate) fn write(core: &mut Core, msr: u32, value: u64) -> Option<()> {
         MCG_CTL if has(feature::MCA) => m.mcg_ctl = value,
         MC0_CTL..=0x427 if has(feature::MCA) => {
             let n = (msr as usize).wrapping_sub(MC0_CTL as usize);
-            // Only CTL takes anything; STATUS may be cleared.
-            if n & 3 == 0 {
-                *m.mc_banks.get_mut(n)? = value;
-            } else if value != 0 {
+            let taken = match n & 3 {
+                // CTL: none or all, but for the bits that kernels mask for known errata of banks.
+                0 => value == 0 || value | MC_CTL_ERRATA == u64::MAX,
+                // STATUS can be cleared only.
+                1 => value == 0,
+                _ => true,
+            };
+            if !taken {
                 return None;
-            } else {
-                *m.mc_banks.get_mut(n)? = 0;
             }
+            *m.mc_banks.get_mut(n)? = value;
         }
         MISC_ENABLE => m.misc_enable = value,
         EBL_CR_POWERON | DEBUGCTL => {}
@@ -315,7 +331,8 @@ pub(crate) fn write(core: &mut Core, msr: u32, value: u64) -> Option<()> {
         KERNEL_GS_BASE if has(feature::LM) => m.kernel_gs_base = canonical()?,
         TSC_AUX if has(feature::RDTSCP) && value >> 32 == 0 => m.tsc_aux = value,
         HWCR if !intel => m.hwcr = value,
-        SYSCFG
+        PERF_CTL0..=PERF_CTR3
+        | SYSCFG
         | 0xc001_001a
         | 0xc001_001d
         | 0xc001_001f

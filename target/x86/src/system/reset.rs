@@ -149,12 +149,15 @@ pub(super) fn start(core: &mut Core, vector: u8) {
 }
 
 /// What CPUID shows of this CPU now.
-pub(crate) fn view(core: &Core) -> View<'_> {
+pub(crate) fn view(core: &mut Core) -> View<'_> {
+    // A board without APICs answers nothing, and has none to hide.
+    let apic_base = core.port.apic_read(super::msr::number::APIC_BASE);
     let system = &core.arch.system;
     View {
         model: &system.model,
         topology: system.topology,
         apic_id: system.apic_id,
+        apic_enabled: apic_base.is_none_or(|base| base & super::msr::APIC_BASE_EN != 0),
         osxsave: core.arch.cr4 & crate::state::cr4::OSXSAVE != 0,
         xcr0: system.xcr0,
     }

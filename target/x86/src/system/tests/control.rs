@@ -197,3 +197,53 @@ fn a_changed_a20_gate_is_seen_after_out() {
     b.call(OUT, [0x92, 1, 0, 0]).unwrap();
     assert_eq!(b.core.load(0x10_0000, 1, ctx::SUPERVISOR), Ok(0x22));
 }
+
+#[test]
+fn legacy_performance_counters_of_amd_exist_but_count_nothing() {
+    let mut b = Bench::cpu(0, "qemu64");
+    for msr in 0xc001_0000..=0xc001_0007 {
+        b.wrmsr(msr, 0x1234).unwrap();
+        assert_eq!(b.rdmsr(msr), Ok(0));
+    }
+    let mut b = Bench::cpu(0, "qemu64,vendor=GenuineIntel");
+    let result = b.rdmsr(0xc001_0000);
+    assert_eq!(b.fault(result), (vector::GP, Some(0)));
+}
+
+#[test]
+fn machine_check_banks_take_what_processors_take() {
+    let mut b = Bench::cpu(0, "max");
+    let bank = 0x400;
+    for value in [0, u64::MAX, !(1 << 10), !1] {
+        b.wrmsr(bank, value).unwrap();
+        assert_eq!(b.rdmsr(bank), Ok(value));
+    }
+    for (msr, value) in [(bank, 0x55), (bank + 1, 1)] {
+        let result = b.wrmsr(msr, value);
+        assert_eq!(b.fault(result), (vector::GP, Some(0)));
+    }
+    for addr_or_misc in [bank + 2, bank + 3] {
+        b.wrmsr(addr_or_misc, 0xaaaa_0000_5555).unwrap();
+        assert_eq!(b.rdmsr(addr_or_misc), Ok(0xaaaa_0000_5555));
+    }
+}
+
+#[test]
+fn x2apic_mode_is_reserved_in_models_without_it() {
+    let mut b = Bench::cpu(0, "qemu64,-x2apic");
+    let result = b.wrmsr(0x1b, 0xfee0_0d00);
+    assert_eq!(b.fault(result), (vector::GP, Some(0)));
+    b.wrmsr(0x1b, 0xfee0_0900).unwrap();
+    let mut b = Bench::cpu(0, "qemu64,+x2apic");
+    b.wrmsr(0x1b, 0xfee0_0d00).unwrap();
+}
+
+#[test]
+fn hypercalls_are_unknown_to_the_hypervisor_and_undefined_without_one() {
+    let mut b = Bench::cpu(0, "qemu64,-hypervisor");
+    let result = b.call(HYPERCALL, [0; 4]);
+    assert_eq!(b.fault(result), (vector::UD, None));
+    let mut b = Bench::long();
+    assert_eq!(b.call(HYPERCALL, [0; 4]), Ok(0));
+    assert_eq!(b.gpr(index::RAX), (-1000i64).cast_unsigned());
+}

@@ -7,6 +7,7 @@ fn leaf(text: &str, topology: Topology, leaf: u32, subleaf: u32) -> [u32; 4] {
         model: &model,
         topology,
         apic_id: 5,
+        apic_enabled: true,
         osxsave: false,
         xcr0: 1,
     }
@@ -233,4 +234,22 @@ fn helper_numbers_lead_to_their_functions() {
     assert_eq!(name(LOAD_SEGMENT), "load_segment");
     assert_eq!(name(PAUSE), "pause");
     assert_eq!(name(accel_ir::HelperId(767)), "unused");
+}
+
+#[test]
+fn a_disabled_apic_is_hidden() {
+    let (model, _) = CpuModel::parse("qemu64", &feature::engine(), false).unwrap();
+    for apic_enabled in [true, false] {
+        let view = View {
+            model: &model,
+            topology: ONE,
+            apic_id: 0,
+            apic_enabled,
+            osxsave: false,
+            xcr0: 1,
+        };
+        for n in [1, 0x8000_0001] {
+            assert_eq!(view.leaf(n, 0)[3] >> 9 & 1 != 0, apic_enabled, "{n:#x}");
+        }
+    }
 }
