@@ -81,6 +81,8 @@ pub struct SystemState {
     pub nmi_blocked: bool,
     /// The instruction that has just run alone started the interrupt shadow.
     pub(crate) fresh_shadow: Option<Shadow>,
+    /// TF before the instruction that has just run alone, if that changed it.
+    pub(crate) tf_before: Option<bool>,
     /// Level of the A20 gate that cached translations were made with.
     pub(crate) a20: bool,
     /// MSRs.

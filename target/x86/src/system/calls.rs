@@ -313,8 +313,7 @@ calls! {
         if core.arch.cpl != 0 {
             return Err(super::ud(core));
         }
-        core.set_pc(next);
-        Err(Trap::Exit(Exit::Yield))
+        Err(give_up_slice(core, next))
     };
     set_ac(core, on, next) fast::set_ac(core, on != 0, next);
     read_base(core, n) fast::read_base(core, n);
@@ -333,9 +332,17 @@ calls! {
         Ok(0)
     };
     pause(core, next) {
-        core.set_pc(next);
-        Err(Trap::Exit(Exit::Yield))
+        Err(give_up_slice(core, next))
     };
+}
+
+/// Ends MWAIT and PAUSE, which another CPU may need the time of.
+fn give_up_slice(core: &mut Core, next: u64) -> Trap {
+    core.set_pc(next);
+    if exception::is_traced(core) {
+        return Trap::Leave;
+    }
+    Trap::Exit(Exit::Yield)
 }
 
 pub(crate) fn io_in(core: &mut Core, args: Args) -> Result<u64, Trap> {

@@ -398,17 +398,52 @@ pub(crate) fn after_step(core: &mut Core) -> Result<(), Exit> {
     }
     // MOV SS and POP SS hold off the trap too (SDM vol. 3, 6.8.3).
     let held = fresh == Some(super::Shadow::StackSwitch);
-    if core.regs.get(regs::RFLAGS) & rflags::TF != 0 && !held {
-        core.arch.system.dr6 |= DR6_BS;
-        core.arch.exception = Some(Exception {
-            vector: vector::DB,
-            error: None,
-            address: None,
-            software: false,
-        });
+    // What counts is TF at the start of the instruction (SDM vol. 3, 19.3.1.4).
+    let traced = core
+        .arch
+        .system
+        .tf_before
+        .take()
+        .unwrap_or_else(|| is_traced(core));
+    if traced && !held {
+        note_step(core);
         return deliver(core);
     }
     Ok(())
+}
+
+/// RFLAGS.TF.
+pub(super) fn is_traced(core: &Core) -> bool {
+    core.regs.get(regs::RFLAGS) & rflags::TF != 0
+}
+
+/// Notes a single-step trap.
+fn note_step(core: &mut Core) {
+    core.arch.system.dr6 |= DR6_BS;
+    core.arch.exception = Some(Exception {
+        vector: vector::DB,
+        error: None,
+        address: None,
+        software: false,
+    });
+}
+
+/// After POPF or IRET loaded the flags: TF decides from the next instruction on.
+pub(super) fn tf_loaded(core: &mut Core, before: u64) {
+    let before = before & rflags::TF != 0;
+    let alone = core.alone || core.arch.shadow || before;
+    // Without `after_step` for this instruction, there is nothing to remember.
+    core.arch.system.tf_before = (alone && before != is_traced(core)).then_some(before);
+}
+
+/// Ends SYSCALL or SYSRET: they trap by the TF that they load.
+pub(super) fn end_fast_call(core: &mut Core, before: u64) -> Trap {
+    let alone = core.alone || core.arch.shadow || before & rflags::TF != 0;
+    if alone || !is_traced(core) {
+        return Trap::Leave;
+    }
+    note_step(core);
+    Trap::After
 }
 
 /// Holds interrupts off for one more instruction.

@@ -94,6 +94,7 @@ pub(crate) fn popf(core: &mut Core, value: u64, size: u8, next: u64, sp: u64) ->
     }
     let before = core.regs.get(regs::RFLAGS);
     flags::merge(core, value, mask);
+    super::exception::tf_loaded(core, before);
     core.regs.set(regs::gpr(index::RSP), sp);
     let opened = core.regs.get(regs::RFLAGS) & !before & (rflags::IF | rflags::TF) != 0;
     if opened {
@@ -107,6 +108,10 @@ pub(crate) fn popf(core: &mut Core, value: u64, size: u8, next: u64, sp: u64) ->
 pub(crate) fn halt(core: &mut Core, next: u64) -> Result<u64, Trap> {
     need_cpl0(core)?;
     core.set_pc(next);
+    if super::exception::is_traced(core) {
+        // The trap after it would end the halt at once.
+        return Err(Trap::Leave);
+    }
     core.arch.halted = true;
     // This is the instruction that STI's shadow covers.
     core.arch.shadow = false;

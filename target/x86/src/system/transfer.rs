@@ -367,6 +367,7 @@ fn iret_mask(core: &Core, size: u8) -> u64 {
 /// IRET, IRETD and IRETQ. `next` is for the outgoing task, if this is a task return.
 pub(crate) fn iret(core: &mut Core, size: u8, next: u64) -> Result<u64, Trap> {
     let vm86 = is_vm86(core);
+    let before = core.regs.get(regs::RFLAGS);
     if !core.arch.is_protected() || vm86 {
         iret_real(core, size, vm86)?;
     } else if core.regs.get(regs::RFLAGS) & rflags::NT != 0 {
@@ -379,6 +380,7 @@ pub(crate) fn iret(core: &mut Core, size: u8, next: u64) -> Result<u64, Trap> {
         iret_protected(core, size)?;
     }
     core.arch.system.nmi_blocked = false;
+    super::exception::tf_loaded(core, before);
     mode_changed(core);
     Err(Trap::Leave)
 }

@@ -303,3 +303,45 @@ fn stop_and_park_are_the_threads_business() {
     }
     assert_eq!(service(&mut b.core), Ok(()));
 }
+
+#[test]
+fn popf_traps_by_the_tf_before_it() {
+    let mut b = Bench::protected();
+    b.gate(1, INTERRUPT, 0, 8, 0x5100);
+    flags::write(&mut b.core, rflags::TF);
+    b.call(POPF, [2, 4, 0x4001, 0x5000]).ok();
+    b.core.set_pc(0x4001);
+    super::super::after_step(&mut b.core).unwrap();
+    assert_eq!(b.core.pc(), 0x5100, "cleared: one trap more");
+
+    let mut b = Bench::protected();
+    b.gate(1, INTERRUPT, 0, 8, 0x5100);
+    b.core.arch.shadow = true;
+    b.call(POPF, [rflags::TF | 2, 4, 0x4001, 0x5000]).ok();
+    super::super::after_step(&mut b.core).unwrap();
+    assert_eq!(b.core.pc(), 0x4001, "set: not yet");
+    super::super::after_step(&mut b.core).unwrap();
+    assert_eq!(b.core.pc(), 0x5100);
+}
+
+#[test]
+fn sysret_traps_by_the_tf_that_it_loads() {
+    let mut b = Bench::long();
+    let efer = b.rdmsr(0xc000_0080).unwrap();
+    b.wrmsr(0xc000_0080, efer | efer::SCE).unwrap();
+    b.set(index::RCX, 0x7000);
+    b.set(11, rflags::TF | 2);
+    assert_eq!(b.call(SYSRET, [8, 0, 0, 0]), Err(Trap::After));
+    let noted = b.core.arch.exception.take().unwrap();
+    assert_eq!((noted.vector, b.core.pc()), (vector::DB, 0x7000));
+}
+
+#[test]
+fn a_traced_cpu_neither_halts_nor_gives_up_its_slice() {
+    let mut b = Bench::protected();
+    for id in [HALT, PAUSE, MWAIT] {
+        flags::write(&mut b.core, rflags::TF);
+        assert_eq!(b.call(id, [0x4002, 0, 0, 0]), Err(Trap::Leave));
+        assert!(!b.core.arch.halted);
+    }
+}
