@@ -189,6 +189,8 @@ pub(crate) fn has_feature(core: &Core, feature: CpuidFeature) -> bool {
         BMI2 => feature::BMI2,
         ADX => feature::ADX,
         RDPID => feature::RDPID,
+        // Of these only VMCALL and VMMCALL are known, which call the hypervisor that we are.
+        VMX | SVM => feature::HYPERVISOR,
         _ => return false,
     };
     core.arch.system.model.has(wanted)

@@ -243,7 +243,10 @@ fn hypercalls_are_unknown_to_the_hypervisor_and_undefined_without_one() {
     let mut b = Bench::cpu(0, "qemu64,-hypervisor");
     let result = b.call(HYPERCALL, [0; 4]);
     assert_eq!(b.fault(result), (vector::UD, None));
+    let decodes = |b: &Bench| has_feature(&b.core, iced_x86::CpuidFeature::SVM);
+    assert!(!decodes(&b));
     let mut b = Bench::long();
+    assert!(decodes(&b));
     assert_eq!(b.call(HYPERCALL, [0; 4]), Ok(0));
     assert_eq!(b.gpr(index::RAX), (-1000i64).cast_unsigned());
 }
