@@ -11,7 +11,7 @@ use firmware_load::{Kind as FileKind, identify};
 use hw_core::{Args, BusKind, DeviceClass, Prop, PropType};
 use machine_x86::{BootSpec, DeviceSpec, FileSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec};
 
-use crate::objects::{self, Object};
+use crate::objects::{self, MemoryFile, Object};
 use crate::storage::{self, Disks};
 use crate::streams::{self, Streams};
 use crate::{accel, devices};
@@ -28,6 +28,8 @@ pub struct Plan {
     pub disks: Disks,
     /// Objects.
     pub(crate) objects: Vec<Object>,
+    /// The file that guest memory is in.
+    pub(crate) memory_file: Option<MemoryFile>,
 }
 
 /// Checks a configuration. Reads kernel, initrd and other files that the guest gets whole.
@@ -51,7 +53,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
     };
     let accel = accel::choose(&config.accels, &wanted)?;
     let objects = objects::plan(config)?;
-    let memory = memory(config, &props, &objects)?;
+    let (memory, memory_file) = memory(config, &props, &objects)?;
     let streams = streams::plan(config)?;
     let disks = storage::plan(config, machine.kind)?;
     let kernel = kernel(config)?;
@@ -69,6 +71,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
         machine,
         props,
         memory,
+        memory_block: None,
         topology,
         initrd: match &config.kernel.initrd {
             Some(path) => Some(read_file("-initrd", path)?),
@@ -95,6 +98,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
         streams,
         disks,
         objects,
+        memory_file,
     })
 }
 
@@ -149,9 +153,6 @@ fn refuse_absent(config: &Config) -> Result<()> {
     }
     if config.kernel.dtb.is_some() {
         bail!("-dtb: PCs have no device tree; leave it out");
-    }
-    if config.mem_path.is_some() {
-        bail!("-mem-path: memory in a file of yours is not available yet; leave it out");
     }
     if config.mem_prealloc {
         bail!("-mem-prealloc: taking all memory at once is not available yet; leave it out");
@@ -217,19 +218,28 @@ fn machine_props(machine: &MachineDef, opts: &Opts) -> Result<Vec<(String, Strin
     Ok(pairs(opts))
 }
 
-/// Bytes of guest memory, from `-m` or the backend that the machine names.
-fn memory(config: &Config, props: &[(String, String)], objects: &[Object]) -> Result<u64> {
+/// Bytes of guest memory, from `-m` or the backend that the machine names, and the file they are in.
+fn memory(
+    config: &Config,
+    props: &[(String, String)],
+    objects: &[Object],
+) -> Result<(u64, Option<MemoryFile>)> {
     let mut size = config.memory.size;
+    let mut in_file = config.mem_path.as_ref().map(|path| MemoryFile {
+        option: "-mem-path".to_owned(),
+        path: path.clone(),
+        is_shared: false,
+    });
     let backend = props
         .iter()
         .rev()
         .find(|(name, _)| name == "memory-backend");
     if let Some((_, wanted)) = backend {
         let found = objects.iter().find_map(|object| match object {
-            Object::Memory { id, size } if id == wanted => Some(*size),
+            Object::Memory { id, size, file } if id == wanted => Some((*size, file)),
             _ => None,
         });
-        let Some(bytes) = found else {
+        let Some((bytes, file)) = found else {
             bail!(
                 "-machine: there is no memory backend with the id '{wanted}'; add '-object memory-backend-ram,id={wanted},size=...'"
             );
@@ -240,7 +250,14 @@ fn memory(config: &Config, props: &[(String, String)], objects: &[Object]) -> Re
                  leave -m out"
             );
         }
+        if in_file.is_some() {
+            bail!(
+                "-mem-path: the machine's memory is memory backend '{wanted}'; give that a 'mem-path', or leave one of \
+                 the two out"
+            );
+        }
         size = bytes;
+        in_file = file.clone();
     }
     if let Some(host) = host_memory()
         && size > host
@@ -251,7 +268,7 @@ fn memory(config: &Config, props: &[(String, String)], objects: &[Object]) -> Re
             host >> 20
         );
     }
-    Ok(size)
+    Ok((size, in_file))
 }
 
 /// Bytes of memory and swap of the host.

@@ -214,7 +214,7 @@ impl Clockwork {
 
 /// Runs the machine that `config` describes, to its end. Returns the exit status.
 pub(crate) fn run(config: &Config) -> Result<i32> {
-    let plan = build::plan(config)?;
+    let mut plan = build::plan(config)?;
     prepare_process(config)?;
     let daemon = match config.daemonize {
         true => Some(process::daemonize().context("-daemonize: cannot go to the background")?),
@@ -253,6 +253,9 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     }
     offer_streams(&plan.spec, &chardevs, &mut links)?;
 
+    if let Some(file) = &plan.memory_file {
+        plan.spec.memory_block = Some(Arc::new(file.block(plan.spec.memory)?));
+    }
     let chosen = plan.accel;
     let topology = plan.spec.topology;
     let clock = Clock::new(Arc::new(HostTime::default()));

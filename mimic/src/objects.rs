@@ -1,9 +1,14 @@
 //! `-object`: sources of randomness and memory.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
 use backend_rng::{Builtin, FromFile, Randomness, Seeded};
 use control_options::{Config, OptionError, PropDef, PropKind, Props};
 use hw_core::Links;
+use hw_memory::RamBlock;
 
 /// A type of object.
 pub(crate) struct ObjectDef {
@@ -34,6 +39,36 @@ const DUMP: PropDef = PropDef::new("dump", PropKind::Bool, "is part of core dump
 
 /// All types.
 pub(crate) static OBJECTS: &[ObjectDef] = &[
+    ObjectDef {
+        name: "memory-backend-file",
+        doc: "guest memory in a file",
+        props: &[
+            SIZE,
+            PropDef::new(
+                "mem-path",
+                PropKind::Str,
+                "the file, made if it is not there; in a folder, one that goes with the process",
+            )
+            .required(),
+            PropDef::new(
+                "share",
+                PropKind::Bool,
+                "what the guest writes is in the file",
+            )
+            .or("off"),
+            PREALLOC,
+            MERGE,
+            DUMP,
+            PropDef::new("readonly", PropKind::Bool, "the file is only read").or("off"),
+            PropDef::new(
+                "discard-data",
+                PropKind::Bool,
+                "the file is emptied at the end",
+            )
+            .or("off"),
+            PropDef::new("pmem", PropKind::Bool, "the file is in persistent memory").or("off"),
+        ],
+    },
     ObjectDef {
         name: "memory-backend-memfd",
         doc: "guest memory in an anonymous file",
@@ -75,11 +110,77 @@ pub(crate) enum Object {
         id: String,
         /// Bytes.
         size: u64,
+        /// The user's file that it is in.
+        file: Option<MemoryFile>,
     },
     /// `rng-builtin`; repeatable if seeded.
     Builtin(String, Option<u64>),
     /// `rng-random`.
     File(String, String),
+}
+
+/// A file with guest memory in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct MemoryFile {
+    /// Who asks for it, for messages.
+    pub(crate) option: String,
+    /// A file, or a folder to make one in.
+    pub(crate) path: String,
+    /// What the guest writes is in the file.
+    pub(crate) is_shared: bool,
+}
+
+impl MemoryFile {
+    /// The guest's memory. A file of the user's is never made shorter, and longer only if it is
+    /// empty.
+    pub(crate) fn block(&self, size: u64) -> Result<RamBlock> {
+        let Self { option, path, .. } = self;
+        let what = || format!("{option}: cannot use '{path}'");
+        let file = self.open().with_context(what)?;
+        let has = file.metadata().with_context(what)?;
+        if !has.is_file() {
+            bail!("{option}: cannot use '{path}': it is neither a file nor a folder");
+        }
+        if has.len() == 0 {
+            file.set_len(size).with_context(what)?;
+        } else if has.len() < size {
+            bail!(
+                "{option}: cannot use '{path}': it has {} bytes, less than the {size} of the memory; ask for less, or \
+                 name another file",
+                has.len()
+            );
+        }
+        RamBlock::from_file("pc.ram", size, file, self.is_shared).with_context(what)
+    }
+
+    fn open(&self) -> std::io::Result<File> {
+        let path = Path::new(&self.path);
+        let mut options = File::options();
+        options.read(true).write(true);
+        match options.open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => options.create_new(true).open(path),
+            Err(e) if e.kind() == ErrorKind::IsADirectory => nameless(path),
+            done => done,
+        }
+    }
+}
+
+/// A file in `folder` that is gone with its last user.
+fn nameless(folder: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    let mut number = 0u32;
+    loop {
+        let path = folder.join(format!("mimic-memory-{}-{number}", std::process::id()));
+        match options.open(&path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && number < 1000 => number += 1,
+            Err(e) => return Err(e),
+            Ok(file) => {
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+        }
+    }
 }
 
 /// Checks all objects.
@@ -101,7 +202,14 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             bail!("-object: object '{name}' needs 'id=...': name to refer to it by");
         };
         let props = Props::check("-object", &format!("object '{name}'"), &opts, def.props)?;
-        for key in ["prealloc", "merge", "hugetlb"] {
+        for key in [
+            "prealloc",
+            "merge",
+            "hugetlb",
+            "readonly",
+            "discard-data",
+            "pmem",
+        ] {
             if props.is_on(key) {
                 bail!("-object {name}: '{key}=on' is not available yet; leave it out");
             }
@@ -110,8 +218,13 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             "rng-builtin" => Object::Builtin(id, config.seed),
             "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
             _ => Object::Memory {
-                id,
                 size: props.unsigned("size").unwrap_or(0),
+                file: props.text("mem-path").map(|path| MemoryFile {
+                    option: format!("-object {name} '{id}'"),
+                    path: path.to_owned(),
+                    is_shared: props.is_on("share"),
+                }),
+                id,
             },
         });
     }

@@ -225,6 +225,13 @@ const MISTAKES: &[&str] = &[
     "-object rng-random",
     "-object rng-random,id=x,filename=/nonexistent/rng",
     "-object memory-backend-ram,id=ram0",
+    "-object memory-backend-file,id=m,size=1M",
+    "-machine none,memory-backend=m -object memory-backend-file,id=m,size=1M,mem-path=/nonexistent/ram",
+    "-machine q35,memory-backend=m -object memory-backend-file,id=m,size=1M,mem-path=/nonexistent/ram",
+    "-machine q35,memory-backend=m -object memory-backend-file,id=m,size=1M,mem-path=TEXT",
+    "-machine q35,memory-backend=m -object memory-backend-file,id=m,size=1M,mem-path=/dev/null",
+    "-machine q35,memory-backend=m -object memory-backend-file,id=m,size=1M,mem-path=a -mem-path b",
+    "-mem-path TEXT",
     "-netdev user,id=n",
     "-nic user",
     "-vga std",
@@ -360,6 +367,56 @@ fn a_guest_writes_to_its_serial_port() {
     ));
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert_eq!(stdout(&output), "hello\n");
+}
+
+/// Runs `kernel` with its memory in `file`.
+fn run_in_file(kernel: &Scratch, file: &str, share: &str) {
+    let output = run(&format!(
+        "-machine microvm,memory-backend=m -object memory-backend-file,id=m,size=16M,mem-path={file},share={share} \
+         -display none -nodefaults -kernel {} -device isa-debug-exit,iobase=0xf4",
+        kernel.path()
+    ));
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+}
+
+#[test]
+fn guest_memory_is_in_the_file_if_it_is_shared() {
+    let kernel = Scratch::new("memory-kernel", &kernels::hello("", 3));
+    let memory = Scratch::new("memory", b"");
+    let is_zero = || {
+        let bytes = std::fs::read(memory.path()).unwrap();
+        assert!(bytes.len() == 16 << 20);
+        bytes.iter().all(|b| *b == 0)
+    };
+    std::fs::remove_file(memory.path()).unwrap();
+    run_in_file(&kernel, memory.path(), "off");
+    assert!(is_zero());
+    run_in_file(&kernel, memory.path(), "on");
+    assert!(!is_zero());
+}
+
+#[test]
+fn a_file_longer_than_guest_memory_keeps_its_end() {
+    let kernel = Scratch::new("longer-kernel", &kernels::hello("", 3));
+    let mut bytes = vec![0; (16 << 20) + 8];
+    bytes[16 << 20..].copy_from_slice(b"the end.");
+    let memory = Scratch::new("longer", &bytes);
+    run_in_file(&kernel, memory.path(), "on");
+    assert!(
+        std::fs::read(memory.path())
+            .unwrap()
+            .ends_with(b"\0the end.")
+    );
+}
+
+#[test]
+fn guest_memory_in_a_folder_leaves_no_file() {
+    let kernel = Scratch::new("folder-kernel", &kernels::hello("", 3));
+    let folder = std::env::temp_dir().join(format!("mimic-cli-folder-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    run_in_file(&kernel, folder.to_str().unwrap(), "on");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub enum RamError {
     Size(u64),
 }
 
-/// One block of host memory: page-aligned, zeroed, backed by a memfd.
+/// One block of host memory: page-aligned, backed by a memfd or a file of the user's.
 pub struct RamBlock {
     name: String,
     region: MmapRegion,
@@ -73,18 +73,39 @@ impl RamBlock {
     /// Maps `len` bytes, a multiple of the page size. Host memory is only used once touched.
     pub fn new(name: impl Into<String>, len: u64) -> Result<Self, RamError> {
         let name = name.into();
-        let size = usize::try_from(len).map_err(|_| RamError::Size(len))?;
-        if len == 0 || !len.is_multiple_of(PAGE_SIZE) || len > 1 << 46 {
-            return Err(RamError::Size(len));
+        check_size(len)?;
+        let file = memfd(&name, len).map_err(|e| map_error(&name, len, e.into()))?;
+        Self::from_file(name, len, file, true)
+    }
+
+    /// Maps the first `len` bytes, a multiple of the page size, of a file that has them. What is
+    /// written reaches the file if `is_shared`, and else only the block.
+    pub fn from_file(
+        name: impl Into<String>,
+        len: u64,
+        file: std::fs::File,
+        is_shared: bool,
+    ) -> Result<Self, RamError> {
+        let name = name.into();
+        let size = check_size(len)?;
+        let has = file
+            .metadata()
+            .map_err(|e| map_error(&name, len, e.into()))?;
+        if has.len() < len {
+            // A page without file behind it would end the process at its first use.
+            return Err(map_error(&name, len, "the file is shorter".into()));
         }
-        let map_error = |source: Box<dyn std::error::Error + Send + Sync>| RamError::Map {
-            name: name.clone(),
-            size: len,
-            source,
+        let sharing = match is_shared {
+            true => libc::MAP_SHARED,
+            false => libc::MAP_PRIVATE,
         };
-        let file = memfd(&name, len).map_err(|e| map_error(e.into()))?;
-        let region = MmapRegion::from_file(vm_memory::FileOffset::new(file, 0), size)
-            .map_err(|e| map_error(e.into()))?;
+        let region = MmapRegion::build(
+            Some(vm_memory::FileOffset::new(file, 0)),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_NORESERVE | sharing,
+        )
+        .map_err(|e| map_error(&name, len, e.into()))?;
         let pages = usize::try_from(len >> PAGE_BITS).map_err(|_| RamError::Size(len))?;
         Ok(RamBlock {
             name,
@@ -118,9 +139,14 @@ impl RamBlock {
         self.region.as_ptr()
     }
 
-    /// The memfd behind it, for sharing with other processes.
+    /// The file behind it, for sharing with other processes; `None` if the block keeps its writes
+    /// to itself.
     pub fn file(&self) -> Option<&std::fs::File> {
-        self.region.file_offset().map(|f| f.file())
+        let shared = self.region.flags() & libc::MAP_SHARED != 0;
+        self.region
+            .file_offset()
+            .filter(|_| shared)
+            .map(|f| f.file())
     }
 
     fn check(&self, offset: u64, len: usize) -> Option<*mut u8> {
@@ -347,6 +373,22 @@ fn heavy_fence() {
         // Not registered yet in this process (EPERM): register once and repeat.
         call(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
         call(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    }
+}
+
+/// The size for the host, if a block can have it.
+fn check_size(len: u64) -> Result<usize, RamError> {
+    if len == 0 || !len.is_multiple_of(PAGE_SIZE) || len > 1 << 46 {
+        return Err(RamError::Size(len));
+    }
+    usize::try_from(len).map_err(|_| RamError::Size(len))
+}
+
+fn map_error(name: &str, size: u64, source: Box<dyn std::error::Error + Send + Sync>) -> RamError {
+    RamError::Map {
+        name: name.to_owned(),
+        size,
+        source,
     }
 }
 

@@ -212,3 +212,45 @@ fn impossible_sizes_are_refused() {
     assert!(RamBlock::new("x", 12).is_err());
     assert!(RamBlock::new("x", 1 << 60).is_err());
 }
+
+fn file_of(bytes: &[u8]) -> std::fs::File {
+    use std::io::Write as _;
+    let path = std::env::temp_dir().join(format!(
+        "hw-memory-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let mut file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_shared_file_has_what_the_guest_writes_and_a_private_one_has_not() {
+    use std::os::unix::fs::FileExt as _;
+    for is_shared in [true, false] {
+        let file = file_of(&[7; 0x3000]);
+        let other = file.try_clone().unwrap();
+        let block = RamBlock::from_file("ram", 0x2000, file, is_shared).unwrap();
+        assert_eq!(block.load(0x1ff8, 1), Some(7));
+        block.store(0x1000, 1, 9).unwrap();
+        let mut byte = [0];
+        other.read_exact_at(&mut byte, 0x1000).unwrap();
+        assert_eq!(byte[0], if is_shared { 9 } else { 7 });
+        assert_eq!(block.file().is_some(), is_shared);
+        assert_eq!(other.metadata().unwrap().len(), 0x3000);
+    }
+}
+
+#[test]
+fn a_file_that_is_too_short_is_not_mapped() {
+    let file = file_of(&[0; 0x1000]);
+    assert!(RamBlock::from_file("ram", 0x2000, file, true).is_err());
+}

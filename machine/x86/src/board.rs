@@ -146,11 +146,22 @@ impl<'a> Builder<'a> {
         has_pic: bool,
     ) -> Result<Self, BoardError> {
         let fabric = Fabric::new(clock.clone());
-        let ram = RamBlock::new("pc.ram", spec.memory).map_err(|source| BoardError::Memory {
-            size: spec.memory,
-            source,
-        })?;
-        let ram = Arc::new(ram);
+        let ram = match &spec.memory_block {
+            Some(block) if block.len() == spec.memory => Arc::clone(block),
+            Some(block) => {
+                return Err(BoardError::Config(format!(
+                    "memory '{}' has {} bytes, the machine {}",
+                    block.name(),
+                    block.len(),
+                    spec.memory
+                )));
+            }
+            None => {
+                let size = spec.memory;
+                let block = RamBlock::new("pc.ram", size);
+                Arc::new(block.map_err(|source| BoardError::Memory { size, source })?)
+            }
+        };
         let low = spec.memory.min(low_limit);
         fabric.memory.add(ram_at("ram-below-4g", 0, &ram, 0, low));
         if spec.memory > low {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use control_options::Topology;
 use hw_core::{Args, DeviceClass, Prop, PropType};
+use hw_memory::RamBlock;
 
 /// A kind of PC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,6 +259,8 @@ pub struct PcSpec {
     pub props: Vec<(String, String)>,
     /// Bytes of RAM.
     pub memory: u64,
+    /// The RAM itself, of as many bytes, if it is not to be made with the board.
+    pub memory_block: Option<Arc<RamBlock>>,
     /// CPUs.
     pub topology: Topology,
     /// `-kernel`.
