@@ -9,7 +9,9 @@ use control_options::topology::Level;
 use control_options::{Config, OptionError, Opts, PropDef, PropKind, Props, SmpLimits, Topology};
 use firmware_load::{Kind as FileKind, identify};
 use hw_core::{Args, BusKind, DeviceClass, Prop, PropType};
-use machine_x86::{BootSpec, DeviceSpec, FileSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec};
+use machine_x86::{
+    BootSpec, DeviceSpec, FileSpec, GlobalSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec,
+};
 
 use crate::objects::{self, MemoryFile, Object};
 use crate::storage::{self, Disks};
@@ -62,6 +64,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
             "nothing to boot: machine 'microvm' starts kernels, not disks; add '-kernel FILE', or use '-machine q35'"
         );
     }
+    let globals = globals(config)?;
     let devices = devices_of(config, machine, &streams, &disks, &objects)?;
     let (boot, mut fw_cfg) = boot(config)?;
     for opts in &config.fw_cfg {
@@ -83,6 +86,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
         firmware_dirs: config.firmware_dirs.iter().map(Into::into).collect(),
         serials: streams.serials.clone(),
         parallels: streams.parallels.clone(),
+        globals,
         devices,
         rtc: rtc(config),
         boot,
@@ -357,9 +361,6 @@ fn devices_of(
     disks: &Disks,
     objects: &[Object],
 ) -> Result<Vec<DeviceSpec>> {
-    for global in &config.globals {
-        check_global(&global.driver, &global.property, &global.value)?;
-    }
     let mut all = Vec::new();
     let mut taken = BTreeSet::new();
     for opts in &config.devices {
@@ -424,10 +425,33 @@ fn args(config: &Config, class: &'static DeviceClass, given: &[(&str, &str)]) ->
     args.map_err(|e| anyhow!("-device: {e}"))
 }
 
-fn check_global(driver: &str, property: &str, value: &str) -> Result<()> {
-    let class = devices::creatable("-global", driver)?;
-    Args::new(class, [(property, value)]).map_err(|e| anyhow!("-global: {e}"))?;
-    Ok(())
+/// All `-global`s, each of a device and a property that there are.
+fn globals(config: &Config) -> Result<Vec<GlobalSpec>> {
+    let mut all = Vec::new();
+    for global in &config.globals {
+        let class = devices::known("-global", &global.driver)?;
+        let (property, value) = (global.property.as_str(), global.value.as_str());
+        let args = Args::new(class, [(property, value)]).map_err(|e| anyhow!("-global: {e}"))?;
+        let spec = GlobalSpec {
+            class,
+            property: global.property.clone(),
+            value: global.value.clone(),
+        };
+        if !spec.is_free() {
+            bail!(
+                "-global {}: '{property}' is set by the machine that the device is part of; leave it out",
+                class.name
+            );
+        }
+        if let Some(policy) = args.text("lost_tick_policy").filter(|p| *p != "discard") {
+            bail!(
+                "-global {}: 'lost_tick_policy={policy}' is not available yet; use 'discard', or leave it out",
+                class.name
+            );
+        }
+        all.push(spec);
+    }
+    Ok(all)
 }
 
 /// Every back end that a device names must be there.

@@ -11,6 +11,7 @@ static TABLES: &[&[&DeviceClass]] = &[
     device_intc::CLASSES,
     device_misc::CLASSES,
     device_pci::CLASSES,
+    device_rtc::CLASSES,
     device_serial::CLASSES,
     device_timer::CLASSES,
     device_virtio::CLASSES,
@@ -31,11 +32,6 @@ pub fn find(name: &str) -> Option<&'static DeviceClass> {
 /// # Errors
 /// When there is none, or only boards make it.
 pub fn creatable(option: &str, name: &str) -> Result<&'static DeviceClass, OptionError> {
-    let names = || {
-        classes()
-            .filter(|class| class.user_creatable)
-            .flat_map(|class| std::iter::once(class.name).chain(class.aliases.iter().copied()))
-    };
     match find(name) {
         Some(class) if class.user_creatable => Ok(class),
         Some(class) => Err(OptionError::Unavailable {
@@ -43,20 +39,32 @@ pub fn creatable(option: &str, name: &str) -> Result<&'static DeviceClass, Optio
             what: format!("'{}' as a device of its own", class.name),
             hint: Hint::text("it is part of the machines that have it; leave it out"),
         }),
-        None => {
-            let nearest = control_options::suggest::nearest(name, names());
-            Err(OptionError::UnknownName {
-                option: option.to_owned(),
-                what: "device".to_owned(),
-                name: name.chars().take(80).collect(),
-                hint: match nearest {
-                    Some(near) => Hint::text(format!(
-                        "did you mean '{near}'? ('-device help' lists them all)"
-                    )),
-                    None => Hint::text("'-device help' lists those there are"),
-                },
-            })
-        }
+        None => Err(unknown(option, name, |class| class.user_creatable)),
+    }
+}
+
+/// The class of a name, whoever makes its devices.
+///
+/// # Errors
+/// When there is none.
+pub fn known(option: &str, name: &str) -> Result<&'static DeviceClass, OptionError> {
+    find(name).ok_or_else(|| unknown(option, name, |_| true))
+}
+
+fn unknown(option: &str, name: &str, fits: fn(&DeviceClass) -> bool) -> OptionError {
+    let names = classes()
+        .filter(|class| fits(class))
+        .flat_map(|class| std::iter::once(class.name).chain(class.aliases.iter().copied()));
+    OptionError::UnknownName {
+        option: option.to_owned(),
+        what: "device".to_owned(),
+        name: name.chars().take(80).collect(),
+        hint: match control_options::suggest::nearest(name, names) {
+            Some(near) => Hint::text(format!(
+                "did you mean '{near}'? ('-device help' lists them all)"
+            )),
+            None => Hint::text("'-device help' lists those there are"),
+        },
     }
 }
 

@@ -196,6 +196,10 @@ const MISTAKES: &[&str] = &[
     "-device '{\"driver\":\"isa-serial\",}'",
     "-global isa-serial.indx=3",
     "-global isa-seral.index=3",
+    "-global hpett.msi=on",
+    "-global hpet.hpet-intcap=1",
+    "-global mc146818rtc.lost_tick_policy=slew",
+    "-machine microvm -parallel null -kernel KERNEL",
     "-drive if=virtio",
     "-drive if=virtio,file=/nonexistent/disk,format=raw",
     "-drive if=virtio,file=QCOW2",
@@ -417,6 +421,50 @@ fn guest_memory_in_a_folder_leaves_no_file() {
     run_in_file(&kernel, folder.to_str().unwrap(), "on");
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_global_property_reaches_the_ports_of_the_machine() {
+    let mut qmp = Qmp::start(
+        "-machine q35 -m 16 -S -serial null -parallel null -global isa-serial.irq=5 \
+         -global isa-serial.index=3 -global isa-parallel.iobase=0x278",
+    );
+    let tree = qmp.hmp("info qtree");
+    let about = |device: &str| {
+        let start = tree.find(&format!("dev: {device},")).unwrap();
+        tree[start..].split("dev:").nth(1).unwrap().to_owned()
+    };
+    let value = |text: &str, name: &str| {
+        let line = text.lines().find_map(|l| l.trim().strip_prefix(name));
+        let value = line.and_then(|l| l.strip_prefix(" = ")).unwrap();
+        value.trim_matches('"').to_owned()
+    };
+    // The board's own numbers win.
+    let serial = about("isa-serial");
+    assert_eq!(
+        (value(&serial, "irq"), value(&serial, "index")),
+        ("5".into(), "0".into())
+    );
+    let parallel = about("isa-parallel");
+    assert!(parallel.contains("0x278"), "{parallel}");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_global_property_reaches_the_boards_own_devices() {
+    // mov eax,[0xfed00000]; shr eax,8; and al,0x1f; out 0xf4,al; hlt: the number of the last timer.
+    let code = [
+        0xa1, 0, 0, 0xd0, 0xfe, 0xc1, 0xe8, 8, 0x24, 0x1f, 0xe6, 0xf4, 0xf4,
+    ];
+    let kernel = Scratch::new("timers", &kernels::pvh_elf(&code));
+    for (global, status) in [("", 5), ("-global hpet.timers=5", 9)] {
+        let output = run(&format!(
+            "-machine q35 -m 16 -display none -nodefaults -kernel {} -device isa-debug-exit,iobase=0xf4 {global}",
+            kernel.path()
+        ));
+        assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
+    }
 }
 
 #[test]

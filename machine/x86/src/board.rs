@@ -8,6 +8,7 @@ use device_intc::{
     ApicBus, ApicDevice, CpuSignal, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice,
     IsaLines, LINT0,
 };
+use firmware_acpi::Ports;
 use hw_core::{
     Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
     Links, Msi, Part, Placement,
@@ -126,7 +127,8 @@ pub(crate) struct Builder<'a> {
     /// Bytes of RAM below 4 GiB.
     pub(crate) low: u64,
     pub(crate) pci: Option<hw_pci::PciBus>,
-    serials: usize,
+    /// First port and interrupt of each serial port of `-serial`.
+    serials: Vec<Ports>,
     accelerator: Arc<dyn Accelerator>,
     /// How the interrupt controllers reach the bootstrap processor.
     first_ear: Arc<Ear>,
@@ -222,7 +224,7 @@ impl<'a> Builder<'a> {
             ram,
             low,
             pci: None,
-            serials: 0,
+            serials: Vec::new(),
             accelerator,
             first_ear,
             anonymous: 0,
@@ -278,7 +280,7 @@ impl<'a> Builder<'a> {
         props: &[(&str, &str)],
         pins: &[(&str, IrqHub)],
     ) -> Result<Arc<Part>, BoardError> {
-        let args = Args::new(class, props.iter().copied())?;
+        let args = self.spec.args(class, props)?;
         let device = (class.create)(&args, self.links)?;
         self.add(path, class.name, device, pins)
     }
@@ -354,11 +356,10 @@ impl<'a> Builder<'a> {
             let Some(link) = link else { continue };
             let index = index.to_string();
             let class = &device_serial::ISA_SERIAL;
-            let args = Args::new(
-                class,
-                [("index", index.as_str()), ("chardev", link.as_str())],
-            )?;
-            self.serials += 1;
+            let args = self
+                .spec
+                .args(class, &[("index", &index), ("chardev", link)])?;
+            self.serials.push(ports(&args));
             let spec = DeviceSpec {
                 class,
                 id: Some(format!("serial{index}")),
@@ -370,9 +371,36 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Serial ports added, for firmware tables.
-    pub(crate) fn serial_count(&self) -> usize {
-        self.serials
+    /// The parallel ports of `-parallel`, as many as the machine has.
+    pub(crate) fn add_parallels(&mut self, most: usize) -> Result<(), BoardError> {
+        let wanted = self.spec.parallels.iter().flatten().count();
+        if self.spec.parallels.len() > most && wanted > 0 {
+            return Err(BoardError::Config(format!(
+                "-parallel: machine '{}' has {most} parallel ports, {wanted} are asked for",
+                self.spec.machine.name
+            )));
+        }
+        for (index, link) in self.spec.parallels.iter().enumerate() {
+            let Some(link) = link else { continue };
+            let index = index.to_string();
+            let class = &device_serial::ISA_PARALLEL;
+            let args = self
+                .spec
+                .args(class, &[("index", &index), ("chardev", link)])?;
+            let spec = DeviceSpec {
+                class,
+                id: Some(format!("parallel{index}")),
+                bus: None,
+                args,
+            };
+            self.add_isa(&spec)?;
+        }
+        Ok(())
+    }
+
+    /// Where the serial ports of `-serial` are, for firmware tables.
+    pub(crate) fn serial_ports(&self) -> Vec<Ports> {
+        self.serials.clone()
     }
 
     /// The error for a device whose bus this machine lacks.
@@ -449,6 +477,18 @@ impl<'a> Builder<'a> {
             input: self.input,
             pci: self.pci,
         })
+    }
+}
+
+/// Where a serial port is, for firmware tables.
+fn ports(args: &Args) -> Ports {
+    let index = args.int("index").and_then(|n| usize::try_from(n).ok());
+    let (port, irq) = index
+        .and_then(|n| device_serial::COM_PORTS.get(n).copied())
+        .unwrap_or_default();
+    Ports {
+        port: args.int("iobase").map_or(port, |n| n as u16),
+        irq: args.int("irq").map_or(irq as u8, |n| n as u8),
     }
 }
 

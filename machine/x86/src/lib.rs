@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 pub use accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
 pub use board::{Board, BoardError};
-pub use spec::{BootSpec, DeviceSpec, FileSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec, find};
+pub use spec::{
+    BootSpec, DeviceSpec, FileSpec, GlobalSpec, Kind, MACHINES, MachineDef, PcSpec, RtcSpec, find,
+};
 
 /// Builds the machine of `spec`: everything in place, CPUs parked in their start state after
 /// [`Machine::power_on`](machine_core::Machine::power_on).

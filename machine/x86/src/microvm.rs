@@ -8,7 +8,7 @@ use std::sync::Arc;
 use device_acpi::{GED_EVENT_BASE, GED_REGISTER_BASE, Ged, ged_register};
 use device_fwcfg::FwCfg;
 use device_timer::Pit;
-use firmware_acpi::{GenericEvents, IrqOverride, Legacy, Ports, Power};
+use firmware_acpi::{GenericEvents, IrqOverride, Legacy, Power};
 use hw_core::{BusKind, Clock, Links};
 use hw_virtio::MmioSlot;
 use runtime::Handle;
@@ -69,6 +69,7 @@ pub(crate) fn build(
     if spec.switch("isa-serial").unwrap_or(true) {
         b.add_serials(1)?;
     }
+    b.add_parallels(0)?;
 
     let first = if has_acpi { VIRTIO_GSI } else { VIRTIO_ISA_IRQ };
     let mut cmdline = spec.append.clone();
@@ -147,12 +148,7 @@ pub(crate) fn build(
             pci: None,
             legacy: Legacy {
                 rtc: has_rtc.then_some(8),
-                serial: (0..b.serial_count())
-                    .map(|_| Ports {
-                        port: 0x3f8,
-                        irq: 4,
-                    })
-                    .collect(),
+                serial: b.serial_ports(),
                 ..Legacy::default()
             },
             fw_cfg: Some(device_fwcfg::PORT as u16),

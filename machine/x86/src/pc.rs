@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use device_acpi::{PIIX4_GPE_BASE, PmBlock, PmConfig, PmLayout, PmWindow};
 use device_fwcfg::{FwCfg, Items};
-use device_input::{I8042, Input};
+use device_input::Input;
 use device_pci::{
     I440fx, Ich9Lpc, LpcConfig, Mch, MchConfig, Piix3, Piix4Pm, PirqRouter, PlaceIo, Smram,
 };
 use device_timer::{HPET_BASE, Hpet, HpetConfig, Pit};
-use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Ports, Power, Routing};
+use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Power, Routing};
 use firmware_load::{E820, E820Kind};
 use hw_core::{
     Access, Attrs, BusKind, Clock, Device, Initiator, IrqHub, Links, Placement, RegionId,
@@ -136,20 +136,23 @@ impl Pc<'_> {
             )?;
         }
         if self.has_hpet() {
-            self.b.add(
-                "hpet",
-                "hpet",
-                Box::new(Hpet::new(HpetConfig::default(), legacy.clone())),
-                &[],
-            )?;
+            let args = spec.args(&device_timer::HPET, &[])?;
+            let config = HpetConfig {
+                timers: args.need_int("timers")? as u8,
+                msi: args.flag("msi").unwrap_or(false),
+                ..HpetConfig::default()
+            };
+            let hpet = Hpet::new(config, legacy.clone());
+            self.b.add("hpet", "hpet", Box::new(hpet), &[])?;
         }
         crate::legacy::add_rtc(&mut self.b, legacy)?;
         let a20 = self.b.a20_hub.clone();
         if spec.switch("i8042").unwrap_or(true) {
             let input = Input::default();
             let pins = [("a20", a20.clone())];
+            self.b.links.offer("input", "ps2", input.clone());
             self.b
-                .add("i8042", "i8042", Box::new(I8042::new(input.clone())), &pins)?;
+                .add_class("i8042", &device_input::I8042_CLASS, &[], &pins)?;
             self.b.input = Some(input);
         }
         self.b
@@ -163,6 +166,7 @@ impl Pc<'_> {
 
     fn add_devices(&mut self) -> Result<(), BoardError> {
         self.b.add_serials(4)?;
+        self.b.add_parallels(3)?;
         let spec = self.b.spec;
         for device in &spec.devices {
             match device.class.bus {
@@ -236,14 +240,7 @@ impl Pc<'_> {
             legacy: Legacy {
                 rtc: Some(8),
                 i8042: present("i8042"),
-                serial: device_serial::COM_PORTS
-                    .iter()
-                    .take(self.b.serial_count())
-                    .map(|(port, irq)| Ports {
-                        port: *port,
-                        irq: *irq as u8,
-                    })
-                    .collect(),
+                serial: self.b.serial_ports(),
                 ..Legacy::default()
             },
             fw_cfg: Some(device_fwcfg::PORT as u16),

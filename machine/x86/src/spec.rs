@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_options::Topology;
-use hw_core::{Args, DeviceClass, Prop, PropType};
+use hw_core::{Args, DeviceClass, DeviceError, Prop, PropType};
 use hw_memory::RamBlock;
 
 /// A kind of PC.
@@ -219,6 +219,32 @@ pub struct DeviceSpec {
     pub args: Args,
 }
 
+/// A property's value for all devices of a class that do not say otherwise: `-global`.
+#[derive(Clone, Debug)]
+pub struct GlobalSpec {
+    /// The class.
+    pub class: &'static DeviceClass,
+    /// The property.
+    pub property: String,
+    /// Its value, as written.
+    pub value: String,
+}
+
+/// Properties of the boards' own devices that are not the board's to decide.
+const FREE: &[(&str, &[&str])] = &[
+    ("hpet", &["timers", "msi"]),
+    ("mc146818rtc", &["lost_tick_policy"]),
+];
+
+impl GlobalSpec {
+    /// Whether it can have an effect. A board gives its own devices most of their properties itself.
+    pub fn is_free(&self) -> bool {
+        let property = self.property.replace('-', "_");
+        let mut free = FREE.iter().filter(|(class, _)| *class == self.class.name);
+        self.class.user_creatable || free.any(|(_, names)| names.contains(&property.as_str()))
+    }
+}
+
 /// The time on the real time clock at power on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RtcSpec {
@@ -278,6 +304,8 @@ pub struct PcSpec {
     pub serials: Vec<Option<String>>,
     /// `-parallel`s, likewise.
     pub parallels: Vec<Option<String>>,
+    /// `-global`s in order, checked; the `devices` have theirs in them.
+    pub globals: Vec<GlobalSpec>,
     /// `-device`s in order.
     pub devices: Vec<DeviceSpec>,
     /// `-rtc`.
@@ -295,6 +323,20 @@ pub struct PcSpec {
 }
 
 impl PcSpec {
+    /// The properties of one of the board's own devices: those of `-global`, then the board's.
+    pub(crate) fn args(
+        &self,
+        class: &'static DeviceClass,
+        given: &[(&str, &str)],
+    ) -> Result<Args, DeviceError> {
+        let globals = self
+            .globals
+            .iter()
+            .filter(|global| global.class.name == class.name)
+            .map(|global| (global.property.as_str(), global.value.as_str()));
+        Args::new(class, globals.chain(given.iter().copied()))
+    }
+
     /// A `-machine` switch: `None` for `auto`.
     pub fn switch(&self, name: &str) -> Option<bool> {
         let given = self
