@@ -164,6 +164,22 @@ fn refuse_absent(config: &Config) -> Result<()> {
     if config.memory.slots > 0 {
         bail!("-m: memory cannot be plugged in yet; leave 'slots' and 'maxmem' out");
     }
+    if config.rtc.clock == RtcClock::Rt {
+        bail!(
+            "-rtc: 'clock=rt', the host's monotonic clock, is not available yet; use 'host', or 'vm', which stops with \
+             the machine"
+        );
+    }
+    if config.rtc.slew {
+        bail!(
+            "-rtc: 'driftfix=slew' is not available yet: lost ticks are not made up for; use 'none', or leave it out"
+        );
+    }
+    if config.action.watchdog.is_some() {
+        bail!(
+            "-action: 'watchdog' has no effect, as there are no watchdog devices yet; leave it out"
+        );
+    }
     for (key, value) in config.run_with.iter() {
         let instead = match key {
             "exit-with-parent" => continue,

@@ -12,7 +12,7 @@ use backend_block::SharedBlock;
 use backend_char::{Chardev, MuxCommand};
 use control_hmp::{Hmp, HmpMonitor};
 use control_options::Config;
-use control_options::config::{PanicAction, RebootAction, ShutdownAction};
+use control_options::config::{MemLock, PanicAction, RebootAction, ShutdownAction};
 use control_qapi::{
     Event as QmpEvent, EventBus, GuestPanicAction, IdentityInfo, ShutdownCause, Timestamp, Vm,
 };
@@ -220,6 +220,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
         true => Some(process::daemonize().context("-daemonize: cannot go to the background")?),
         false => None,
     };
+    lock_memory(config)?;
     let mut event_loop = EventLoop::new().context("cannot make the main loop")?;
     let main_loop = event_loop.handle();
     signals::ignore_sigpipe();
@@ -362,9 +363,18 @@ fn prepare_process(config: &Config) -> Result<()> {
             .map_err(io::Error::from)
             .context("-run-with: cannot watch the parent process")?;
     }
-    if config.mem_lock {
+    Ok(())
+}
+
+/// Locks the memory, if that is asked for. A process that goes to the background loses its locks on the way.
+fn lock_memory(config: &Config) -> Result<()> {
+    if config.mem_lock != MemLock::Off {
         use rustix::mm::MlockAllFlags;
-        rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+        let mut flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE;
+        if config.mem_lock == MemLock::OnFault {
+            flags |= MlockAllFlags::ONFAULT;
+        }
+        rustix::mm::mlockall(flags)
             .map_err(io::Error::from)
             .context("-overcommit: cannot lock the memory; raise the limit ('ulimit -l'), or leave mem-lock out")?;
     }

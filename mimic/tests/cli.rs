@@ -249,6 +249,11 @@ const MISTAKES: &[&str] = &[
     "-boot order=zz",
     "-boot once=c",
     "-rtc base=yesterday",
+    "-rtc clock=rt",
+    "-rtc driftfix=slew",
+    "-action watchdog=pause",
+    "-watchdog-action none",
+    "-overcommit mem-lock=maybe",
     "-uuid 1234",
     "-action reboot=explode",
     "-fw_cfg name=opt/x,file=/nonexistent/x",
@@ -465,6 +470,35 @@ fn a_global_property_reaches_the_boards_own_devices() {
         ));
         assert_eq!(output.status.code(), Some(status), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn memory_locked_on_fault_is_locked_as_it_is_used() {
+    let line = "-machine q35 -m 64 -S -overcommit mem-lock=on-fault";
+    let kernel = Scratch::new("locked", &kernels::hello("", 3));
+    let more = "-display none -nodefaults -device isa-debug-exit,iobase=0xf4";
+    let output = run(&format!(
+        "{} {more} -kernel {}",
+        line.replace("-S ", ""),
+        kernel.path()
+    ));
+    if output.status.code() != Some(7) {
+        // A host that lets users lock less than that.
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        return;
+    }
+    let mut qmp = Qmp::start(line);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", qmp.child.id())).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
+    let kib: u64 = locked
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(kib >= 64 << 10, "{kib}");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
 }
 
 #[test]

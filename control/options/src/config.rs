@@ -88,7 +88,7 @@ pub struct Config {
     /// `-msg guest-name=on`.
     pub msg_guest_name: bool,
     /// `-overcommit mem-lock=`.
-    pub mem_lock: bool,
+    pub mem_lock: MemLock,
     /// `-overcommit cpu-pm=`.
     pub cpu_pm: bool,
     /// `-mem-path`.
@@ -242,8 +242,8 @@ pub struct Action {
     pub shutdown: ShutdownAction,
     /// The guest says that it crashed.
     pub panic: PanicAction,
-    /// A watchdog fires.
-    pub watchdog: WatchdogAction,
+    /// A watchdog fires; `None` if nothing was said.
+    pub watchdog: Option<WatchdogAction>,
 }
 
 /// `-action reboot=`.
@@ -278,6 +278,18 @@ pub enum PanicAction {
     Shutdown,
     /// End with a failure.
     ExitFailure,
+}
+
+/// `-overcommit mem-lock=`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MemLock {
+    /// The host may swap it out.
+    #[default]
+    Off,
+    /// All of it is taken from the host at once, and stays.
+    On,
+    /// What was used stays.
+    OnFault,
 }
 
 /// `-action watchdog=`.

@@ -175,7 +175,7 @@ pub(crate) fn action(b: &mut Builder, option: &str, value: &str) -> Done {
         None => {}
     }
     if let Some(text) = props.text("watchdog") {
-        action.watchdog = match text {
+        action.watchdog = Some(match text {
             "shutdown" => WatchdogAction::Shutdown,
             "poweroff" => WatchdogAction::Poweroff,
             "pause" => WatchdogAction::Pause,
@@ -183,7 +183,7 @@ pub(crate) fn action(b: &mut Builder, option: &str, value: &str) -> Done {
             "none" => WatchdogAction::None,
             "inject-nmi" => WatchdogAction::InjectNmi,
             _ => WatchdogAction::Reset,
-        };
+        });
     }
     Ok(())
 }

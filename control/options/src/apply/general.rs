@@ -1,7 +1,7 @@
 //! The process and its messages.
 
 use super::checked;
-use crate::config::{Name, parse_uuid};
+use crate::config::{MemLock, Name, parse_uuid};
 use crate::error::OptionError;
 use crate::number;
 use crate::opts::{Opts, is_help};
@@ -208,7 +208,11 @@ pub(crate) fn msg(b: &mut Builder, option: &str, value: &str) -> Done {
 pub(crate) fn overcommit(b: &mut Builder, option: &str, value: &str) -> Done {
     if let Some(props) = checked(b, option, value, None, OVERCOMMIT)? {
         if let Some(mode) = props.text("mem-lock") {
-            b.config.mem_lock = mode != "off";
+            b.config.mem_lock = match mode {
+                "on" => MemLock::On,
+                "on-fault" => MemLock::OnFault,
+                _ => MemLock::Off,
+            };
         }
         if props.is_given("cpu-pm") {
             b.config.cpu_pm = props.is_on("cpu-pm");
