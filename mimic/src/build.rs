@@ -150,11 +150,6 @@ fn refuse_absent(config: &Config) -> Result<()> {
     if config.qtest.is_some() || config.qtest_log.is_some() {
         bail!("-qtest: this version of Mimic cannot be driven by qtest yet; leave it out");
     }
-    if config.sandbox.is_some() {
-        bail!(
-            "-sandbox: restricting the process is not available yet; use 'off', or a sandbox around Mimic"
-        );
-    }
     if config.kernel.dtb.is_some() {
         bail!("-dtb: PCs have no device tree; leave it out");
     }

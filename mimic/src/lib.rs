@@ -18,6 +18,7 @@ mod logging;
 mod monitor;
 mod objects;
 mod run;
+mod sandbox;
 pub mod storage;
 pub mod streams;
 

@@ -27,7 +27,7 @@ use runtime::{EventLoop, Handle, Timer, terminal, time};
 
 use crate::build::{self, Plan};
 use crate::monitor::{Facts, Monitored};
-use crate::{accel, objects, storage, streams};
+use crate::{accel, objects, sandbox, storage, streams};
 
 /// How long the guest's last words may take at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -331,6 +331,9 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
         daemon
             .ready()
             .context("-daemonize: cannot leave the terminal")?;
+    }
+    if let Some(opts) = &config.sandbox {
+        sandbox::enter(opts)?;
     }
     if !config.paused {
         machine.start();

@@ -241,7 +241,7 @@ const MISTAKES: &[&str] = &[
     "-vga std",
     "-display gtk",
     "-audiodev pa,id=a",
-    "-sandbox on",
+    "-sandbox on,spawn=perhaps",
     "-run-with user=nobody",
     "-d everything",
     "-D /nonexistent/log",
@@ -499,6 +499,18 @@ fn memory_locked_on_fault_is_locked_as_it_is_used() {
     assert!(kib >= 64 << 10, "{kib}");
     qmp.execute("quit", json!({}));
     assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_guest_runs_in_the_sandbox() {
+    let kernel = Scratch::new("sandbox", &kernels::hello("hello\n", 3));
+    let output = run(&format!(
+        "-machine q35 -m 16 -smp 2 -nographic -kernel {} -device isa-debug-exit,iobase=0xf4 \
+         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        kernel.path()
+    ));
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "hello\n");
 }
 
 #[test]
