@@ -297,6 +297,8 @@ impl VirtioDevice for Blk {
 
     fn realize(&mut self, wiring: &mut dyn Wiring) -> Result<(), DeviceError> {
         self.poke = Some(wiring.poke());
+        let disk = self.disk.clone();
+        wiring.on_stop(Arc::new(move || disk.drain()));
         Ok(())
     }
 

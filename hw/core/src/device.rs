@@ -209,6 +209,11 @@ pub trait Wiring {
     /// within a device.
     fn poke(&mut self) -> Arc<dyn Fn(u64) + Send + Sync>;
 
+    /// What waits until a back end has carried out all it was given, completions included. The
+    /// machine calls it when its vCPUs are parked, with no lock held: nothing is under way while it
+    /// is stopped.
+    fn on_stop(&mut self, drain: Arc<dyn Fn() + Send + Sync>);
+
     /// Requests to the machine.
     fn requests(&self) -> Requests;
 

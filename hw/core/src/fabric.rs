@@ -17,6 +17,7 @@ use crate::irq::{IrqHub, IrqLine, IrqSink, Msi};
 use crate::request::Requests;
 
 type Slot = Mutex<Box<dyn Device>>;
+type Drain = Arc<dyn Fn() + Send + Sync>;
 
 fn lock(slot: &Slot) -> MutexGuard<'_, Box<dyn Device>> {
     // A device that panicked is as broken as one that did not: the machine goes on.
@@ -79,6 +80,7 @@ pub struct Fabric {
     pub requests: Requests,
     msi: Arc<Mutex<Msi>>,
     parts: Arc<Mutex<Vec<Arc<Part>>>>,
+    drains: Arc<Mutex<Vec<Drain>>>,
 }
 
 impl Fabric {
@@ -91,6 +93,7 @@ impl Fabric {
             requests: Requests::default(),
             msi: Arc::default(),
             parts: Arc::default(),
+            drains: Arc::default(),
         }
     }
 
@@ -132,9 +135,11 @@ impl Fabric {
             slot: &slot,
             next_region: 0,
             done: Vec::new(),
+            drains: Vec::new(),
         };
         let realized = lock(&slot).realize(&mut wires);
         let done = std::mem::take(&mut wires.done);
+        let new_drains = std::mem::take(&mut wires.drains);
         if let Err(error) = realized {
             done.iter().for_each(Mapping::remove);
             return Err(error);
@@ -147,6 +152,10 @@ impl Fabric {
             slot,
         });
         self.parts_locked().push(part.clone());
+        let drains = self.drains.lock();
+        drains
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(new_drains);
         Ok(part)
     }
 
@@ -155,6 +164,13 @@ impl Fabric {
         let parts = self.parts();
         parts.iter().for_each(|p| p.with(|d| d.reset(kind)));
         parts.iter().for_each(|p| p.with(|d| d.after_reset()));
+    }
+
+    /// Waits until no back end has anything under way. All vCPUs are parked; no lock is held.
+    pub fn drain(&self) {
+        let drains = self.drains.lock();
+        let drains = drains.unwrap_or_else(PoisonError::into_inner).clone();
+        drains.iter().for_each(|drain| drain());
     }
 
     /// The saved form of every part, by path. The machine is stopped.
@@ -233,6 +249,7 @@ struct Wires<'a> {
     slot: &'a Arc<Slot>,
     next_region: u32,
     done: Vec<Mapping>,
+    drains: Vec<Drain>,
 }
 
 impl Wires<'_> {
@@ -344,6 +361,10 @@ impl Wiring for Wires<'_> {
                 lock(&slot).poke(token);
             }
         })
+    }
+
+    fn on_stop(&mut self, drain: Drain) {
+        self.drains.push(drain);
     }
 
     fn requests(&self) -> Requests {

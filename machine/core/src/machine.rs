@@ -255,6 +255,9 @@ impl Machine {
         let cpus = self.cpus();
         cpus.iter().for_each(|cpu| cpu.ask_to_stop());
         cpus.iter().for_each(|cpu| cpu.wait_parked());
+        // Completions belong to the state that is stopped: what a disk does after it was saved would
+        // be done twice.
+        self.shared.fabric.drain();
         self.shared.fabric.clock.stop();
     }
 

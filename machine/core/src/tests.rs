@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use accel_core::{Pending, Vcpu, VcpuError, VcpuExit, reason};
 use control_qapi::RunState;
 use hw_clock::Clock;
-use hw_core::{Fabric, Request};
+use hw_core::{Device, DeviceError, Fabric, Placement, Request, ResetKind, StateError, Wiring};
 use hw_state::Section;
 use runtime::EventLoop;
 
@@ -130,4 +130,41 @@ fn without_reboot_a_reset_shuts_down() {
         status: 0,
     };
     assert_eq!(*seen.lock().unwrap(), [Event::Resume, down]);
+}
+
+/// A device whose back end is always busy until somebody waits for it.
+struct Busy(Arc<AtomicU32>);
+
+impl Device for Busy {
+    fn realize(&mut self, wiring: &mut dyn Wiring) -> Result<(), DeviceError> {
+        let waits = self.0.clone();
+        wiring.on_stop(Arc::new(move || {
+            waits.fetch_add(1, Ordering::SeqCst);
+        }));
+        Ok(())
+    }
+    fn reset(&mut self, _: ResetKind) {}
+    fn save(&self) -> Section {
+        Section::new("busy", 1)
+    }
+    fn restore(&mut self, _: &Section) -> Result<(), StateError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_machine_is_stopped_when_its_back_ends_have_nothing_under_way() {
+    let events = EventLoop::new().unwrap();
+    let (machine, _) = machine(&events);
+    let waits = Arc::new(AtomicU32::new(0));
+    let placement = Placement {
+        path: "busy".into(),
+        ..Placement::default()
+    };
+    let busy = Box::new(Busy(waits.clone()));
+    machine.fabric().add(busy, placement).unwrap();
+    machine.start();
+    assert_eq!(waits.load(Ordering::SeqCst), 0);
+    machine.stop(RunState::Paused);
+    assert_eq!(waits.load(Ordering::SeqCst), 1);
 }
