@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod accel;
+pub mod assembly;
 pub mod build;
 pub mod devices;
 mod entry;

@@ -17,17 +17,14 @@ use control_qapi::{
     Event as QmpEvent, EventBus, GuestPanicAction, IdentityInfo, ShutdownCause, Timestamp, Vm,
 };
 use control_qmp::{Human, QmpMonitor};
-use hw_clock::HostTime;
-use hw_core::{Clock, Links, PropType};
 use machine_core::{Event, Machine, Policy};
-use machine_x86::PcSpec;
 use runtime::process::{self, PidFile};
 use runtime::signals::{self, Signal};
-use runtime::{EventLoop, Handle, Timer, terminal, time};
+use runtime::{EventLoop, Handle, terminal, time};
 
 use crate::build::{self, Plan};
 use crate::monitor::{Facts, Monitored};
-use crate::{accel, objects, sandbox, storage, streams};
+use crate::{accel, assembly, sandbox, streams};
 
 /// How long the guest's last words may take at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -135,83 +132,6 @@ fn qmp_event(event: &Event) -> Option<QmpEvent> {
     })
 }
 
-/// Fires virtual timers on the main loop, which sleeps until the next one.
-struct Clockwork {
-    clock: Clock,
-    main_loop: Handle,
-    timer: OnceLock<Timer>,
-    /// A run is posted already.
-    is_posted: AtomicBool,
-    /// The main loop is running timers: what they arm is seen to when they are done.
-    is_running: AtomicBool,
-}
-
-impl Clockwork {
-    fn start(clock: &Clock, main_loop: &Handle) -> Arc<Self> {
-        let clockwork = Arc::new(Self {
-            clock: clock.clone(),
-            main_loop: main_loop.clone(),
-            timer: OnceLock::new(),
-            is_posted: AtomicBool::new(false),
-            is_running: AtomicBool::new(false),
-        });
-        let weak = Arc::downgrade(&clockwork);
-        let timer = main_loop.timer(move || Self::run_weak(&weak));
-        let _ = clockwork.timer.set(timer);
-        let weak = Arc::downgrade(&clockwork);
-        clock.queue().set_waker(move || {
-            if let Some(clockwork) = weak.upgrade() {
-                clockwork.wake();
-            }
-        });
-        clockwork
-    }
-
-    /// An earlier deadline than before was armed, or time goes on. On any thread, with a device locked.
-    fn wake(self: &Arc<Self>) {
-        if self.is_running.load(Ordering::Acquire) && self.main_loop.is_current() {
-            return;
-        }
-        if self.is_posted.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let weak = Arc::downgrade(self);
-        self.main_loop.post(move || {
-            if let Some(clockwork) = weak.upgrade() {
-                clockwork.is_posted.store(false, Ordering::Release);
-                clockwork.run();
-            }
-        });
-    }
-
-    fn run_weak(weak: &Weak<Self>) {
-        if let Some(clockwork) = weak.upgrade() {
-            clockwork.run();
-        }
-    }
-
-    fn run(&self) {
-        let Some(timer) = self.timer.get() else {
-            return;
-        };
-        if !self.clock.is_running() {
-            // Starting the clock wakes us.
-            timer.cancel();
-            return;
-        }
-        self.is_running.store(true, Ordering::Release);
-        let next = self.clock.run_timers();
-        self.is_running.store(false, Ordering::Release);
-        match next {
-            Some(at) => {
-                let wait = at.saturating_sub(self.clock.now_ns());
-                timer.arm(time::monotonic_ns().saturating_add(wait));
-            }
-            None => timer.cancel(),
-        }
-    }
-}
-
 /// Runs the machine that `config` describes, to its end. Returns the exit status.
 pub(crate) fn run(config: &Config) -> Result<i32> {
     let mut plan = build::plan(config)?;
@@ -246,28 +166,9 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     })
     .context("cannot watch for signals")?;
 
-    let mut links = Links::default();
-    objects::offer(&plan.objects, &mut links)?;
-    let blocks = storage::open(&plan.disks, |id| device_uses(&plan.spec, "drive", id) > 0)?;
-    for block in &blocks {
-        links.offer("drive", &block.info().id, Arc::clone(block));
-    }
-    offer_streams(&plan.spec, &chardevs, &mut links)?;
-
-    if let Some(file) = &plan.memory_file {
-        plan.spec.memory_block = Some(Arc::new(file.block(plan.spec.memory)?));
-    }
-    let chosen = plan.accel;
     let topology = plan.spec.topology;
-    let clock = Clock::new(Arc::new(HostTime::default()));
-    let board = machine_x86::build(
-        &plan.spec,
-        chosen.accelerator,
-        &mut links,
-        main_loop.clone(),
-        clock,
-    )?;
-    let board = Arc::new(board);
+    let assembly = assembly::build(&mut plan, &chardevs, &main_loop)?;
+    let (board, blocks) = (assembly.board.clone(), assembly.blocks.clone());
     let machine = board.machine.clone();
 
     let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
@@ -290,18 +191,16 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
         }
     });
     let _ = ending.set(Arc::clone(&the_end));
-    let _clockwork = Clockwork::start(&machine.fabric().clock, &main_loop);
-
     let facts = Facts {
         identity: IdentityInfo {
             name: config.name.guest.clone(),
             uuid: config.uuid.unwrap_or_default(),
             arch: "x86_64",
-            kvm_enabled: chosen.is_kvm,
+            kvm_enabled: plan.accel.is_kvm,
             kvm_present: accel::is_present("kvm"),
         },
         topology,
-        cpu_model: chosen.cpu_model,
+        cpu_model: plan.accel.cpu_model.clone(),
         chardevs: chardevs.clone(),
         blocks: blocks.clone(),
     };
@@ -398,34 +297,6 @@ fn policy(config: &Config) -> Policy {
             PanicAction::ExitFailure => Some(true),
         },
     }
-}
-
-/// How many devices, ports included, are linked to a back end.
-fn device_uses(spec: &PcSpec, kind: &str, id: &str) -> usize {
-    let by_device = spec.devices.iter().flat_map(|device| {
-        device
-            .class
-            .props
-            .iter()
-            .filter(|prop| {
-                prop.ty == PropType::Link("chardev") && kind == "chardev"
-                    || prop.ty == PropType::Link("drive") && kind == "drive"
-            })
-            .filter(|prop| device.args.text(prop.name) == Some(id))
-    });
-    let ports = spec.serials.iter().chain(&spec.parallels).flatten();
-    let by_port = ports.filter(|stream| kind == "chardev" && *stream == id);
-    by_device.count() + by_port.count()
-}
-
-/// Devices come before monitors: the first user of a multiplexer has the keys.
-fn offer_streams(spec: &PcSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
-    for chardev in chardevs {
-        for _ in 0..device_uses(spec, "chardev", chardev.id()) {
-            links.offer("chardev", chardev.id(), chardev.frontend()?);
-        }
-    }
-    Ok(())
 }
 
 /// The monitors, for as long as the machine lives.
@@ -533,19 +404,6 @@ mod tests {
         assert_eq!(policy(&config).panic_powers_off, Some(true));
         config.action.shutdown = ShutdownAction::Pause;
         assert_eq!(policy(&config).panic_powers_off, Some(false));
-    }
-
-    #[test]
-    fn timers_fire_on_the_loop_at_their_virtual_time() {
-        let mut event_loop = EventLoop::new().unwrap();
-        let (clock, time) = Clock::manual();
-        let _clockwork = Clockwork::start(&clock, &event_loop.handle());
-        let (tx, rx) = mpsc::channel();
-        let timer = clock.timer(move || tx.send(()).unwrap());
-        time.advance_ns(5);
-        timer.arm(5);
-        event_loop.turn(None);
-        assert!(rx.try_recv().is_ok());
     }
 
     #[test]

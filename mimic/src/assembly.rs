@@ -1,0 +1,182 @@
+//! A planned machine put together: back ends opened and linked, board built, virtual timers on the main loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use anyhow::Result;
+use backend_block::SharedBlock;
+use backend_char::Chardev;
+use hw_clock::HostTime;
+use hw_core::{Clock, Links, PropType};
+use machine_x86::{Board, PcSpec};
+use runtime::{Handle, Timer, time};
+
+use crate::build::Plan;
+use crate::{objects, storage};
+
+/// A machine with everything that keeps it going while its main loop runs.
+pub struct Assembly {
+    /// The machine, not yet powered on.
+    pub board: Arc<Board>,
+    /// Its open disks.
+    pub blocks: Vec<SharedBlock>,
+    _clockwork: Arc<Clockwork>,
+}
+
+/// Builds the machine of `plan` on these streams, which must be the plan's.
+///
+/// # Errors
+/// What the host or a device refuses.
+pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> Result<Assembly> {
+    let mut links = Links::default();
+    objects::offer(&plan.objects, &mut links)?;
+    let blocks = storage::open(&plan.disks, |id| device_uses(&plan.spec, "drive", id) > 0)?;
+    for block in &blocks {
+        links.offer("drive", &block.info().id, Arc::clone(block));
+    }
+    offer_streams(&plan.spec, chardevs, &mut links)?;
+    if let Some(file) = &plan.memory_file {
+        plan.spec.memory_block = Some(Arc::new(file.block(plan.spec.memory)?));
+    }
+    let clock = Clock::new(Arc::new(HostTime::default()));
+    let accelerator = Arc::clone(&plan.accel.accelerator);
+    let board = machine_x86::build(
+        &plan.spec,
+        accelerator,
+        &mut links,
+        main_loop.clone(),
+        clock.clone(),
+    )?;
+    Ok(Assembly {
+        board: Arc::new(board),
+        blocks,
+        _clockwork: Clockwork::start(&clock, main_loop),
+    })
+}
+
+/// How many devices, ports included, are linked to a back end.
+fn device_uses(spec: &PcSpec, kind: &str, id: &str) -> usize {
+    let by_device = spec.devices.iter().flat_map(|device| {
+        device
+            .class
+            .props
+            .iter()
+            .filter(|prop| {
+                prop.ty == PropType::Link("chardev") && kind == "chardev"
+                    || prop.ty == PropType::Link("drive") && kind == "drive"
+            })
+            .filter(|prop| device.args.text(prop.name) == Some(id))
+    });
+    let ports = spec.serials.iter().chain(&spec.parallels).flatten();
+    let by_port = ports.filter(|stream| kind == "chardev" && *stream == id);
+    by_device.count() + by_port.count()
+}
+
+/// Devices come before monitors: the first user of a multiplexer has the keys.
+fn offer_streams(spec: &PcSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
+    for chardev in chardevs {
+        for _ in 0..device_uses(spec, "chardev", chardev.id()) {
+            links.offer("chardev", chardev.id(), chardev.frontend()?);
+        }
+    }
+    Ok(())
+}
+
+/// Fires virtual timers on the main loop, which sleeps until the next one.
+struct Clockwork {
+    clock: Clock,
+    main_loop: Handle,
+    timer: OnceLock<Timer>,
+    /// A run is posted already.
+    is_posted: AtomicBool,
+    /// The main loop is running timers: what they arm is seen to when they are done.
+    is_running: AtomicBool,
+}
+
+impl Clockwork {
+    fn start(clock: &Clock, main_loop: &Handle) -> Arc<Self> {
+        let clockwork = Arc::new(Self {
+            clock: clock.clone(),
+            main_loop: main_loop.clone(),
+            timer: OnceLock::new(),
+            is_posted: AtomicBool::new(false),
+            is_running: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&clockwork);
+        let timer = main_loop.timer(move || Self::run_weak(&weak));
+        let _ = clockwork.timer.set(timer);
+        let weak = Arc::downgrade(&clockwork);
+        clock.queue().set_waker(move || {
+            if let Some(clockwork) = weak.upgrade() {
+                clockwork.wake();
+            }
+        });
+        clockwork
+    }
+
+    /// An earlier deadline than before was armed, or time goes on. On any thread, with a device locked.
+    fn wake(self: &Arc<Self>) {
+        if self.is_running.load(Ordering::Acquire) && self.main_loop.is_current() {
+            return;
+        }
+        if self.is_posted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let weak = Arc::downgrade(self);
+        self.main_loop.post(move || {
+            if let Some(clockwork) = weak.upgrade() {
+                clockwork.is_posted.store(false, Ordering::Release);
+                clockwork.run();
+            }
+        });
+    }
+
+    fn run_weak(weak: &Weak<Self>) {
+        if let Some(clockwork) = weak.upgrade() {
+            clockwork.run();
+        }
+    }
+
+    fn run(&self) {
+        let Some(timer) = self.timer.get() else {
+            return;
+        };
+        if !self.clock.is_running() {
+            // Starting the clock wakes us.
+            timer.cancel();
+            return;
+        }
+        self.is_running.store(true, Ordering::Release);
+        let next = self.clock.run_timers();
+        self.is_running.store(false, Ordering::Release);
+        match next {
+            Some(at) => {
+                let wait = at.saturating_sub(self.clock.now_ns());
+                timer.arm(time::monotonic_ns().saturating_add(wait));
+            }
+            None => timer.cancel(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use runtime::EventLoop;
+
+    use super::*;
+
+    #[test]
+    fn timers_fire_on_the_loop_at_their_virtual_time() {
+        let mut event_loop = EventLoop::new().unwrap();
+        let (clock, time) = Clock::manual();
+        let _clockwork = Clockwork::start(&clock, &event_loop.handle());
+        let (tx, rx) = mpsc::channel();
+        let timer = clock.timer(move || tx.send(()).unwrap());
+        time.advance_ns(5);
+        timer.arm(5);
+        event_loop.turn(None);
+        assert!(rx.try_recv().is_ok());
+    }
+}
