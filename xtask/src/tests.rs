@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{guests, host};
 
 /// Crates that need guests and the release build.
-const WHOLE_MACHINE: &[&str] = &["test_boot"];
+const WHOLE_MACHINE: &[&str] = &["test_boot", "test_saved"];
 
 /// The chore. Further arguments go to the test runner: a filter, or a package with `-p`.
 pub(crate) fn run(args: &[String]) -> Result<()> {

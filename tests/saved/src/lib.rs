@@ -1,0 +1,12 @@
+//! Machines in this process, saved and restored.
+//!
+//! A [`Rig`] is a machine from a command line with its console in memory. [`through_bytes`] takes a
+//! saved machine through its byte form; [`Storm`] restores mutated sections and uses what comes of it.
+
+mod mutate;
+mod rig;
+mod storm;
+
+pub use mutate::{Mutator, Random};
+pub use rig::{Rig, through_bytes};
+pub use storm::{Storm, Tally};
