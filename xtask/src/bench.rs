@@ -1,20 +1,24 @@
-//! `cargo xtask bench`: the same guest with the same flags on Mimic and on QEMU, in turns.
+//! `cargo xtask bench`: the same guests with the same flags on Mimic and on QEMU, in turns.
 //!
 //! The measure is processor time (user and system, of all threads): on a busy host wall time
-//! says more about the host. Runs alternate, so that both meet the same conditions; medians are
-//! printed, and ratios of medians. Below 1 Mimic is the cheaper one.
+//! says more about the host. Runs alternate, so that both meet the same conditions, and medians
+//! are compared. There are two tables: programs in a running guest, and whole machines.
 
 mod monitor;
+mod options;
+mod programs;
 mod sample;
 mod scenario;
+mod side;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{guests, host};
 pub(crate) use monitor::run as monitor;
+use options::{Options, USAGE};
 use sample::{Sample, median};
 use scenario::Scenario;
 
@@ -22,88 +26,57 @@ use scenario::Scenario;
 /// process" is that of one machine.
 pub(crate) const MONITOR: &str = "bench-monitor";
 
-const USAGE: &str = "\
-usage: cargo xtask bench [--runs N] [--only WORD] [--mimic PATH] [--qemu PATH]
-
-  --runs N      runs of each scenario on each program (default 5)
-  --only WORD   scenarios with WORD in their name
-  --mimic PATH  a built program instead of a fresh release build
-  --qemu PATH   what to compare with (default qemu-system-x86_64)
-";
-
-struct Options {
-    runs: usize,
-    only: String,
-    mimic: Option<PathBuf>,
-    qemu: PathBuf,
-}
-
 /// The chore.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     if args.iter().any(|arg| arg == "--help") {
         print!("{USAGE}");
         return Ok(());
     }
-    let options = options(args)?;
-    let guests = guests::ready()?;
-    let mimic = match options.mimic {
-        Some(path) => path,
+    let options = Options::read(args)?;
+    let folder = guests::ready()?;
+    let mimic = match &options.mimic {
+        Some(path) => path
+            .canonicalize()
+            .with_context(|| format!("there is no {}", path.display()))?,
         None => host::build_mimic()?,
     };
-    let version = host::output(Command::new(&options.qemu).arg("--version"))
+    let programs = programs::table(&options, &mimic, &folder);
+    let machines = machines(&options, &mimic, &folder);
+    programs.and(machines)
+}
+
+/// What a QEMU calls itself: `QEMU 7.2.22`.
+fn version(qemu: &Path) -> Result<String> {
+    let said = host::output(Command::new(qemu).arg("--version"))
         .context("nothing to compare with; `apt-get install qemu-system-x86` installs it")?;
+    let number = said.split_whitespace().nth(3).unwrap_or("of no version");
+    Ok(format!("QEMU {number}"))
+}
+
+/// The table of whole machines: time to the first byte and memory too.
+fn machines(options: &Options, mimic: &PathBuf, folder: &Path) -> Result<()> {
+    let mut scenarios = scenario::all(folder)?;
+    scenarios.retain(|scenario| options.wants_machine(&scenario.name));
+    let Some(qemu) = options.qemus.first().filter(|_| !scenarios.is_empty()) else {
+        return Ok(());
+    };
     println!(
-        "\nAgainst {}, {} runs each, medians.\n",
-        version.lines().next().unwrap_or("?"),
-        options.runs
+        "\nAgainst {}, {} runs each, medians; ratios below 1 are in Mimic's favour.\n",
+        version(qemu)?,
+        options.pairs
     );
     println!("{}", Row::HEAD);
     let mut failed = Vec::new();
-    for scenario in scenario::all(&guests)? {
-        if !scenario.name.contains(&options.only) {
-            continue;
-        }
-        match compare(&scenario, [&mimic, &options.qemu], options.runs) {
+    for scenario in scenarios {
+        match compare(&scenario, [mimic, qemu], options.pairs) {
             Ok(row) => println!("{row}"),
-            Err(reason) => {
-                eprintln!("{}: {reason:#}", scenario.name);
-                failed.push(scenario.name);
-            }
+            Err(reason) => failed.push(format!("{}: {reason:#}", scenario.name)),
         }
     }
     if !failed.is_empty() {
-        bail!("not measured: {}", failed.join(", "));
+        bail!("not measured:\n{}", failed.join("\n"));
     }
     Ok(())
-}
-
-fn options(args: &[String]) -> Result<Options> {
-    let mut options = Options {
-        runs: 5,
-        only: String::new(),
-        mimic: None,
-        qemu: PathBuf::from("qemu-system-x86_64"),
-    };
-    let mut args = args.iter();
-    while let Some(name) = args.next() {
-        let value = args
-            .next()
-            .with_context(|| format!("`{name}` needs a value\n{USAGE}"))?;
-        match name.as_str() {
-            "--runs" => {
-                options.runs = value
-                    .parse()
-                    .ok()
-                    .filter(|&n| n > 0)
-                    .with_context(|| format!("`{value}` is not a number of runs"))?;
-            }
-            "--only" => options.only.clone_from(value),
-            "--mimic" => options.mimic = Some(PathBuf::from(value)),
-            "--qemu" => options.qemu = PathBuf::from(value),
-            other => bail!("`cargo xtask bench` does not know `{other}`\n{USAGE}"),
-        }
-    }
-    Ok(options)
 }
 
 fn compare(scenario: &Scenario, programs: [&PathBuf; 2], runs: usize) -> Result<Row> {

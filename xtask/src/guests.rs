@@ -14,7 +14,6 @@
 //! ```
 
 mod apt;
-mod cpio;
 mod initrd;
 mod kernel;
 mod manifest;

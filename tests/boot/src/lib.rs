@@ -23,9 +23,11 @@
 
 mod binary;
 mod console;
+pub mod cpio;
 mod error;
 mod guest;
 pub mod kernels;
+pub mod programs;
 mod qmp;
 mod vm;
 

@@ -22,6 +22,7 @@ const PROMPT: &str = "guest# ";
 #[derive(Clone, Debug)]
 pub struct VmBuilder {
     machine: String,
+    program: Option<PathBuf>,
     args: Vec<OsString>,
     append: Option<String>,
     with_qmp: bool,
@@ -52,6 +53,13 @@ pub struct Ended {
 }
 
 impl VmBuilder {
+    /// Another emulator than the one under test.
+    #[must_use]
+    pub fn program(mut self, path: impl AsRef<Path>) -> Self {
+        self.program = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// Any further argument.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -123,7 +131,7 @@ impl VmBuilder {
 
     /// Starts the machine.
     pub fn boot(self) -> Result<Vm, Error> {
-        let program = binary::program()?;
+        let program = self.program.map_or_else(binary::program, Ok)?;
         let folder = private_folder()?;
         let mut command = Command::new(&program);
         command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
@@ -183,6 +191,7 @@ impl Vm {
     pub fn new(machine: &str) -> VmBuilder {
         VmBuilder {
             machine: machine.to_owned(),
+            program: None,
             args: Vec::new(),
             append: None,
             with_qmp: false,
@@ -231,6 +240,16 @@ impl Vm {
         })?;
         let child = &mut self.child;
         pending.accept(self.patience, || matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Another limit for the waits from now on.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// The process of the machine.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the console showed so far.

@@ -1,6 +1,7 @@
 //! The first root of a test guest: busybox and an `/init` that does as the command line says.
 
-use super::cpio::Archive;
+use test_boot::cpio::Archive;
+
 use super::modules::Modules;
 
 /// The first program. Words on the kernel command line, in order:

@@ -10,34 +10,39 @@ const CHAR_DEVICE: u32 = 0o020_000;
 
 /// An archive in the making. Folders must come before what is in them.
 #[derive(Default)]
-pub(super) struct Archive {
+pub struct Archive {
     bytes: Vec<u8>,
     inodes: u32,
 }
 
 impl Archive {
-    pub(super) fn folder(&mut self, path: &str) {
+    /// Adds a folder.
+    pub fn folder(&mut self, path: &str) {
         self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
     }
 
-    pub(super) fn program(&mut self, path: &str, content: &[u8]) {
+    /// Adds a file that can be run.
+    pub fn program(&mut self, path: &str, content: &[u8]) {
         self.entry(path, REGULAR | 0o755, (0, 0), content);
     }
 
-    pub(super) fn file(&mut self, path: &str, content: &[u8]) {
+    /// Adds a file that can be read.
+    pub fn file(&mut self, path: &str, content: &[u8]) {
         self.entry(path, REGULAR | 0o644, (0, 0), content);
     }
 
-    pub(super) fn link(&mut self, path: &str, to: &str) {
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &str, to: &str) {
         self.entry(path, LINK | 0o777, (0, 0), to.as_bytes());
     }
 
-    pub(super) fn char_device(&mut self, path: &str, number: (u32, u32)) {
+    /// Adds a device by its major and minor number.
+    pub fn char_device(&mut self, path: &str, number: (u32, u32)) {
         self.entry(path, CHAR_DEVICE | 0o600, number, &[]);
     }
 
     /// The finished archive, padded as the kernel likes to find it between two of them.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.inodes = 0;
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
