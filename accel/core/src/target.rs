@@ -110,6 +110,8 @@ pub struct Layout {
     /// Four consecutive slots of lazy flags: kind and type (`kind << 8 | type's byte count`), and
     /// the operands a, b and c.
     pub flags: Slot,
+    /// Control and sticky flags of floating point, laid out as the operations' `FpRules` say.
+    pub fp: Slot,
     /// All registers.
     pub regs: &'static [RegInfo],
 }

@@ -150,6 +150,11 @@ macro_rules! define {
             Test { d: Loc, cond: accel_ir::Cond },
             Pack { d: Loc },
             Vec { op: accel_ir::VecOp, imm: u8, d: Loc, a: Loc, b: Loc },
+            VecSigns { lane: accel_ir::Ty, d: Loc, a: Loc },
+            Fp { how: accel_ir::Fp, d: Loc, a: Loc, b: Loc },
+            FpFromInt { fmt: accel_ir::FpFmt, rules: accel_ir::FpRules, ty: accel_ir::Ty, d: Loc, a: Loc, v: Loc },
+            FpToInt { how: accel_ir::ToInt, ty: accel_ir::Ty, d: Loc, a: Loc },
+            FpCompare { how: accel_ir::FpCompare, d: Loc, a: Loc, b: Loc },
             /// Arguments not given are `NO_ARG`, a result not wanted goes to `NOWHERE`.
             Call { helper: u16, d: Loc, args: [Loc; 4] },
             Jump { to: u32 },

@@ -3,7 +3,8 @@
 use std::sync::atomic::{Ordering, fence};
 
 use accel_core::{Core, Exit, Fast, Target, Trap};
-use accel_ir::{Endian, FlagKind, Mem, Rmw, Ty, Unary, flags, vector};
+use accel_ir::{Endian, FlagKind, FpFmt, FpRules, Mem, Rmw, Ty, Unary, VecOp, flags, fp, vector};
+use target_softfloat::Env;
 
 use crate::code::{Code, Instr, Loc, NO_ARG, rows};
 
@@ -57,6 +58,17 @@ fn set_flags<T: Target>(core: &mut Core<T>, kind: u16, a: u64, b: u64) {
     set(core, at, u64::from(kind));
     set(core, at + 1, a);
     set(core, at + 2, b);
+}
+
+/// Computes under the floating-point control slot and adds the flags to it.
+#[inline]
+fn with_fp<T: Target, R>(core: &mut Core<T>, rules: FpRules, run: impl FnOnce(&mut Env) -> R) -> R {
+    let slot = T::LAYOUT.fp;
+    let control = core.regs.get(slot);
+    let mut env = rules.env(control);
+    let result = run(&mut env);
+    core.regs.set(slot, rules.settle(control, env.flags));
+    result
 }
 
 fn unary(op: Unary, ty: Ty, a: u64) -> u64 {
@@ -372,6 +384,34 @@ macro_rules! define {
                     Instr::Vec { op, imm, d, a, b } => {
                         let value = vector::eval(op, get_v(core, a), get_v(core, b), imm);
                         set_v(core, d, value);
+                    }
+                    Instr::VecSigns { lane, d, a } => {
+                        let value = vector::signs(get_v(core, a), lane);
+                        set(core, d, value.into());
+                    }
+                    Instr::Fp { how, d, a, b } => {
+                        let (a, b) = (get_v(core, a), get_v(core, b));
+                        let value = with_fp(core, how.rules, |env| fp::eval(how, a, b, env));
+                        set_v(core, d, value);
+                    }
+                    Instr::FpFromInt { fmt, rules, ty, d, a, v } => {
+                        let (a, v) = (get_v(core, a), ty.sext(get(core, v)));
+                        let lane = with_fp(core, rules, |env| fp::from_int(fmt, v, env));
+                        let low = match fmt {
+                            FpFmt::F32 => VecOp::MoveLow32,
+                            FpFmt::F64 => VecOp::MoveLow64,
+                        };
+                        set_v(core, d, vector::eval(low, a, lane.into(), 0));
+                    }
+                    Instr::FpToInt { how, ty, d, a } => {
+                        let a = get(core, a);
+                        let value = with_fp(core, how.rules, |env| fp::to_int(how, a, ty, env));
+                        set(core, d, value);
+                    }
+                    Instr::FpCompare { how, d, a, b } => {
+                        let (a, b) = (get(core, a), get(core, b));
+                        let value = with_fp(core, how.rules, |env| fp::compare(how, a, b, env));
+                        set(core, d, value);
                     }
                     Instr::Call { helper, d, args } => {
                         let args = args.map(|a| if a == NO_ARG { 0 } else { get(core, a) });

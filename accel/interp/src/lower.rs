@@ -108,7 +108,7 @@ pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
 
 /// Whether an operation whose result nobody wants can be left out.
 fn is_pure(op: &Op) -> bool {
-    op.def().is_some() && !op.may_fault()
+    op.def().is_some() && !op.may_fault() && !op.touches_fp()
 }
 
 impl<T: Target> Lowering<'_, T> {

@@ -7,12 +7,14 @@ use accel_core::{
     Access, Core, Effects, Exit, Helper, Layout, Permissions, Source, Target, Translation, Trap,
 };
 use accel_ir::{
-    Binary, Builder, Cmp, Cond, End, Endian, FlagKind, HelperId, Mem, Op, Ordering, Rmw, Slot, Ty,
-    Unary, Unit, Val, VecOp, flags, vector,
+    Binary, Builder, Cmp, Cond, End, Endian, FlagKind, Fp, FpCmp, FpCompare, FpFmt, FpOp, FpRules,
+    FpShape, HelperId, Mem, Op, Ordering, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp, flags, fp,
+    vector,
 };
 use hw_clock::Clock;
 use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
 use proptest::prelude::*;
+use target_softfloat::Env;
 
 use crate::exec::{self, Flow};
 use crate::lower::lower;
@@ -20,6 +22,7 @@ use crate::lower::lower;
 const SLOTS: u8 = 8;
 const FLAGS: u8 = 40;
 const PC: Slot = Slot(39);
+const FP: Slot = Slot(7);
 
 /// A guest with eight registers whose only helper adds its arguments and clobbers r0.
 struct Toy;
@@ -40,6 +43,7 @@ impl Target for Toy {
     const LAYOUT: Layout = Layout {
         pc: PC,
         flags: Slot(FLAGS),
+        fp: FP,
         regs: &[],
     };
     type State = ();
@@ -175,6 +179,14 @@ impl Plain {
                 End::Leave => return 0,
             }
         }
+    }
+
+    fn floating<R>(&mut self, rules: FpRules, run: impl FnOnce(&mut Env) -> R) -> R {
+        let control = &mut self.regs[usize::from(FP.0)];
+        let mut env = rules.env(*control);
+        let result = run(&mut env);
+        *control = rules.settle(*control, env.flags);
+        result
     }
 
     fn op(&mut self, unit: &Unit, op: &Op) {
@@ -331,6 +343,38 @@ impl Plain {
             Op::Vec { op, a, b, imm, .. } => {
                 vector::eval(op, self.values[&a], self.values[&b], imm)
             }
+            Op::VecSigns { a, lane, .. } => {
+                let (bits, a) = (lane.bits(), self.values[&a]);
+                let lanes = 128 / bits;
+                (0..lanes)
+                    .map(|i| (a >> (i * bits + bits - 1) & 1) << i)
+                    .sum()
+            }
+            Op::Fp { how, a, b, .. } => {
+                let (a, b) = (self.values[&a], self.values[&b]);
+                self.floating(how.rules, |env| fp::eval(how, a, b, env))
+            }
+            Op::FpFromInt {
+                fmt, rules, a, v, ..
+            } => {
+                let (ty, v, a) = (unit.ty(v), self.values[&v] as u64, self.values[&a]);
+                let low = self.floating(rules, |env| fp::from_int(fmt, ty.sext(v), env));
+                let mask = match fmt {
+                    FpFmt::F32 => 0xffff_ffff,
+                    FpFmt::F64 => u128::from(u64::MAX),
+                };
+                a & !mask | u128::from(low)
+            }
+            Op::FpToInt { how, d, a } => {
+                let (ty, a) = (unit.ty(d), self.values[&a] as u64);
+                self.floating(how.rules, |env| fp::to_int(how, a, ty, env))
+                    .into()
+            }
+            Op::FpCompare { how, a, b, .. } => {
+                let (a, b) = (self.values[&a] as u64, self.values[&b] as u64);
+                self.floating(how.rules, |env| fp::compare(how, a, b, env))
+                    .into()
+            }
             Op::VecMake { lo, hi, .. } => u128::from(v(lo)) | u128::from(v(hi)) << 64,
             Op::VecHalf { a, high, .. } => {
                 self.values[&a] >> if high { 64 } else { 0 } & u128::from(u64::MAX)
@@ -432,10 +476,79 @@ impl Maker<'_> {
         self.vectors[i]
     }
 
+    /// Floating-point operations; their operands are mostly numbers of moderate size.
+    fn floating(&mut self) {
+        const OPS: [FpOp; 18] = [
+            FpOp::Add,
+            FpOp::Sub,
+            FpOp::Mul,
+            FpOp::Div,
+            FpOp::Min,
+            FpOp::Max,
+            FpOp::Sqrt,
+            FpOp::Cmp(FpCmp::Eq),
+            FpOp::Cmp(FpCmp::Nlt),
+            FpOp::Cmp(FpCmp::Ord),
+            FpOp::HAdd,
+            FpOp::HSub,
+            FpOp::AddSub,
+            FpOp::Convert,
+            FpOp::FromI32,
+            FpOp::ToI32,
+            FpOp::ToI32Trunc,
+            FpOp::Add,
+        ];
+        let rules = FpRules::Sse;
+        let fmt = [FpFmt::F32, FpFmt::F64][self.pick(2)];
+        let shape = [FpShape::Scalar, FpShape::Packed][self.pick(2)];
+        let (ty, flag) = ([Ty::I32, Ty::I64][self.pick(2)], self.pick(2) == 0);
+        let (mut a, b) = (self.vector(), self.vector());
+        if self.pick(4) != 0 {
+            let v = self.int_of(ty);
+            a = self.b.fp_from_int(fmt, rules, a, v);
+            self.vectors.push(a);
+        }
+        match self.pick(4) {
+            0 => {
+                let how = ToInt {
+                    fmt,
+                    rules,
+                    truncate: flag,
+                };
+                let v = self.b.fp_to_int(how, a, ty);
+                self.ints.push(v);
+            }
+            1 => {
+                let how = FpCompare {
+                    fmt,
+                    rules,
+                    signals: flag,
+                };
+                let v = self.b.fp_compare(how, a, b);
+                self.b.flags_def(FlagKind::Raw, v, v, None);
+            }
+            _ => {
+                let op = OPS[self.pick(18)];
+                let how = Fp {
+                    op,
+                    fmt,
+                    shape,
+                    rules,
+                };
+                let v = self.b.fp(how, a, b);
+                self.vectors.push(v);
+                if flag {
+                    let slot = Slot(10 + 2 * self.pick(3) as u8);
+                    self.b.set_v(slot, v);
+                }
+            }
+        }
+    }
+
     fn step(&mut self, pc: u64) {
         self.b.insn(pc);
         let ty = INTS[self.pick(4)];
-        match self.pick(16) {
+        match self.pick(17) {
             0 | 1 => {
                 const OPS: [Binary; 13] = [
                     Binary::Add,
@@ -537,24 +650,52 @@ impl Maker<'_> {
                 self.ints.push(v);
             }
             12 => {
-                const OPS: [VecOp; 4] =
-                    [VecOp::Add32, VecOp::Xor, VecOp::UnpackLo8, VecOp::Shuffle32];
+                const OPS: [VecOp; 7] = [
+                    VecOp::Add32,
+                    VecOp::Xor,
+                    VecOp::UnpackLo8,
+                    VecOp::Shuffle32,
+                    VecOp::MoveLow32,
+                    VecOp::MoveLow64,
+                    VecOp::SarImm16,
+                ];
                 let (a, b, op, imm) = (
                     self.vector(),
                     self.vector(),
-                    OPS[self.pick(4)],
+                    OPS[self.pick(7)],
                     (self.random)() as u8,
                 );
                 let v = self.b.vec(op, a, b, imm);
                 self.vectors.push(v);
                 let (lo, hi) = (self.b.vec_half(v, false), self.b.vec_half(v, true));
+                let slot = Slot(10 + 2 * self.pick(3) as u8);
+                // Halves of a register swapped in place, among others.
+                let (lo, hi) = match self.pick(3) {
+                    0 => {
+                        let old = self.b.get_v(slot);
+                        (self.b.vec_half(old, false), self.b.vec_half(old, true))
+                    }
+                    1 => {
+                        let wide = self.int_of(Ty::I64);
+                        let zero = self.b.iconst(Ty::I64, 0);
+                        (zero, wide)
+                    }
+                    _ => (lo, hi),
+                };
                 let made = self.b.vec_make(hi, lo);
+                if self.pick(2) == 0 {
+                    self.b.set_v(slot, made);
+                }
                 self.vectors.push(made);
+                let lane = [Ty::I8, Ty::I32, Ty::I64][self.pick(3)];
+                let signs = self.b.vec_signs(v, lane);
+                self.ints.push(signs);
                 let slot = Slot(10 + 2 * self.pick(3) as u8);
                 self.b.set_v(slot, v);
                 let (half, low) = (Slot(10 + self.pick(6) as u8), self.int());
                 self.b.set(half, low);
             }
+            14 => self.floating(),
             13 => {
                 let (a, b) = (self.int(), self.int());
                 let v = self.b.call(HelperId(0), &[a, b]);

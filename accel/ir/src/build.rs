@@ -1,8 +1,8 @@
 //! Building a unit, one guest instruction after the other.
 
 use crate::{
-    Binary, Block, BlockId, Cmp, Cond, End, FlagKind, HelperId, Mem, Op, Rmw, Slot, Ty, Unary,
-    Unit, Val, VecOp,
+    Binary, Block, BlockId, Cmp, Cond, End, FlagKind, Fp, FpCompare, FpFmt, FpRules, HelperId, Mem,
+    Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
 };
 
 /// Appends operations to the current block of a unit in the making.
@@ -368,6 +368,47 @@ impl Builder {
     pub fn vec(&mut self, op: VecOp, a: Val, b: Val, imm: u8) -> Val {
         let d = self.value(Ty::V128);
         self.push(Op::Vec { op, d, a, b, imm });
+        d
+    }
+
+    /// Sign bits of lanes; an i32.
+    pub fn vec_signs(&mut self, a: Val, lane: Ty) -> Val {
+        let d = self.value(Ty::I32);
+        self.push(Op::VecSigns { d, a, lane });
+        d
+    }
+
+    /// Floating-point operation on vectors.
+    pub fn fp(&mut self, how: Fp, a: Val, b: Val) -> Val {
+        let d = self.value(Ty::V128);
+        self.push(Op::Fp { how, d, a, b });
+        d
+    }
+
+    /// A signed integer as lane 0 of `a`.
+    pub fn fp_from_int(&mut self, fmt: FpFmt, rules: FpRules, a: Val, v: Val) -> Val {
+        let d = self.value(Ty::V128);
+        self.push(Op::FpFromInt {
+            fmt,
+            rules,
+            d,
+            a,
+            v,
+        });
+        d
+    }
+
+    /// Lane 0 as a signed integer of `ty`.
+    pub fn fp_to_int(&mut self, how: ToInt, a: Val, ty: Ty) -> Val {
+        let d = self.value(ty);
+        self.push(Op::FpToInt { how, d, a });
+        d
+    }
+
+    /// Compares lanes 0; flags as an i64.
+    pub fn fp_compare(&mut self, how: FpCompare, a: Val, b: Val) -> Val {
+        let d = self.value(Ty::I64);
+        self.push(Op::FpCompare { how, d, a, b });
         d
     }
 

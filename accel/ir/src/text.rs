@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::{Block, End, Mem, Op, Ordering, Ty, Unit, Val};
+use crate::{Block, End, FpOp, Mem, Op, Ordering, Ty, Unit, Val};
 
 impl Display for Ty {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -99,6 +99,29 @@ fn op(unit: &Unit, op: &Op, f: &mut Formatter<'_>) -> fmt::Result {
         Op::FlagsUse { cond, .. } => write!(f, "flags.use {}", Lower(cond)),
         Op::FlagsGet { .. } => f.write_str("flags.get"),
         Op::Vec { op, a, b, imm, .. } => write!(f, "vec.{} {a}, {b}, {imm:#x}", Lower(op)),
+        Op::VecSigns { a, lane, .. } => write!(f, "vec.signs.{lane} {a}"),
+        Op::Fp { how, a, b, .. } => {
+            f.write_str("fp.")?;
+            match how.op {
+                FpOp::Cmp(cmp) => write!(f, "cmp.{}", Lower(cmp))?,
+                op => write!(f, "{}", Lower(op))?,
+            }
+            let (fmt, shape, rules) = (Lower(how.fmt), Lower(how.shape), Lower(how.rules));
+            write!(f, ".{fmt}.{shape}.{rules} {a}, {b}")
+        }
+        Op::FpFromInt {
+            fmt, rules, a, v, ..
+        } => write!(f, "fp.fromint.{}.{} {a}, {v}", Lower(fmt), Lower(rules)),
+        Op::FpToInt { how, a, .. } => {
+            let (fmt, rules) = (Lower(how.fmt), Lower(how.rules));
+            let trunc = if how.truncate { ".trunc" } else { "" };
+            write!(f, "fp.toint.{fmt}.{rules}{trunc} {a}")
+        }
+        Op::FpCompare { how, a, b, .. } => {
+            let (fmt, rules) = (Lower(how.fmt), Lower(how.rules));
+            let signals = if how.signals { ".signals" } else { "" };
+            write!(f, "fp.compare.{fmt}.{rules}{signals} {a}, {b}")
+        }
         Op::VecMake { lo, hi, .. } => write!(f, "vec.make {lo}, {hi}"),
         Op::VecHalf { a, high, .. } => write!(f, "vec.half {a}, {}", u8::from(*high)),
         Op::Call { helper, args, .. } => {

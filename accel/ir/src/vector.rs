@@ -7,115 +7,115 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum VecOp {
-    /// Bitwise and.
+    /// Bitwise and (PAND).
     And,
-    /// `!a & b`.
+    /// `!a & b` (PANDN).
     AndNot,
-    /// Bitwise or.
+    /// Bitwise or (POR).
     Or,
-    /// Bitwise exclusive or.
+    /// Bitwise exclusive or (PXOR).
     Xor,
-    /// Lane sums, modulo.
+    /// Lane sums, modulo (PADDB).
     Add8,
-    /// Lane sums, modulo.
+    /// Lane sums, modulo (PADDW).
     Add16,
-    /// Lane sums, modulo.
+    /// Lane sums, modulo (PADDD).
     Add32,
-    /// Lane sums, modulo.
+    /// Lane sums, modulo (PADDQ).
     Add64,
-    /// Lane differences, modulo.
+    /// Lane differences, modulo (PSUBB).
     Sub8,
-    /// Lane differences, modulo.
+    /// Lane differences, modulo (PSUBW).
     Sub16,
-    /// Lane differences, modulo.
+    /// Lane differences, modulo (PSUBD).
     Sub32,
-    /// Lane differences, modulo.
+    /// Lane differences, modulo (PSUBQ).
     Sub64,
-    /// Signed saturating sums.
+    /// Signed saturating sums (PADDSB).
     AddS8,
-    /// Signed saturating sums.
+    /// Signed saturating sums (PADDSW).
     AddS16,
-    /// Unsigned saturating sums.
+    /// Unsigned saturating sums (PADDUSB).
     AddU8,
-    /// Unsigned saturating sums.
+    /// Unsigned saturating sums (PADDUSW).
     AddU16,
-    /// Signed saturating differences.
+    /// Signed saturating differences (PSUBSB).
     SubS8,
-    /// Signed saturating differences.
+    /// Signed saturating differences (PSUBSW).
     SubS16,
-    /// Unsigned saturating differences.
+    /// Unsigned saturating differences (PSUBUSB).
     SubU8,
-    /// Unsigned saturating differences.
+    /// Unsigned saturating differences (PSUBUSW).
     SubU16,
-    /// All ones where equal.
+    /// All ones where equal (PCMPEQB).
     CmpEq8,
-    /// All ones where equal.
+    /// All ones where equal (PCMPEQW).
     CmpEq16,
-    /// All ones where equal.
+    /// All ones where equal (PCMPEQD).
     CmpEq32,
-    /// All ones where signed greater.
+    /// All ones where signed greater (PCMPGTB).
     CmpGt8,
-    /// All ones where signed greater.
+    /// All ones where signed greater (PCMPGTW).
     CmpGt16,
-    /// All ones where signed greater.
+    /// All ones where signed greater (PCMPGTD).
     CmpGt32,
-    /// Unsigned minimum.
+    /// Unsigned minimum (PMINUB).
     MinU8,
-    /// Unsigned maximum.
+    /// Unsigned maximum (PMAXUB).
     MaxU8,
-    /// Signed minimum.
+    /// Signed minimum (PMINSW).
     MinS16,
-    /// Signed maximum.
+    /// Signed maximum (PMAXSW).
     MaxS16,
-    /// Unsigned average, rounded up.
+    /// Unsigned average, rounded up (PAVGB).
     Avg8,
-    /// Unsigned average, rounded up.
+    /// Unsigned average, rounded up (PAVGW).
     Avg16,
-    /// Low halves of products.
+    /// Low halves of products (PMULLW).
     MulLo16,
-    /// High halves of signed products.
+    /// High halves of signed products (PMULHW).
     MulHiS16,
-    /// High halves of unsigned products.
+    /// High halves of unsigned products (PMULHUW).
     MulHiU16,
-    /// Signed products rounded: `((a * b >> 14) + 1) >> 1`.
+    /// Signed products rounded: `((a * b >> 14) + 1) >> 1` (PMULHRSW).
     MulHrs16,
-    /// Unsigned products of the even 32-bit lanes.
+    /// Unsigned products of the even 32-bit lanes (PMULUDQ).
     MulU32,
-    /// Signed 16-bit products, neighbours summed to 32 bits.
+    /// Signed 16-bit products, neighbours summed to 32 bits (PMADDWD).
     MAdd16,
-    /// Unsigned times signed bytes, neighbours summed to saturated 16 bits.
+    /// Unsigned times signed bytes, neighbours summed to saturated 16 bits (PMADDUBSW).
     MAddUbS8,
-    /// Sums of absolute byte differences, one a half.
+    /// Sums of absolute byte differences, one a half (PSADBW).
     Sad8,
-    /// Signed saturation of a's then b's lanes to 8 bits.
+    /// Signed saturation of a's then b's lanes to 8 bits (PACKSSWB).
     PackS16,
-    /// Unsigned saturation of a's then b's signed lanes to 8 bits.
+    /// Unsigned saturation of a's then b's signed lanes to 8 bits (PACKUSWB).
     PackU16,
-    /// Signed saturation of a's then b's lanes to 16 bits.
+    /// Signed saturation of a's then b's lanes to 16 bits (PACKSSDW).
     PackS32,
-    /// Low lanes of a and b in turn.
+    /// Low lanes of a and b in turn (PUNPCKLBW).
     UnpackLo8,
-    /// Low lanes of a and b in turn.
+    /// Low lanes of a and b in turn (PUNPCKLWD).
     UnpackLo16,
-    /// Low lanes of a and b in turn.
+    /// Low lanes of a and b in turn (PUNPCKLDQ).
     UnpackLo32,
-    /// Low lanes of a and b in turn.
+    /// Low lanes of a and b in turn (PUNPCKLQDQ).
     UnpackLo64,
-    /// High lanes of a and b in turn.
+    /// High lanes of a and b in turn (PUNPCKHBW).
     UnpackHi8,
-    /// High lanes of a and b in turn.
+    /// High lanes of a and b in turn (PUNPCKHWD).
     UnpackHi16,
-    /// High lanes of a and b in turn.
+    /// High lanes of a and b in turn (PUNPCKHDQ).
     UnpackHi32,
-    /// High lanes of a and b in turn.
+    /// High lanes of a and b in turn (PUNPCKHQDQ).
     UnpackHi64,
-    /// Bytes of a chosen by the low four bits of b's bytes; zero where their bit 7 is set.
+    /// Bytes of a chosen by the low four bits of b's bytes; zero where their bit 7 is set (PSHUFB).
     Shuffle8,
-    /// 32-bit lanes of a chosen by imm, two bits each.
+    /// 32-bit lanes of a chosen by imm, two bits each (PSHUFD).
     Shuffle32,
-    /// Low four 16-bit lanes of a chosen by imm; the others stay.
+    /// Low four 16-bit lanes of a chosen by imm; the others stay (PSHUFLW).
     ShuffleLo16,
-    /// High four 16-bit lanes of a chosen by imm; the others stay.
+    /// High four 16-bit lanes of a chosen by imm; the others stay (PSHUFHW).
     ShuffleHi16,
     /// Two 32-bit lanes of a then two of b, chosen by imm (SHUFPS).
     Select32,
@@ -123,58 +123,72 @@ pub enum VecOp {
     Select64,
     /// Bytes imm to imm + 15 of b (low) and a (high) (PALIGNR).
     Align8,
-    /// 16-bit lane imm of a replaced by the low bits of b.
+    /// 16-bit lane imm of a replaced by the low bits of b (PINSRW).
     Insert16,
-    /// Shift left by the low 64 bits of b.
+    /// Shift left by the low 64 bits of b (PSLLW).
     Shl16,
-    /// Shift left by the low 64 bits of b.
+    /// Shift left by the low 64 bits of b (PSLLD).
     Shl32,
-    /// Shift left by the low 64 bits of b.
+    /// Shift left by the low 64 bits of b (PSLLQ).
     Shl64,
-    /// Logical shift right by the low 64 bits of b.
+    /// Logical shift right by the low 64 bits of b (PSRLW).
     Shr16,
-    /// Logical shift right by the low 64 bits of b.
+    /// Logical shift right by the low 64 bits of b (PSRLD).
     Shr32,
-    /// Logical shift right by the low 64 bits of b.
+    /// Logical shift right by the low 64 bits of b (PSRLQ).
     Shr64,
-    /// Arithmetic shift right by the low 64 bits of b.
+    /// Arithmetic shift right by the low 64 bits of b (PSRAW).
     Sar16,
-    /// Arithmetic shift right by the low 64 bits of b.
+    /// Arithmetic shift right by the low 64 bits of b (PSRAD).
     Sar32,
-    /// Shift of the whole left by imm bytes.
+    /// Shift of the whole left by imm bytes (PSLLDQ).
     ShlBytes,
-    /// Shift of the whole right by imm bytes.
+    /// Shift of the whole right by imm bytes (PSRLDQ).
     ShrBytes,
-    /// Absolute values.
+    /// Absolute values (PABSB).
     Abs8,
-    /// Absolute values.
+    /// Absolute values (PABSW).
     Abs16,
-    /// Absolute values.
+    /// Absolute values (PABSD).
     Abs32,
-    /// a's lanes negated, kept or zeroed by the sign of b's.
+    /// a's lanes negated, kept or zeroed by the sign of b's (PSIGNB).
     Sign8,
-    /// a's lanes negated, kept or zeroed by the sign of b's.
+    /// a's lanes negated, kept or zeroed by the sign of b's (PSIGNW).
     Sign16,
-    /// a's lanes negated, kept or zeroed by the sign of b's.
+    /// a's lanes negated, kept or zeroed by the sign of b's (PSIGND).
     Sign32,
-    /// Sums of neighbours: a's then b's.
+    /// Sums of neighbours: a's then b's (PHADDW).
     HAdd16,
-    /// Sums of neighbours: a's then b's.
+    /// Sums of neighbours: a's then b's (PHADDD).
     HAdd32,
-    /// Signed saturating sums of neighbours.
+    /// Signed saturating sums of neighbours (PHADDSW).
     HAddS16,
-    /// Differences of neighbours (lower minus higher).
+    /// Differences of neighbours (lower minus higher) (PHSUBW).
     HSub16,
-    /// Differences of neighbours (lower minus higher).
+    /// Differences of neighbours (lower minus higher) (PHSUBD).
     HSub32,
-    /// Signed saturating differences of neighbours.
+    /// Signed saturating differences of neighbours (PHSUBSW).
     HSubS16,
-    /// The lanes' sign bits as an integer; the rest is zero.
-    MoveMask8,
-    /// The lanes' sign bits as an integer; the rest is zero.
-    MoveMask32,
-    /// The lanes' sign bits as an integer; the rest is zero.
-    MoveMask64,
+    /// a with its low 32 bits replaced by b's (MOVSS).
+    MoveLow32,
+    /// a with its low half replaced by b's (MOVSD).
+    MoveLow64,
+    /// Shift left by imm (PSLLW).
+    ShlImm16,
+    /// Shift left by imm (PSLLD).
+    ShlImm32,
+    /// Shift left by imm (PSLLQ).
+    ShlImm64,
+    /// Logical shift right by imm (PSRLW).
+    ShrImm16,
+    /// Logical shift right by imm (PSRLD).
+    ShrImm32,
+    /// Logical shift right by imm (PSRLQ).
+    ShrImm64,
+    /// Arithmetic shift right by imm (PSRAW).
+    SarImm16,
+    /// Arithmetic shift right by imm (PSRAD).
+    SarImm32,
 }
 
 trait Lane: Copy {
@@ -244,10 +258,11 @@ fn shift<T: Lane>(
     })
 }
 
-/// One bit a lane, the lowest first.
-#[inline]
-fn signs<T: Lane>(a: u128, negative: impl Fn(T) -> bool) -> u128 {
-    (0..T::N).fold(0, |out, i| out | u128::from(negative(T::get(a, i))) << i)
+/// The sign bits of lanes of a type, the lowest first.
+pub fn signs(a: u128, lane: crate::Ty) -> u32 {
+    let bits = lane.bits();
+    let sign = |i: u32| (a >> (i * bits + bits - 1) & 1) as u32;
+    (0..128 / bits).fold(0, |out, i| out | sign(i) << i)
 }
 
 /// Computes one operation.
@@ -416,8 +431,15 @@ pub fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         HSub16 => pairs(a, b, u16::wrapping_sub),
         HSub32 => pairs(a, b, u32::wrapping_sub),
         HSubS16 => pairs(a, b, i16::saturating_sub),
-        MoveMask8 => signs::<i8>(a, |x| x < 0),
-        MoveMask32 => signs::<i32>(a, |x| x < 0),
-        MoveMask64 => signs::<i64>(a, |x| x < 0),
+        MoveLow32 => a & !u128::from(u32::MAX) | b & u128::from(u32::MAX),
+        MoveLow64 => a & !u128::from(u64::MAX) | b & u128::from(u64::MAX),
+        ShlImm16 => eval(Shl16, a, imm.into(), 0),
+        ShlImm32 => eval(Shl32, a, imm.into(), 0),
+        ShlImm64 => eval(Shl64, a, imm.into(), 0),
+        ShrImm16 => eval(Shr16, a, imm.into(), 0),
+        ShrImm32 => eval(Shr32, a, imm.into(), 0),
+        ShrImm64 => eval(Shr64, a, imm.into(), 0),
+        SarImm16 => eval(Sar16, a, imm.into(), 0),
+        SarImm32 => eval(Sar32, a, imm.into(), 0),
     }
 }

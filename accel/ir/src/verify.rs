@@ -66,6 +66,8 @@ pub fn verify(unit: &Unit) -> Result<(), VerifyError> {
             match op {
                 Op::Insn { .. } => dirty = false,
                 Op::Set { .. } | Op::SetV { .. } | Op::FlagsDef { .. } => dirty = true,
+                // The control slot changes.
+                _ if op.touches_fp() => dirty = true,
                 Op::Call { .. } => {}
                 _ if op.may_fault() && dirty => {
                     return Err(VerifyError::SetBeforeFault(index, format!("{op:?}")));
@@ -168,6 +170,13 @@ fn types_fit(unit: &Unit, op: &Op) -> bool {
         Op::FlagsUse { d, .. } => ty(d) == Ty::I8,
         Op::FlagsGet { d } => ty(d) == Ty::I64,
         Op::Vec { d, a, b, .. } => !int(d) && !int(a) && !int(b),
+        Op::VecSigns { d, a, lane } => {
+            ty(d) == Ty::I32 && !int(a) && matches!(lane, Ty::I8 | Ty::I32 | Ty::I64)
+        }
+        Op::Fp { d, a, b, .. } => !int(d) && !int(a) && !int(b),
+        Op::FpFromInt { d, a, v, .. } => !int(d) && !int(a) && matches!(ty(v), Ty::I32 | Ty::I64),
+        Op::FpToInt { d, a, .. } => matches!(ty(d), Ty::I32 | Ty::I64) && !int(a),
+        Op::FpCompare { d, a, b, .. } => ty(d) == Ty::I64 && !int(a) && !int(b),
         Op::VecMake { d, lo, hi } => !int(d) && ty(lo) == Ty::I64 && ty(hi) == Ty::I64,
         Op::VecHalf { d, a, .. } => ty(d) == Ty::I64 && !int(a),
         Op::Call { args, .. } => args.into_iter().flatten().all(int),

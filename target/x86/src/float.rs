@@ -1,7 +1,7 @@
 //! x87, MMX and SSE up to SSSE3.
 //!
-//! Spec: Intel SDM vol. 1, chapters 8 to 12. Integer and move instructions become IR; everything
-//! that rounds is a call of a helper on `target_softfloat`. XMM registers and MXCSR are slots of the
+//! Spec: Intel SDM vol. 1, chapters 8 to 12. SSE instructions become IR, those that round only while
+//! MXCSR masks all exceptions; the others and the x87 are calls of helpers on `target_softfloat`. XMM registers and MXCSR are slots of the
 //! register file, the x87 is the [`X87`] in the CPU's state.
 //!
 //! Not modelled: the selectors of the x87's last instruction and operand (stored as 0, which CPUID
@@ -12,7 +12,6 @@ use accel_core::Effects;
 use crate::decode::Ctx;
 use crate::helper::helpers;
 
-mod convert;
 mod fxsave;
 mod memory;
 mod mmx;
@@ -76,28 +75,11 @@ helpers! { crate::helper::FLOAT;
     XSAVE => fxsave::xsave, ALL;
     XRSTOR => fxsave::xrstor, ALL;
     LOAD_MXCSR => fxsave::load_mxcsr, ALL;
-    SSE_PACKED => sse_fp::packed, ALL;
-    SSE_COMPARE => sse_fp::compare_flags, ALL;
-    SSE_CONVERT => convert::convert, ALL;
-    SSE_CONVERT_PACKED => convert::convert_packed, ALL;
-    ADDSS => sse_fp::addss, ALL;
-    ADDSD => sse_fp::addsd, ALL;
-    SUBSS => sse_fp::subss, ALL;
-    SUBSD => sse_fp::subsd, ALL;
-    MULSS => sse_fp::mulss, ALL;
-    MULSD => sse_fp::mulsd, ALL;
-    DIVSS => sse_fp::divss, ALL;
-    DIVSD => sse_fp::divsd, ALL;
-    MINSS => sse_fp::minss, ALL;
-    MINSD => sse_fp::minsd, ALL;
-    MAXSS => sse_fp::maxss, ALL;
-    MAXSD => sse_fp::maxsd, ALL;
-    CMPSS => sse_fp::cmpss, ALL;
-    CMPSD => sse_fp::cmpsd, ALL;
-    SQRTSS => sse_fp::sqrtss, ALL;
-    SQRTSD => sse_fp::sqrtsd, ALL;
-    RCPSS => sse_fp::rcpss, ALL;
-    RSQRTSS => sse_fp::rsqrtss, ALL;
+    SSE_OPERATE => sse_fp::operate, ALL;
+    SSE_FROM_INT => sse_fp::from_int, ALL;
+    SSE_TO_INT => sse_fp::to_int, ALL;
+    SSE_COMPARE => sse_fp::compare, ALL;
+    SSE_ESTIMATE => sse_fp::estimates, Effects::PURE;
 }
 
 /// Translates the instruction at hand; `false` if it is none of these.

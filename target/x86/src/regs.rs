@@ -114,5 +114,6 @@ pub const REGS: &[RegInfo] = &[
 pub const LAYOUT: Layout = Layout {
     pc: RIP,
     flags: FLAGS,
+    fp: MXCSR,
     regs: REGS,
 };

@@ -408,22 +408,27 @@ impl<T: Target> Lowering<'_, T> {
                 });
                 return Ok(taken);
             }
-            Op::VecMake { d, lo, hi } => {
-                let (lo_loc, hi_loc) = (self.read(lo)?, self.read(hi)?);
-                // Not straight into a guest register: its halves may be the operands.
-                let loc = self.scratch(Ty::V128)?;
-                self.ops.push(Instr::Mov { d: loc, a: lo_loc });
-                self.ops.push(Instr::Mov {
-                    d: loc + 1,
-                    a: hi_loc,
-                });
-                self.done(lo);
-                self.done(hi);
-                self.places[d.0 as usize] = Some(Place::Scratch(loc));
+            Op::VecSigns { d, a, lane } => {
+                let a_loc = self.read(a)?;
+                self.done(a);
+                let (d, taken) = self.result(d, next)?;
+                self.ops.push(Instr::VecSigns { lane, d, a: a_loc });
+                return Ok(taken);
             }
+            Op::Fp { .. } | Op::FpFromInt { .. } | Op::FpToInt { .. } | Op::FpCompare { .. } => {
+                return self.floating(op, next);
+            }
+            Op::VecMake { d, lo, hi } => return self.vec_make(d, lo, hi, next),
             Op::VecHalf { d, a, high } => {
                 let from = self.read(a)? + u16::from(high);
                 self.done(a);
+                if matches!(self.places[a.0 as usize], Some(Place::Guest(_)))
+                    && self.uses[d.0 as usize] != 0
+                {
+                    // Half of a guest's register is a slot like any other.
+                    self.live_in(d, from);
+                    return Ok(false);
+                }
                 let (d, taken) = self.result(d, next)?;
                 self.ops.push(Instr::Mov { d, a: from });
                 return Ok(taken);
@@ -457,6 +462,95 @@ impl<T: Target> Lowering<'_, T> {
             }
         }
         Ok(false)
+    }
+
+    /// Floating point: the control slot is written whatever becomes of the result.
+    fn floating(&mut self, op: &Op, next: Option<&Op>) -> Result<bool, TooBig> {
+        // The control slot may be wanted as it was.
+        self.spill(Loc::from(T::LAYOUT.fp.0))?;
+        match *op {
+            Op::Fp { how, d, a, b } => {
+                let (la, lb) = (self.read(a)?, self.read(b)?);
+                self.done(a);
+                self.done(b);
+                let (d, taken) = self.result_vector(d, next)?;
+                let (a, b) = (la, lb);
+                self.ops.push(Instr::Fp { how, d, a, b });
+                Ok(taken)
+            }
+            Op::FpFromInt {
+                fmt,
+                rules,
+                d,
+                a,
+                v,
+            } => {
+                let ty = self.ty(v);
+                let (la, lv) = (self.read(a)?, self.read(v)?);
+                self.done(a);
+                self.done(v);
+                let (d, taken) = self.result_vector(d, next)?;
+                self.ops.push(Instr::FpFromInt {
+                    fmt,
+                    rules,
+                    ty,
+                    d,
+                    a: la,
+                    v: lv,
+                });
+                Ok(taken)
+            }
+            Op::FpToInt { how, d, a } => {
+                let (ty, la) = (self.ty(d), self.read(a)?);
+                self.done(a);
+                let (d, taken) = self.result(d, next)?;
+                self.ops.push(Instr::FpToInt { how, ty, d, a: la });
+                Ok(taken)
+            }
+            Op::FpCompare { how, d, a, b } => {
+                let (la, lb) = (self.read(a)?, self.read(b)?);
+                self.done(a);
+                self.done(b);
+                let (d, taken) = self.result(d, next)?;
+                let (a, b) = (la, lb);
+                self.ops.push(Instr::FpCompare { how, d, a, b });
+                Ok(taken)
+            }
+            _ => Err(TooBig),
+        }
+    }
+
+    fn vec_make(&mut self, d: Val, lo: Val, hi: Val, next: Option<&Op>) -> Result<bool, TooBig> {
+        let part = |this: &mut Self, v: Val| -> Result<Result<Loc, u64>, TooBig> {
+            match this.constant(v) {
+                Some(imm) => Ok(Err(imm)),
+                None => this.read_clean(v).map(Ok),
+            }
+        };
+        let (low, high) = (part(self, lo)?, part(self, hi)?);
+        self.done(lo);
+        self.done(hi);
+        let (d, taken) = self.result_vector(d, next)?;
+        let put = |d: Loc, from: Result<Loc, u64>| match from {
+            Ok(a) => Instr::Mov { d, a },
+            Err(imm) => Instr::MovI { d, imm },
+        };
+        // The halves of the destination may be the operands.
+        if high != Ok(d) {
+            self.ops.extend([put(d, low), put(d + 1, high)]);
+        } else if low != Ok(d + 1) {
+            self.ops.extend([put(d + 1, high), put(d, low)]);
+        } else {
+            let spare = self.scratch(Ty::I64)?;
+            let a = d + 1;
+            self.ops.extend([
+                Instr::Mov { d: spare, a },
+                put(d + 1, high),
+                Instr::Mov { d, a: spare },
+            ]);
+            self.released.push(spare);
+        }
+        Ok(taken)
     }
 
     fn result_vector(&mut self, d: Val, next: Option<&Op>) -> Result<(Loc, bool), TooBig> {

@@ -58,6 +58,11 @@ const CODE_LIMIT: u64 = 1 << 14;
 const LMA: u64 = 1 << 15;
 /// CR4.OSXSAVE.
 const OSXSAVE: u64 = 1 << 16;
+/// MXCSR masks all exceptions.
+const FP_MASKED: u64 = 1 << 17;
+
+/// The exception masks of MXCSR (SDM vol. 1, 10.2.3).
+const MXCSR_MASKS: u64 = 0x1f80;
 
 impl Mode {
     fn has(self, bit: u64) -> bool {
@@ -130,6 +135,11 @@ impl Mode {
     #[allow(dead_code)]
     pub(crate) fn osxsave(self) -> bool {
         self.has(OSXSAVE)
+    }
+
+    /// MXCSR masks all exceptions.
+    pub(crate) fn fp_masked(self) -> bool {
+        self.has(FP_MASKED)
     }
 
     /// EFER.LMA.
@@ -211,6 +221,10 @@ pub(crate) fn mode_of(core: &Core) -> u64 {
         (SMAP, smap && arch.cpl != 3),
         (CODE_LIMIT, !long && cs.limit < reach),
         (LMA, lma),
+        (
+            FP_MASKED,
+            core.regs.get(regs::MXCSR) & MXCSR_MASKS == MXCSR_MASKS,
+        ),
     ];
     bits.iter()
         .filter(|(_, set)| *set)
@@ -220,7 +234,7 @@ pub(crate) fn mode_of(core: &Core) -> u64 {
 }
 
 /// Brings `core.mode` in line with the state. To be called after every change of CR0, CR4, EFER,
-/// CPL, RFLAGS.VM, RFLAGS.AC or a segment register; a helper that changed the mode must end with
+/// CPL, RFLAGS.VM, RFLAGS.AC, MXCSR's masks or a segment register; a helper that changed the mode must end with
 /// [`accel_core::Trap::Leave`] (or `After`). Returns whether the mode is another now.
 pub fn refresh(core: &mut Core) -> bool {
     let mode = mode_of(core);

@@ -186,8 +186,11 @@ fn mxcsr_of(core: &mut Core, image: &[u8; LEGACY]) -> Result<u64, Trap> {
     Ok(value)
 }
 
-/// FXRSTOR: (layout, address, context).
-pub(super) fn fxrstor(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Result<u64, Trap> {
+/// FXRSTOR: (layout, address, context, next).
+pub(super) fn fxrstor(
+    core: &mut Core,
+    [layout, address, ctx, next]: [u64; 4],
+) -> Result<u64, Trap> {
     let layout = Layout::from_bits(layout);
     if !address.is_multiple_of(16) {
         return Err(general_protection(core));
@@ -201,7 +204,8 @@ pub(super) fn fxrstor(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
     if !skips_xmm(core, layout) {
         take_xmm(core, &image, layout);
     }
-    Ok(0)
+    // Whether exceptions are masked is part of the mode.
+    system::leave_if_changed(core, next)
 }
 
 /// State components (SDM vol. 1, 13.1).
@@ -306,8 +310,8 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     Ok(0)
 }
 
-/// XRSTOR: (layout | context << 16, address, requested components).
-pub(super) fn xrstor(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Result<u64, Trap> {
+/// XRSTOR: (layout | context << 16, address, requested components, next).
+pub(super) fn xrstor(core: &mut Core, [how, address, wanted, next]: [u64; 4]) -> Result<u64, Trap> {
     let layout = Layout::from_bits(how);
     let ctx = (how >> 16) as u8;
     if !address.is_multiple_of(64) {
@@ -358,14 +362,14 @@ pub(super) fn xrstor(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Re
         }
         take_xmm(core, &image, layout);
     }
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
-/// LDMXCSR: (value).
-pub(super) fn load_mxcsr(core: &mut Core, [value, ..]: [u64; 4]) -> Result<u64, Trap> {
+/// LDMXCSR: (value, next).
+pub(super) fn load_mxcsr(core: &mut Core, [value, next, ..]: [u64; 4]) -> Result<u64, Trap> {
     if value & !u64::from(MXCSR_MASK) != 0 {
         return Err(general_protection(core));
     }
     core.regs.set(regs::MXCSR, value);
-    Ok(0)
+    system::leave_if_changed(core, next)
 }

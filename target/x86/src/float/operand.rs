@@ -8,15 +8,15 @@ use crate::decode::context::Ctx;
 use crate::regs;
 use crate::state::vector;
 
-/// The slot of an XMM register's low half.
+/// The first slot of an XMM register.
 pub(super) fn low(register: Register) -> Slot {
     regs::xmm(register.number())
 }
 
-/// The slot of an XMM register's high half.
-pub(super) fn high(register: Register) -> Slot {
-    let Slot(n) = low(register);
-    Slot(n.wrapping_add(1))
+/// Half of an XMM register.
+pub(super) fn half(ctx: &mut Ctx, register: Register, high: bool) -> Val {
+    let v = ctx.b.get_v(low(register));
+    ctx.b.vec_half(v, high)
 }
 
 /// Whether x87 instructions can run here; else #NM has been raised (SDM vol. 3, table 2-2).
@@ -83,20 +83,21 @@ pub(super) fn source_v(ctx: &mut Ctx, i: u32, aligned: bool) -> Val {
     ctx.b.load(address, mem)
 }
 
-/// Both halves of operand `i`, as [`source_v`].
-pub(super) fn source_halves(ctx: &mut Ctx, i: u32) -> (Val, Val) {
+/// A vector with operand `i` as its low lane: an XMM register, or memory of exactly this size and
+/// zeros above.
+pub(super) fn source_lane_v(ctx: &mut Ctx, i: u32, ty: Ty) -> Val {
     if ctx.is_register(i) {
-        let register = ctx.insn.op_register(i);
-        return (ctx.b.get(low(register)), ctx.b.get(high(register)));
+        return ctx.b.get_v(low(ctx.insn.op_register(i)));
     }
-    let v = source_v(ctx, i, true);
-    (ctx.b.vec_half(v, false), ctx.b.vec_half(v, true))
+    let v = source_lane(ctx, i, ty);
+    widened(ctx, v)
 }
 
 /// The low lane of operand `i`: an XMM register or memory of exactly this size.
 pub(super) fn source_lane(ctx: &mut Ctx, i: u32, ty: Ty) -> Val {
     if ctx.is_register(i) {
-        return ctx.b.get_low(low(ctx.insn.op_register(i)), ty);
+        let v = half(ctx, ctx.insn.op_register(i), false);
+        return ctx.b.zext(v, ty);
     }
     let address = ctx.address(ty.bytes().into(), false);
     ctx.load(address, ty)
@@ -112,9 +113,8 @@ pub(super) fn store_v(ctx: &mut Ctx, v: Val, aligned: bool) {
 
 /// Sets a whole XMM register to a 64-bit value or a narrower one.
 pub(super) fn set_zeroed(ctx: &mut Ctx, register: Register, v: Val) {
-    ctx.b.set(low(register), v);
-    let zero = ctx.const64(0);
-    ctx.b.set(high(register), zero);
+    let v = widened(ctx, v);
+    ctx.b.set_v(low(register), v);
 }
 
 /// An MMX register's value.
@@ -146,8 +146,9 @@ pub(super) fn source_mm(ctx: &mut Ctx, i: u32) -> Val {
     ctx.b.zext(v, Ty::I64)
 }
 
-/// A vector of a 64-bit value and zero above.
+/// A vector of a value and zeros above.
 pub(super) fn widened(ctx: &mut Ctx, v: Val) -> Val {
+    let v = ctx.b.zext(v, Ty::I64);
     let zero = ctx.const64(0);
     ctx.b.vec_make(v, zero)
 }

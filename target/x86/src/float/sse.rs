@@ -1,171 +1,201 @@
 //! SSE floating point as IR: arithmetic, comparisons, conversions, and the saved state.
 
-use accel_ir::{HelperId, Ty};
-use iced_x86::Mnemonic;
+use accel_ir::{Fp, FpCompare, FpFmt, FpOp, FpRules, FpShape, ToInt, Ty, Val, VecOp};
+use iced_x86::{Mnemonic, Register};
 
-use super::convert::{self, Shape as To};
 use super::fxsave::{Layout, Save};
 use super::operand::{
-    high, low, ready, set_mm, source_halves, source_lane, source_mm, sse_ready, touch_mmx,
-    uses_mmx, uses_xmm,
+    low, ready, set_mm, source_lane, source_lane_v, source_mm, source_v, sse_ready, touch_mmx,
+    uses_mmx, uses_xmm, widened,
 };
-use super::sse_fp::{self, Fp, Lanes, Shape};
-use super::sse_move::set_lane;
+use super::sse_fp;
 use crate::decode::context::{Ctx, number};
 use crate::regs;
 use crate::state::vector;
 
 /// Translates an instruction of this file; `false` if it is none.
 pub(super) fn translate(ctx: &mut Ctx) -> bool {
+    use Mnemonic as M;
     let mnemonic = ctx.insn.mnemonic();
-    if let Some(row) = sse_fp::row(mnemonic) {
+    if let Some(how) = sse_fp::row(mnemonic, ctx.insn.immediate8()) {
         // The string instruction CMPSD shares its name.
-        if !uses_xmm(ctx) {
+        if mnemonic == M::Cmpsd && !uses_xmm(ctx) {
             return false;
         }
-        if sse_ready(ctx) {
-            arithmetic(ctx, row);
-        }
-        return true;
-    }
-    if let Some(row) = convert::row(mnemonic, integer_is_wide(ctx)) {
         if ready(ctx) {
-            conversion(ctx, row);
+            vectors(ctx, how);
         }
-        return true;
-    }
-    let how = match mnemonic {
-        Mnemonic::Comiss => 0,
-        Mnemonic::Comisd => 1,
-        Mnemonic::Ucomiss => 2,
-        Mnemonic::Ucomisd => 3,
-        _ => return saved_state(ctx),
-    };
-    if sse_ready(ctx) {
-        let ty = if how & 1 != 0 { Ty::I64 } else { Ty::I32 };
-        let b = source_lane(ctx, 1, ty);
-        let a = ctx.b.get_low(low(ctx.insn.op0_register()), ty);
-        let how = ctx.const64(how);
-        let flags = ctx.b.call(super::SSE_COMPARE, &[a, b, how]);
-        ctx.set_flags(flags);
+    } else if let Some(how) = sse_fp::to_int_row(mnemonic) {
+        if sse_ready(ctx) {
+            to_int(ctx, how);
+        }
+    } else if let Some(how) = sse_fp::compare_row(mnemonic) {
+        if sse_ready(ctx) {
+            compare(ctx, how);
+        }
+    } else {
+        let emit = match mnemonic {
+            M::Cvtsi2ss => |ctx: &mut Ctx| from_int(ctx, FpFmt::F32),
+            M::Cvtsi2sd => |ctx: &mut Ctx| from_int(ctx, FpFmt::F64),
+            M::Rcpss | M::Rcpps => |ctx: &mut Ctx| estimate(ctx, 0),
+            M::Rsqrtss | M::Rsqrtps => |ctx: &mut Ctx| estimate(ctx, 1),
+            _ => return saved_state(ctx),
+        };
+        if sse_ready(ctx) {
+            emit(ctx);
+        }
     }
     true
 }
 
-fn scalar_helper(op: Fp, lanes: Lanes) -> HelperId {
-    let pick = |single, double| match lanes {
-        Lanes::Single => single,
-        Lanes::Double => double,
-    };
-    match op {
-        Fp::Add | Fp::HAdd => pick(super::ADDSS, super::ADDSD),
-        Fp::Sub | Fp::HSub | Fp::AddSub => pick(super::SUBSS, super::SUBSD),
-        Fp::Mul => pick(super::MULSS, super::MULSD),
-        Fp::Div => pick(super::DIVSS, super::DIVSD),
-        Fp::Min => pick(super::MINSS, super::MINSD),
-        Fp::Max => pick(super::MAXSS, super::MAXSD),
-        Fp::Cmp => pick(super::CMPSS, super::CMPSD),
-        Fp::Sqrt => pick(super::SQRTSS, super::SQRTSD),
-        Fp::Rcp => super::RCPSS,
-        Fp::Rsqrt => super::RSQRTSS,
+/// The type of a format's lanes.
+fn lane_ty(fmt: FpFmt) -> Ty {
+    match fmt {
+        FpFmt::F32 => Ty::I32,
+        FpFmt::F64 => Ty::I64,
     }
 }
 
-fn arithmetic(ctx: &mut Ctx, (op, lanes, shape): (Fp, Lanes, Shape)) {
-    let dst = ctx.insn.op0_register();
-    let imm = if op == Fp::Cmp {
-        ctx.insn.immediate8()
-    } else {
-        0
-    };
-    match shape {
-        Shape::Packed => {
-            let (l, h) = source_halves(ctx, 1);
-            let code = sse_fp::packed_code(op, lanes, dst.number(), imm);
-            let code = ctx.const64(code);
-            ctx.b.call_void(super::SSE_PACKED, &[code, l, h]);
+/// The source of a vector operation: no more is read from memory than its lanes.
+fn source(ctx: &mut Ctx, how: Fp) -> Val {
+    use Mnemonic as M;
+    match ctx.insn.mnemonic() {
+        M::Cvtpi2ps | M::Cvtpi2pd => {
+            let v = source_mm(ctx, 1);
+            return widened(ctx, v);
         }
-        Shape::Scalar => {
-            let ty = match lanes {
-                Lanes::Single => Ty::I32,
-                Lanes::Double => Ty::I64,
-            };
-            let b = source_lane(ctx, 1, ty);
-            let a = ctx.b.get_low(low(dst), ty);
-            let helper = scalar_helper(op, lanes);
-            let result = if op == Fp::Cmp {
-                let imm = ctx.const64(imm.into());
-                ctx.b.call(helper, &[a, b, imm])
-            } else {
-                ctx.b.call(helper, &[a, b])
-            };
-            set_lane(ctx, low(dst), result, ty);
+        M::Cvtps2pi | M::Cvttps2pi => {
+            let v = source_lane(ctx, 1, Ty::I64);
+            return widened(ctx, v);
         }
+        _ => {}
+    }
+    match (how.op, how.fmt, how.shape) {
+        // From the other format.
+        (FpOp::Convert, FpFmt::F32, FpShape::Scalar) => source_lane_v(ctx, 1, Ty::I64),
+        (FpOp::Convert, FpFmt::F64, FpShape::Scalar) => source_lane_v(ctx, 1, Ty::I32),
+        (_, fmt, FpShape::Scalar) => source_lane_v(ctx, 1, lane_ty(fmt)),
+        // Two lanes of 32 bits.
+        (FpOp::Convert | FpOp::FromI32, FpFmt::F64, _) => source_lane_v(ctx, 1, Ty::I64),
+        _ => source_v(ctx, 1, true),
     }
 }
 
-/// Whether the integer operand of a conversion has 64 bits.
-fn integer_is_wide(ctx: &Ctx) -> bool {
-    let (to, from) = (ctx.insn.op0_register(), ctx.insn.op1_register());
-    to.is_gpr64() || from.is_gpr64() || to.is_xmm() && ctx.is_memory(1) && ctx.memory_bytes() == 8
-}
-
-fn conversion(ctx: &mut Ctx, row: convert::Row) {
-    use convert::Convert as C;
+/// An operation from XMM, MMX or memory to XMM or MMX.
+fn vectors(ctx: &mut Ctx, how: Fp) {
     let dst = ctx.insn.op0_register();
-    let single_source = matches!(row.convert, C::F32ToI32 | C::F32ToI64 | C::F32ToF64);
-    let zero = ctx.const64(0);
-    let (l, h) = match row.shape {
-        To::ToScalar | To::ToGeneral => {
-            let from = ctx.insn.op1_register();
-            let v = if from.is_gpr() {
-                ctx.gpr(from)
-            } else {
-                let narrow = single_source || matches!(row.convert, C::I32ToF32 | C::I32ToF64);
-                source_lane(ctx, 1, if narrow { Ty::I32 } else { Ty::I64 })
-            };
-            (v, zero)
-        }
-        To::Narrow | To::Same => source_halves(ctx, 1),
-        To::MmxToLow => (source_mm(ctx, 1), zero),
-        To::Widen if uses_mmx(ctx) => (source_mm(ctx, 1), zero),
-        To::Widen => (source_lane(ctx, 1, Ty::I64), zero),
-        To::ToMmx if row.convert == C::TwoF64ToI32 => source_halves(ctx, 1),
-        To::ToMmx => (source_lane(ctx, 1, Ty::I64), zero),
-    };
-    let code = ctx.const64(row.code(dst.number()));
+    let b = source(ctx, how);
     // The x87 becomes the MMX unit even if the conversion then raises an exception.
     if uses_mmx(ctx) {
         touch_mmx(ctx);
     }
-    if matches!(row.shape, To::Widen | To::Same) {
-        ctx.b.call_void(super::SSE_CONVERT_PACKED, &[code, l, h]);
-        return;
+    if dst.is_mm() {
+        let result = operate(ctx, how, None, b);
+        let result = ctx.b.vec_half(result, false);
+        set_mm(ctx, dst, result);
+    } else if ctx.insn.mnemonic() == Mnemonic::Cvtpi2ps {
+        // Two lanes; the others stay.
+        let result = operate(ctx, how, None, b);
+        let old = ctx.b.get_v(low(dst));
+        let result = ctx.b.vec(VecOp::MoveLow64, old, result, 0);
+        ctx.b.set_v(low(dst), result);
+    } else {
+        let result = operate(ctx, how, Some(dst), b);
+        ctx.b.set_v(low(dst), result);
     }
-    let result = ctx.b.call(super::SSE_CONVERT, &[code, l, h]);
-    match row.shape {
-        To::ToGeneral => {
-            let ty = if dst.is_gpr64() { Ty::I64 } else { Ty::I32 };
-            let result = ctx.b.zext(result, ty);
-            ctx.set_reg(number(dst), result);
-        }
-        To::ToScalar => {
-            let single = matches!(row.convert, C::I32ToF32 | C::I64ToF32 | C::F64ToF32);
-            set_lane(
-                ctx,
-                low(dst),
-                result,
-                if single { Ty::I32 } else { Ty::I64 },
-            );
-        }
-        To::ToMmx => set_mm(ctx, dst, result),
-        To::MmxToLow => ctx.b.set(low(dst), result),
-        _ => {
-            ctx.b.set(low(dst), result);
-            let zero = ctx.const64(0);
-            ctx.b.set(high(dst), zero);
-        }
+}
+
+/// `dst op b` as a vector; without a destination `a` does not matter.
+fn operate(ctx: &mut Ctx, how: Fp, dst: Option<Register>, b: Val) -> Val {
+    if ctx.mode.fp_masked() {
+        let a = dst.map_or(b, |dst| ctx.b.get_v(low(dst)));
+        return ctx.b.fp(how, a, b);
     }
+    let code = sse_fp::code_of(how, dst.map(Register::number));
+    let code = ctx.const64(code);
+    let (l, h) = (ctx.b.vec_half(b, false), ctx.b.vec_half(b, true));
+    let result = ctx.b.call(super::SSE_OPERATE, &[code, l, h]);
+    match dst {
+        Some(dst) => ctx.b.get_v(low(dst)),
+        None => widened(ctx, result),
+    }
+}
+
+fn to_int(ctx: &mut Ctx, how: ToInt) {
+    let dst = ctx.insn.op0_register();
+    let ty = if dst.is_gpr64() { Ty::I64 } else { Ty::I32 };
+    let a = source_lane_v(ctx, 1, lane_ty(how.fmt));
+    let result = if ctx.mode.fp_masked() {
+        ctx.b.fp_to_int(how, a, ty)
+    } else {
+        let code = u64::from(how.fmt == FpFmt::F64)
+            | u64::from(how.truncate) << 1
+            | u64::from(ty == Ty::I64) << 2;
+        let code = ctx.const64(code);
+        let bits = ctx.b.vec_half(a, false);
+        let result = ctx.b.call(super::SSE_TO_INT, &[code, bits]);
+        ctx.b.zext(result, ty)
+    };
+    ctx.set_reg(number(dst), result);
+}
+
+fn from_int(ctx: &mut Ctx, fmt: FpFmt) {
+    let dst = low(ctx.insn.op0_register());
+    let v = ctx.operand(1);
+    let result = if ctx.mode.fp_masked() {
+        let a = ctx.b.get_v(dst);
+        ctx.b.fp_from_int(fmt, FpRules::Sse, a, v)
+    } else {
+        let v = ctx.b.sext(v, Ty::I64);
+        let code = ctx.const64(u64::from(fmt == FpFmt::F64));
+        let bits = ctx.b.call(super::SSE_FROM_INT, &[code, v]);
+        merged(ctx, bits, fmt)
+    };
+    ctx.b.set_v(dst, result);
+}
+
+/// The destination with its low lane replaced by bits of a format.
+fn merged(ctx: &mut Ctx, bits: Val, fmt: FpFmt) -> Val {
+    let new = widened(ctx, bits);
+    let old = ctx.b.get_v(low(ctx.insn.op0_register()));
+    let op = match fmt {
+        FpFmt::F32 => VecOp::MoveLow32,
+        FpFmt::F64 => VecOp::MoveLow64,
+    };
+    ctx.b.vec(op, old, new, 0)
+}
+
+fn compare(ctx: &mut Ctx, how: FpCompare) {
+    let b = source_lane_v(ctx, 1, lane_ty(how.fmt));
+    let a = ctx.b.get_v(low(ctx.insn.op0_register()));
+    let flags = if ctx.mode.fp_masked() {
+        ctx.b.fp_compare(how, a, b)
+    } else {
+        let code = u64::from(how.fmt == FpFmt::F64) | u64::from(how.signals) << 1;
+        let code = ctx.const64(code);
+        let (a, b) = (ctx.b.vec_half(a, false), ctx.b.vec_half(b, false));
+        ctx.b.call(super::SSE_COMPARE, &[code, a, b])
+    };
+    ctx.set_flags(flags);
+}
+
+/// RCPSS to RSQRTPS: by a helper whatever the mode, for they raise nothing.
+fn estimate(ctx: &mut Ctx, root: u64) {
+    let dst = low(ctx.insn.op0_register());
+    let root = ctx.const64(root);
+    let result = if matches!(ctx.insn.mnemonic(), Mnemonic::Rcpss | Mnemonic::Rsqrtss) {
+        let b = source_lane_v(ctx, 1, Ty::I32);
+        let b = ctx.b.vec_half(b, false);
+        let bits = ctx.b.call(super::SSE_ESTIMATE, &[root, b]);
+        merged(ctx, bits, FpFmt::F32)
+    } else {
+        let b = source_v(ctx, 1, true);
+        let (l, h) = (ctx.b.vec_half(b, false), ctx.b.vec_half(b, true));
+        let l = ctx.b.call(super::SSE_ESTIMATE, &[root, l]);
+        let h = ctx.b.call(super::SSE_ESTIMATE, &[root, h]);
+        ctx.b.vec_make(l, h)
+    };
+    ctx.b.set_v(dst, result);
 }
 
 /// FXSAVE, FXRSTOR and the XSAVE family.
@@ -211,7 +241,8 @@ fn saved_state(ctx: &mut Ctx) -> bool {
     } else {
         super::XRSTOR
     };
-    ctx.b.call_void(helper, &[how, address, wanted]);
+    let next = ctx.next_pc();
+    ctx.b.call_void(helper, &[how, address, wanted, next]);
     true
 }
 
@@ -225,5 +256,6 @@ fn legacy_state(ctx: &mut Ctx, layout: Layout) {
     let layout = ctx.const64(layout.bits());
     let context = ctx.const64(ctx.mode.data_ctx().into());
     let helper = if saves { super::FXSAVE } else { super::FXRSTOR };
-    ctx.b.call_void(helper, &[layout, address, context]);
+    let next = ctx.next_pc();
+    ctx.b.call_void(helper, &[layout, address, context, next]);
 }

@@ -1,12 +1,13 @@
-//! SSE floating-point arithmetic: scalar and packed (SDM vol. 1, 10.4.1, 11.4.1 and 12.3).
+//! SSE floating point: arithmetic, comparisons and conversions (SDM vol. 1, 10.4.1, 11.4.1 and 12.3).
 //!
-//! One row of [`row`] names an instruction's operation, format and shape. A scalar operation is one
-//! helper call of two 64-bit values; a packed one passes the source's halves and the destination's
-//! number. Flags go to MXCSR; an unmasked one raises #XM before anything is written.
+//! One row of [`row`] names an instruction's operation, format and shape. While MXCSR masks all
+//! exceptions, which is part of the mode, operations are IR of their own; otherwise they are calls
+//! of the helpers below, which compute the same and raise #XM before anything is written.
 
 use accel_core::Trap;
+use accel_ir::{Fp, FpCmp, FpCompare, FpFmt, FpOp, FpRules, FpShape, ToInt, Ty, fp};
 use iced_x86::Mnemonic;
-use target_softfloat::{Env, F32, F64, Flags, Float, MinMax, Rounding};
+use target_softfloat::{Env, F32, Flags, Float};
 
 use crate::state::vector;
 use crate::{Core, regs, system};
@@ -14,243 +15,214 @@ use crate::{Core, regs, system};
 /// CR4.OSXMMEXCPT: the system handles #XM.
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 
-/// An operation of two operands; the unary ones use the second.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Fp {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-    /// By a predicate in the immediate.
-    Cmp,
-    Sqrt,
-    Rcp,
-    Rsqrt,
-    /// Neighbours added, a's then b's.
-    HAdd,
-    /// Neighbours subtracted.
-    HSub,
-    /// Even lanes subtracted, odd ones added.
-    AddSub,
-}
-
-impl Fp {
-    const ALL: [Fp; 13] = {
-        use Fp::*;
-        [
-            Add, Sub, Mul, Div, Min, Max, Cmp, Sqrt, Rcp, Rsqrt, HAdd, HSub, AddSub,
-        ]
-    };
-
-    fn from_number(n: u8) -> Fp {
-        Self::ALL.get(usize::from(n)).copied().unwrap_or(Fp::Add)
-    }
-}
-
-/// Format of the lanes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Lanes {
-    /// Binary32.
-    Single,
-    /// Binary64.
-    Double,
-}
-
-/// Which lanes are computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Shape {
-    /// The lowest; the others stay.
-    Scalar,
-    /// All.
-    Packed,
-}
-
-/// Operation, format and shape of an instruction.
-pub(super) fn row(mnemonic: Mnemonic) -> Option<(Fp, Lanes, Shape)> {
-    use Fp::*;
-    use Lanes::*;
+/// Operation, format and shape of an instruction on XMM registers; `imm` is its immediate.
+pub(super) fn row(mnemonic: Mnemonic, imm: u8) -> Option<Fp> {
+    use FpFmt::{F32, F64};
+    use FpOp::*;
+    use FpShape::{Packed, Scalar};
     use Mnemonic as M;
-    use Shape::*;
-    Some(match mnemonic {
-        M::Addss => (Add, Single, Scalar),
-        M::Addsd => (Add, Double, Scalar),
-        M::Addps => (Add, Single, Packed),
-        M::Addpd => (Add, Double, Packed),
-        M::Subss => (Sub, Single, Scalar),
-        M::Subsd => (Sub, Double, Scalar),
-        M::Subps => (Sub, Single, Packed),
-        M::Subpd => (Sub, Double, Packed),
-        M::Mulss => (Mul, Single, Scalar),
-        M::Mulsd => (Mul, Double, Scalar),
-        M::Mulps => (Mul, Single, Packed),
-        M::Mulpd => (Mul, Double, Packed),
-        M::Divss => (Div, Single, Scalar),
-        M::Divsd => (Div, Double, Scalar),
-        M::Divps => (Div, Single, Packed),
-        M::Divpd => (Div, Double, Packed),
-        M::Minss => (Min, Single, Scalar),
-        M::Minsd => (Min, Double, Scalar),
-        M::Minps => (Min, Single, Packed),
-        M::Minpd => (Min, Double, Packed),
-        M::Maxss => (Max, Single, Scalar),
-        M::Maxsd => (Max, Double, Scalar),
-        M::Maxps => (Max, Single, Packed),
-        M::Maxpd => (Max, Double, Packed),
-        M::Cmpss => (Cmp, Single, Scalar),
-        M::Cmpsd => (Cmp, Double, Scalar),
-        M::Cmpps => (Cmp, Single, Packed),
-        M::Cmppd => (Cmp, Double, Packed),
-        M::Sqrtss => (Sqrt, Single, Scalar),
-        M::Sqrtsd => (Sqrt, Double, Scalar),
-        M::Sqrtps => (Sqrt, Single, Packed),
-        M::Sqrtpd => (Sqrt, Double, Packed),
-        M::Rcpss => (Rcp, Single, Scalar),
-        M::Rcpps => (Rcp, Single, Packed),
-        M::Rsqrtss => (Rsqrt, Single, Scalar),
-        M::Rsqrtps => (Rsqrt, Single, Packed),
-        M::Haddps => (HAdd, Single, Packed),
-        M::Haddpd => (HAdd, Double, Packed),
-        M::Hsubps => (HSub, Single, Packed),
-        M::Hsubpd => (HSub, Double, Packed),
-        M::Addsubps => (AddSub, Single, Packed),
-        M::Addsubpd => (AddSub, Double, Packed),
+    let cmp = Cmp(FpCmp::from_number(imm));
+    let (op, fmt, shape) = match mnemonic {
+        M::Addss => (Add, F32, Scalar),
+        M::Addsd => (Add, F64, Scalar),
+        M::Addps => (Add, F32, Packed),
+        M::Addpd => (Add, F64, Packed),
+        M::Subss => (Sub, F32, Scalar),
+        M::Subsd => (Sub, F64, Scalar),
+        M::Subps => (Sub, F32, Packed),
+        M::Subpd => (Sub, F64, Packed),
+        M::Mulss => (Mul, F32, Scalar),
+        M::Mulsd => (Mul, F64, Scalar),
+        M::Mulps => (Mul, F32, Packed),
+        M::Mulpd => (Mul, F64, Packed),
+        M::Divss => (Div, F32, Scalar),
+        M::Divsd => (Div, F64, Scalar),
+        M::Divps => (Div, F32, Packed),
+        M::Divpd => (Div, F64, Packed),
+        M::Minss => (Min, F32, Scalar),
+        M::Minsd => (Min, F64, Scalar),
+        M::Minps => (Min, F32, Packed),
+        M::Minpd => (Min, F64, Packed),
+        M::Maxss => (Max, F32, Scalar),
+        M::Maxsd => (Max, F64, Scalar),
+        M::Maxps => (Max, F32, Packed),
+        M::Maxpd => (Max, F64, Packed),
+        M::Cmpss => (cmp, F32, Scalar),
+        M::Cmpsd => (cmp, F64, Scalar),
+        M::Cmpps => (cmp, F32, Packed),
+        M::Cmppd => (cmp, F64, Packed),
+        M::Sqrtss => (Sqrt, F32, Scalar),
+        M::Sqrtsd => (Sqrt, F64, Scalar),
+        M::Sqrtps => (Sqrt, F32, Packed),
+        M::Sqrtpd => (Sqrt, F64, Packed),
+        M::Haddps => (HAdd, F32, Packed),
+        M::Haddpd => (HAdd, F64, Packed),
+        M::Hsubps => (HSub, F32, Packed),
+        M::Hsubpd => (HSub, F64, Packed),
+        M::Addsubps => (AddSub, F32, Packed),
+        M::Addsubpd => (AddSub, F64, Packed),
+        M::Cvtss2sd => (Convert, F64, Scalar),
+        M::Cvtsd2ss => (Convert, F32, Scalar),
+        M::Cvtps2pd => (Convert, F64, Packed),
+        M::Cvtpd2ps => (Convert, F32, Packed),
+        M::Cvtdq2ps | M::Cvtpi2ps => (FromI32, F32, Packed),
+        M::Cvtdq2pd | M::Cvtpi2pd => (FromI32, F64, Packed),
+        M::Cvtps2dq | M::Cvtps2pi => (ToI32, F32, Packed),
+        M::Cvttps2dq | M::Cvttps2pi => (ToI32Trunc, F32, Packed),
+        M::Cvtpd2dq | M::Cvtpd2pi => (ToI32, F64, Packed),
+        M::Cvttpd2dq | M::Cvttpd2pi => (ToI32Trunc, F64, Packed),
         _ => return None,
+    };
+    Some(Fp {
+        op,
+        fmt,
+        shape,
+        rules: FpRules::Sse,
     })
 }
 
-/// A format that SSE computes in.
-trait Lane: Float {
-    const BITS: u32;
-    fn from_bits(bits: u64) -> Self;
-    fn bits(self) -> u64;
-    fn reciprocal(self) -> Self;
-    fn reciprocal_root(self) -> Self;
-}
-
-impl Lane for F32 {
-    const BITS: u32 = 32;
-    #[inline]
-    fn from_bits(bits: u64) -> Self {
-        F32(bits as u32)
-    }
-    #[inline]
-    fn bits(self) -> u64 {
-        self.0.into()
-    }
-    fn reciprocal(self) -> Self {
-        if self.is_subnormal() {
-            return F32::infinity(self.is_negative());
-        }
-        estimate(self, |x, env| F32(ONE).div(x, env))
-    }
-    fn reciprocal_root(self) -> Self {
-        if self.is_subnormal() {
-            return F32::infinity(self.is_negative());
-        }
-        estimate(self, |x, env| F32(ONE).div(x.sqrt(env), env))
-    }
-}
-
-impl Lane for F64 {
-    const BITS: u32 = 64;
-    #[inline]
-    fn from_bits(bits: u64) -> Self {
-        F64(bits)
-    }
-    #[inline]
-    fn bits(self) -> u64 {
-        self.0
-    }
-    // Estimates exist in single precision only.
-    fn reciprocal(self) -> Self {
-        self
-    }
-    fn reciprocal_root(self) -> Self {
-        self
-    }
-}
-
-/// 1.0 in binary32.
-const ONE: u32 = 0x3f80_0000;
-/// Significand bits that an estimate leaves zero.
-const ESTIMATE_DROPS: u32 = 0xfff;
-
-/// RCPSS and RSQRTSS raise no exceptions and give about twelve bits (SDM vol. 2, "RCPPS"); results
-/// too small for a normal number are zero.
-fn estimate(x: F32, run: impl FnOnce(F32, &mut Env) -> F32) -> F32 {
-    let mut env = Env::sse();
-    let exact = run(x, &mut env);
-    if exact.is_subnormal() {
-        return F32::zero(exact.is_negative());
-    }
-    if exact.is_nan() {
-        return exact;
-    }
-    // To nearest: truncation alone would leave an error of 2^-11.
-    F32(exact.0.wrapping_add(ESTIMATE_DROPS.wrapping_add(1) >> 1) & !ESTIMATE_DROPS)
-}
-
-#[inline(always)]
-fn lane<F: Lane>(op: Fp, a: F, b: F, imm: u8, env: &mut Env) -> F {
-    match op {
-        Fp::Add | Fp::HAdd => a.add(b, env),
-        Fp::Sub | Fp::HSub | Fp::AddSub => a.sub(b, env),
-        Fp::Mul => a.mul(b, env),
-        Fp::Div => a.div(b, env),
-        Fp::Min => a.min(b, MinMax::Sse, env),
-        Fp::Max => a.max(b, MinMax::Sse, env),
-        Fp::Cmp => {
-            if compare(a, b, imm, env) {
-                F::from_bits(u64::MAX)
-            } else {
-                F::from_bits(0)
-            }
-        }
-        Fp::Sqrt => b.sqrt(env),
-        Fp::Rcp => b.reciprocal(),
-        Fp::Rsqrt => b.reciprocal_root(),
-    }
-}
-
-/// The predicates of CMPSS (SDM vol. 2, table 3-1): 4 to 7 negate 0 to 3; those of order signal.
-fn compare<F: Lane>(a: F, b: F, imm: u8, env: &mut Env) -> bool {
-    use core::cmp::Ordering::{Equal, Less};
-    let order = if matches!(imm & 3, 1 | 2) {
-        a.compare_signalling(b, env)
-    } else {
-        a.compare_quiet(b, env)
+/// The conversion of CVTSS2SI and its like.
+pub(super) fn to_int_row(mnemonic: Mnemonic) -> Option<ToInt> {
+    let (fmt, truncate) = match mnemonic {
+        Mnemonic::Cvtss2si => (FpFmt::F32, false),
+        Mnemonic::Cvttss2si => (FpFmt::F32, true),
+        Mnemonic::Cvtsd2si => (FpFmt::F64, false),
+        Mnemonic::Cvttsd2si => (FpFmt::F64, true),
+        _ => return None,
     };
-    let holds = match imm & 3 {
-        0 => order == Some(Equal),
-        1 => order == Some(Less),
-        2 => matches!(order, Some(Less | Equal)),
-        _ => order.is_none(),
+    Some(ToInt {
+        fmt,
+        rules: FpRules::Sse,
+        truncate,
+    })
+}
+
+/// The comparison of COMISS and its like.
+pub(super) fn compare_row(mnemonic: Mnemonic) -> Option<FpCompare> {
+    let (fmt, signals) = match mnemonic {
+        Mnemonic::Comiss => (FpFmt::F32, true),
+        Mnemonic::Comisd => (FpFmt::F64, true),
+        Mnemonic::Ucomiss => (FpFmt::F32, false),
+        Mnemonic::Ucomisd => (FpFmt::F64, false),
+        _ => return None,
     };
-    holds != (imm & 4 != 0)
+    Some(FpCompare {
+        fmt,
+        rules: FpRules::Sse,
+        signals,
+    })
 }
 
-/// The environment of an instruction, with no flags set.
-#[inline]
-pub(super) fn begin(core: &Core) -> Env {
-    let mut env = Env::from_mxcsr(core.regs.get(regs::MXCSR) as u32);
-    env.flags = Flags::NONE;
-    env
+/// Operations by the number that helpers get; comparisons follow.
+const OPS: [FpOp; 14] = [
+    FpOp::Add,
+    FpOp::Sub,
+    FpOp::Mul,
+    FpOp::Div,
+    FpOp::Min,
+    FpOp::Max,
+    FpOp::Sqrt,
+    FpOp::HAdd,
+    FpOp::HSub,
+    FpOp::AddSub,
+    FpOp::Convert,
+    FpOp::FromI32,
+    FpOp::ToI32,
+    FpOp::ToI32Trunc,
+];
+
+fn format(double: bool) -> FpFmt {
+    if double { FpFmt::F64 } else { FpFmt::F32 }
 }
 
-/// Puts an instruction's flags into MXCSR, or raises #XM for those unmasked.
-#[inline]
-pub(super) fn settle(core: &mut Core, env: &mut Env) -> Result<(), Trap> {
+/// The first argument of [`operate`]; `dst` is the XMM register that gets the result, if one does.
+pub(super) fn code_of(how: Fp, dst: Option<usize>) -> u64 {
+    let op = match how.op {
+        FpOp::Cmp(cmp) => OPS.len().wrapping_add(cmp as usize),
+        op => OPS.iter().position(|o| *o == op).unwrap_or_default(),
+    };
+    let bytes = [
+        op as u8,
+        u8::from(how.fmt == FpFmt::F64),
+        u8::from(how.shape == FpShape::Packed),
+        dst.map_or(NOWHERE, |dst| dst as u8),
+    ];
+    u32::from_le_bytes(bytes).into()
+}
+
+/// In place of a register's number.
+const NOWHERE: u8 = 0xff;
+
+/// (code, low half of b, high half of b): XMM(dst) becomes `XMM(dst) op b`. Returns the low half.
+pub(super) fn operate(core: &mut Core, [code, low, high, _]: [u64; 4]) -> Result<u64, Trap> {
+    let [op, double, packed, dst, ..] = code.to_le_bytes();
+    let op = OPS
+        .get(usize::from(op))
+        .copied()
+        .unwrap_or(FpOp::Cmp(FpCmp::from_number(
+            op.wrapping_sub(OPS.len() as u8),
+        )));
+    let how = Fp {
+        op,
+        fmt: format(double != 0),
+        shape: if packed != 0 {
+            FpShape::Packed
+        } else {
+            FpShape::Scalar
+        },
+        rules: FpRules::Sse,
+    };
+    let slot = regs::xmm(dst.into());
+    let a = core.regs.get_v(slot);
+    let b = u128::from(low) | u128::from(high) << 64;
+    let result = checked(core, |env| fp::eval(how, a, b, env))?;
+    if dst != NOWHERE {
+        core.regs.set_v(slot, result);
+    }
+    Ok(result as u64)
+}
+
+/// CVTSI2SS and CVTSI2SD: (bit 0: double, integer): the bits.
+pub(super) fn from_int(core: &mut Core, [double, v, ..]: [u64; 4]) -> Result<u64, Trap> {
+    checked(core, |env| {
+        fp::from_int(format(double != 0), v.cast_signed(), env)
+    })
+}
+
+/// CVTSS2SI and its like: (bit 0: double, bit 1: truncating, bit 2: to 64 bits; bits): the integer.
+pub(super) fn to_int(core: &mut Core, [how, bits, ..]: [u64; 4]) -> Result<u64, Trap> {
+    let ty = if how & 4 != 0 { Ty::I64 } else { Ty::I32 };
+    let how = ToInt {
+        fmt: format(how & 1 != 0),
+        rules: FpRules::Sse,
+        truncate: how & 2 != 0,
+    };
+    checked(core, |env| fp::to_int(how, bits, ty, env))
+}
+
+/// COMISS to UCOMISD: (bit 0: double, bit 1: signals; a, b): the arithmetic flags.
+pub(super) fn compare(core: &mut Core, [how, a, b, _]: [u64; 4]) -> Result<u64, Trap> {
+    let how = FpCompare {
+        fmt: format(how & 1 != 0),
+        rules: FpRules::Sse,
+        signals: how & 2 != 0,
+    };
+    checked(core, |env| fp::compare(how, a, b, env))
+}
+
+/// Runs an operation; puts its flags into MXCSR, or raises #XM for those unmasked.
+fn checked<R>(core: &mut Core, run: impl FnOnce(&mut Env) -> R) -> Result<R, Trap> {
+    let control = core.regs.get(regs::MXCSR);
+    let mut env = FpRules::Sse.env(control);
+    let result = run(&mut env);
     if env.flags & Flags::X86 == Flags::NONE {
-        return Ok(());
+        return Ok(result);
     }
     let faults = env.x86_faults();
-    let mxcsr = core.regs.get(regs::MXCSR) | u64::from(env.flags.x86_bits());
-    core.regs.set(regs::MXCSR, mxcsr);
+    core.regs
+        .set(regs::MXCSR, FpRules::Sse.settle(control, env.flags));
     if faults == Flags::NONE {
-        return Ok(());
+        return Ok(result);
     }
     Err(simd_exception(core))
 }
@@ -265,130 +237,32 @@ fn simd_exception(core: &mut Core) -> Trap {
     system::raise(core, vector, None)
 }
 
-#[inline(always)]
-fn scalar<F: Lane>(core: &mut Core, op: Fp, [a, b, imm, _]: [u64; 4]) -> Result<u64, Trap> {
-    let mut env = begin(core);
-    let result = lane(op, F::from_bits(a), F::from_bits(b), imm as u8, &mut env);
-    settle(core, &mut env)?;
-    Ok(result.bits())
+/// 1.0 in binary32.
+const ONE: u32 = 0x3f80_0000;
+/// Significand bits that an estimate leaves zero.
+const ESTIMATE_DROPS: u32 = 0xfff;
+
+/// RCPPS and RSQRTPS: (bit 0: of the square root; two lanes): two lanes.
+pub(super) fn estimates(_: &mut Core, [root, lanes, ..]: [u64; 4]) -> Result<u64, Trap> {
+    let one = |bits: u64| u64::from(estimate(F32(bits as u32), root & 1 != 0).0);
+    Ok(one(lanes) | one(lanes >> 32) << 32)
 }
 
-macro_rules! scalars {
-    ($($single:ident $double:ident $op:ident;)*) => {$(
-        /// (a, b, immediate): the result.
-        pub(super) fn $single(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
-            scalar::<F32>(core, Fp::$op, args)
-        }
-        /// (a, b, immediate): the result.
-        pub(super) fn $double(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
-            scalar::<F64>(core, Fp::$op, args)
-        }
-    )*};
-}
-scalars! {
-    addss addsd Add;
-    subss subsd Sub;
-    mulss mulsd Mul;
-    divss divsd Div;
-    minss minsd Min;
-    maxss maxsd Max;
-    cmpss cmpsd Cmp;
-    sqrtss sqrtsd Sqrt;
-}
-
-/// (a, b): the result.
-pub(super) fn rcpss(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
-    scalar::<F32>(core, Fp::Rcp, args)
-}
-
-/// (a, b): the result.
-pub(super) fn rsqrtss(core: &mut Core, args: [u64; 4]) -> Result<u64, Trap> {
-    scalar::<F32>(core, Fp::Rsqrt, args)
-}
-
-fn packed_lanes<F: Lane>(op: Fp, a: u128, b: u128, imm: u8, env: &mut Env) -> u128 {
-    let count = 128_u32.wrapping_div(F::BITS);
-    let half = count.wrapping_div(2);
-    let get = |v: u128, i: u32| F::from_bits(v.wrapping_shr(i.wrapping_mul(F::BITS)) as u64);
-    let mut out = 0_u128;
-    for i in 0..count {
-        let value = match op {
-            Fp::HAdd | Fp::HSub => {
-                let (from, at) = if i < half {
-                    (a, i)
-                } else {
-                    (b, i.wrapping_sub(half))
-                };
-                let first = at.wrapping_mul(2);
-                lane(op, get(from, first), get(from, first | 1), imm, env)
-            }
-            Fp::AddSub if i & 1 != 0 => lane(Fp::Add, get(a, i), get(b, i), imm, env),
-            _ => lane(op, get(a, i), get(b, i), imm, env),
-        };
-        let mask = u64::MAX.wrapping_shr(64_u32.wrapping_sub(F::BITS));
-        out |= u128::from(value.bits() & mask).wrapping_shl(i.wrapping_mul(F::BITS));
+/// RCPSS and RSQRTSS raise no exceptions and give about twelve bits (SDM vol. 2, "RCPPS"); results
+/// too small for a normal number are zero.
+fn estimate(x: F32, root: bool) -> F32 {
+    if x.is_subnormal() {
+        return F32::infinity(x.is_negative());
     }
-    out
-}
-
-/// The first argument of [`packed`].
-pub(super) fn packed_code(op: Fp, lanes: Lanes, dst: usize, imm: u8) -> u64 {
-    u64::from_le_bytes([
-        op as u8,
-        u8::from(lanes == Lanes::Double),
-        dst as u8,
-        imm,
-        0,
-        0,
-        0,
-        0,
-    ])
-}
-
-/// (code, low half of b, high half of b): `XMM(dst) = XMM(dst) op b`.
-pub(super) fn packed(core: &mut Core, [code, low, high, _]: [u64; 4]) -> Result<u64, Trap> {
-    let [op, double, dst, imm, ..] = code.to_le_bytes();
-    let op = Fp::from_number(op);
-    let slot = regs::xmm(dst.into());
-    let a = core.regs.get_v(slot);
-    let b = u128::from(low) | u128::from(high) << 64;
-    let mut env = begin(core);
-    let result = if double != 0 {
-        packed_lanes::<F64>(op, a, b, imm, &mut env)
-    } else {
-        packed_lanes::<F32>(op, a, b, imm, &mut env)
-    };
-    settle(core, &mut env)?;
-    core.regs.set_v(slot, result);
-    Ok(0)
-}
-
-/// COMISS to UCOMISD: (a, b, bit 0: double, bit 1: quiet): the arithmetic flags.
-pub(super) fn compare_flags(core: &mut Core, [a, b, how, _]: [u64; 4]) -> Result<u64, Trap> {
-    fn run<F: Lane>(a: u64, b: u64, quiet: bool, env: &mut Env) -> Option<core::cmp::Ordering> {
-        let (a, b) = (F::from_bits(a), F::from_bits(b));
-        if quiet {
-            a.compare_quiet(b, env)
-        } else {
-            a.compare_signalling(b, env)
-        }
+    let mut env = Env::sse();
+    let under = if root { x.sqrt(&mut env) } else { x };
+    let exact = F32(ONE).div(under, &mut env);
+    if exact.is_subnormal() {
+        return F32::zero(exact.is_negative());
     }
-    let mut env = begin(core);
-    let quiet = how & 2 != 0;
-    let order = if how & 1 != 0 {
-        run::<F64>(a, b, quiet, &mut env)
-    } else {
-        run::<F32>(a, b, quiet, &mut env)
-    };
-    settle(core, &mut env)?;
-    Ok(super::x87_arith::order_flags(order))
-}
-
-/// The rounding of conversions that truncate, else MXCSR's.
-pub(super) fn rounding(env: &Env, truncate: bool) -> Rounding {
-    if truncate {
-        Rounding::TowardZero
-    } else {
-        env.rounding
+    if exact.is_nan() {
+        return exact;
     }
+    // To nearest: truncation alone would leave an error of 2^-11.
+    F32(exact.0.wrapping_add(ESTIMATE_DROPS.wrapping_add(1) >> 1) & !ESTIMATE_DROPS)
 }

@@ -132,6 +132,21 @@ fn low_of(op: VecOp) -> VecOp {
     }
 }
 
+/// The shift by an immediate that does what one by a register does.
+fn by_immediate(op: VecOp) -> VecOp {
+    match op {
+        VecOp::Shl16 => VecOp::ShlImm16,
+        VecOp::Shl32 => VecOp::ShlImm32,
+        VecOp::Shl64 => VecOp::ShlImm64,
+        VecOp::Shr16 => VecOp::ShrImm16,
+        VecOp::Shr32 => VecOp::ShrImm32,
+        VecOp::Shr64 => VecOp::ShrImm64,
+        VecOp::Sar16 => VecOp::SarImm16,
+        VecOp::Sar32 => VecOp::SarImm32,
+        other => other,
+    }
+}
+
 /// Translates an instruction of this file; `false` if it is none.
 pub(super) fn translate(ctx: &mut Ctx) -> bool {
     let Some((kind, op)) = row(ctx.insn.mnemonic()) else {
@@ -157,10 +172,8 @@ fn sse(ctx: &mut Ctx, kind: Kind, op: VecOp) {
     let dst = low(ctx.insn.op0_register());
     let result = match kind {
         Kind::Shift if !ctx.is_register(1) && !ctx.is_memory(1) => {
-            let count = ctx.const64(immediate(ctx).into());
-            let count = widened(ctx, count);
             let a = ctx.b.get_v(dst);
-            ctx.b.vec(op, a, count, 0)
+            ctx.b.vec(by_immediate(op), a, a, immediate(ctx))
         }
         Kind::Bytes => {
             let a = ctx.b.get_v(dst);

@@ -1,12 +1,12 @@
 //! SSE and MMX data transfer: moves, partial moves, masks, words, non-temporal stores, MXCSR
 //! (SDM vol. 1, 9.4.1, 10.4.1.1, 11.4.1.1 and 12.3).
 
-use accel_ir::{Slot, Ty, Val, VecOp};
-use iced_x86::{Mnemonic, OpKind, Register};
+use accel_ir::{Ty, Val, VecOp};
+use iced_x86::{Mnemonic, OpKind};
 
 use super::operand::{
-    high, low, mm, mmx_ready, ready, set_mm, set_zeroed, source_lane, source_mm, source_v,
-    sse_ready, store_v, touch_mmx, uses_mmx,
+    half, low, mm, mmx_ready, ready, set_mm, set_zeroed, source_lane, source_mm, source_v,
+    sse_ready, store_v, touch_mmx, uses_mmx, widened,
 };
 use super::{LOAD_MXCSR, MASK_STORE, MM_EMPTY};
 use crate::decode::context::{Ctx, number};
@@ -60,28 +60,32 @@ fn row(mnemonic: Mnemonic) -> Option<fn(&mut Ctx)> {
         M::Movsd => |ctx| scalar(ctx, Ty::I64),
         M::Movd => |ctx| word(ctx, Ty::I32),
         M::Movq | M::Movntq => |ctx| word(ctx, Ty::I64),
-        M::Movlps | M::Movlpd => |ctx| half(ctx, low),
-        M::Movhps | M::Movhpd => |ctx| half(ctx, high),
+        M::Movlps | M::Movlpd => |ctx| half_move(ctx, false),
+        M::Movhps | M::Movhpd => |ctx| half_move(ctx, true),
+        // The source's high half and the destination's.
         M::Movhlps => |ctx| {
-            let v = ctx.b.get(high(ctx.insn.op1_register()));
-            ctx.b.set(low(ctx.insn.op0_register()), v);
+            let v = ctx.b.get_v(low(ctx.insn.op1_register()));
+            let dst = low(ctx.insn.op0_register());
+            let old = ctx.b.get_v(dst);
+            let v = ctx.b.vec(VecOp::UnpackHi64, v, old, 0);
+            ctx.b.set_v(dst, v);
         },
         M::Movlhps => |ctx| {
-            let v = ctx.b.get(low(ctx.insn.op1_register()));
-            ctx.b.set(high(ctx.insn.op0_register()), v);
+            let v = ctx.b.get_v(low(ctx.insn.op1_register()));
+            set_high(ctx, v);
         },
         M::Movddup => |ctx| {
-            let v = source_lane(ctx, 1, Ty::I64);
-            let v = ctx.b.vec_make(v, v);
+            let v = super::operand::source_lane_v(ctx, 1, Ty::I64);
+            let v = ctx.b.vec(VecOp::UnpackLo64, v, v, 0);
             ctx.b.set_v(low(ctx.insn.op0_register()), v);
         },
         // Even lanes twice.
         M::Movsldup => |ctx| shuffled(ctx, 0b10_10_00_00),
         // Odd lanes twice.
         M::Movshdup => |ctx| shuffled(ctx, 0b11_11_01_01),
-        M::Movmskps => |ctx| mask(ctx, VecOp::MoveMask32),
-        M::Movmskpd => |ctx| mask(ctx, VecOp::MoveMask64),
-        M::Pmovmskb => |ctx| mask(ctx, VecOp::MoveMask8),
+        M::Movmskps => |ctx| mask(ctx, Ty::I32),
+        M::Movmskpd => |ctx| mask(ctx, Ty::I64),
+        M::Pmovmskb => |ctx| mask(ctx, Ty::I8),
         M::Movq2dq => |ctx| {
             let v = source_mm(ctx, 1);
             set_zeroed(ctx, ctx.insn.op0_register(), v);
@@ -96,7 +100,8 @@ fn row(mnemonic: Mnemonic) -> Option<fn(&mut Ctx)> {
         M::Pinsrw => insert_word,
         M::Ldmxcsr => |ctx| {
             let v = ctx.operand(0);
-            ctx.b.call_void(LOAD_MXCSR, &[v]);
+            let next = ctx.next_pc();
+            ctx.b.call_void(LOAD_MXCSR, &[v, next]);
         },
         M::Stmxcsr => |ctx| {
             let v = ctx.b.get_low(regs::MXCSR, Ty::I32);
@@ -117,26 +122,38 @@ fn whole(ctx: &mut Ctx, aligned: bool) {
 
 /// MOVSS and MOVSD: between registers the rest stays, from memory it is cleared.
 fn scalar(ctx: &mut Ctx, ty: Ty) {
-    let v = source_lane(ctx, 1, ty);
     if ctx.is_memory(0) {
+        let v = source_lane(ctx, 1, ty);
         let address = ctx.operand_address(true);
         ctx.store(address, v);
     } else if ctx.is_memory(1) {
+        let v = source_lane(ctx, 1, ty);
         set_zeroed(ctx, ctx.insn.op0_register(), v);
     } else {
-        set_lane(ctx, low(ctx.insn.op0_register()), v, ty);
+        let v = ctx.b.get_v(low(ctx.insn.op1_register()));
+        set_low(ctx, v, ty);
     }
 }
 
-/// Replaces the low lane of a half and keeps the rest.
-pub(super) fn set_lane(ctx: &mut Ctx, slot: Slot, v: Val, ty: Ty) {
-    let v = if ty == Ty::I32 {
-        let old = ctx.b.get(slot);
-        ctx.b.insert(old, v, 0, 32)
+/// Replaces the low lane of operand 0 by that of a vector.
+fn set_low(ctx: &mut Ctx, v: Val, ty: Ty) {
+    let dst = low(ctx.insn.op0_register());
+    let op = if ty == Ty::I32 {
+        VecOp::MoveLow32
     } else {
-        v
+        VecOp::MoveLow64
     };
-    ctx.b.set(slot, v);
+    let old = ctx.b.get_v(dst);
+    let new = ctx.b.vec(op, old, v, 0);
+    ctx.b.set_v(dst, new);
+}
+
+/// Replaces the high half of operand 0 by the low half of a vector.
+fn set_high(ctx: &mut Ctx, v: Val) {
+    let dst = low(ctx.insn.op0_register());
+    let old = ctx.b.get_v(dst);
+    let new = ctx.b.vec(VecOp::UnpackLo64, old, v, 0);
+    ctx.b.set_v(dst, new);
 }
 
 /// MOVD and MOVQ between XMM, MMX and general registers and memory.
@@ -167,15 +184,20 @@ fn word(ctx: &mut Ctx, ty: Ty) {
 }
 
 /// MOVLPS, MOVHPS and their like between memory and one half.
-fn half(ctx: &mut Ctx, slot: fn(Register) -> Slot) {
+fn half_move(ctx: &mut Ctx, high: bool) {
     if ctx.is_memory(0) {
-        let v = ctx.b.get(slot(ctx.insn.op1_register()));
+        let v = half(ctx, ctx.insn.op1_register(), high);
         let address = ctx.operand_address(true);
         ctx.store(address, v);
+        return;
+    }
+    let address = ctx.operand_address(false);
+    let v = ctx.load(address, Ty::I64);
+    let v = widened(ctx, v);
+    if high {
+        set_high(ctx, v);
     } else {
-        let address = ctx.operand_address(false);
-        let v = ctx.load(address, Ty::I64);
-        ctx.b.set(slot(ctx.insn.op0_register()), v);
+        set_low(ctx, v, Ty::I64);
     }
 }
 
@@ -186,17 +208,15 @@ fn shuffled(ctx: &mut Ctx, lanes: u8) {
 }
 
 /// The sign bits of all lanes, to a general register.
-fn mask(ctx: &mut Ctx, op: VecOp) {
+fn mask(ctx: &mut Ctx, lane: Ty) {
     let from = ctx.insn.op1_register();
     let v = if from.is_mm() {
         let v = mm(ctx, from);
-        super::operand::widened(ctx, v)
+        widened(ctx, v)
     } else {
         ctx.b.get_v(low(from))
     };
-    let v = ctx.b.vec(op, v, v, 0);
-    let v = ctx.b.vec_half(v, false);
-    let v = ctx.b.zext(v, Ty::I32);
+    let v = ctx.b.vec_signs(v, lane);
     ctx.set_reg(number(ctx.insn.op0_register()), v);
     if from.is_mm() {
         touch_mmx(ctx);
@@ -247,7 +267,7 @@ fn extract_word(ctx: &mut Ctx) {
         ctx.b.extract(v, place_of(imm, 4).1, 16, Ty::I32)
     } else {
         let (upper, shift) = place_of(imm, 8);
-        let v = ctx.b.get(if upper { high(from) } else { low(from) });
+        let v = half(ctx, from, upper);
         ctx.b.extract(v, shift, 16, Ty::I32)
     };
     ctx.set_reg(number(ctx.insn.op0_register()), v);
@@ -270,10 +290,9 @@ fn insert_word(ctx: &mut Ctx) {
         let new = ctx.b.insert(old, v, place_of(imm, 4).1, 16);
         set_mm(ctx, to, new);
     } else {
-        let (upper, shift) = place_of(imm, 8);
-        let slot = if upper { high(to) } else { low(to) };
-        let old = ctx.b.get(slot);
-        let new = ctx.b.insert(old, v, shift, 16);
-        ctx.b.set(slot, new);
+        let v = widened(ctx, v);
+        let old = ctx.b.get_v(low(to));
+        let new = ctx.b.vec(VecOp::Insert16, old, v, imm & 7);
+        ctx.b.set_v(low(to), new);
     }
 }

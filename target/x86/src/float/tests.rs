@@ -114,7 +114,7 @@ fn raised(core: &Core) -> Option<u8> {
 #[test]
 fn helper_numbers_find_their_functions_in_the_table() {
     assert_eq!(crate::helper::name(X87_WAIT), "x87_helper::wait");
-    assert_eq!(crate::helper::name(RSQRTSS), "sse_fp::rsqrtss");
+    assert_eq!(crate::helper::name(SSE_ESTIMATE), "sse_fp::estimates");
 }
 
 #[test]
@@ -245,19 +245,71 @@ fn writing_an_mmx_register_resets_top_and_fills_the_tags() {
     assert_eq!(x.register(3).se, 0xffff);
 }
 
+/// Whether an instruction was done, if need be with the unit left after it.
+fn is_complete(result: Result<u64, Trap>) -> bool {
+    matches!(result, Ok(_) | Err(Trap::Leave))
+}
+
+#[test]
+fn unmasking_an_exception_changes_the_mode_and_leaves_the_unit() {
+    let (mut core, _) = core();
+    let mut load = |value, next| {
+        let result = fxsave::load_mxcsr(&mut core, [value, next, 0, 0]);
+        (result, core.pc(), Mode(core.mode).fp_masked())
+    };
+    assert_eq!(load(0x1f00, 7), (Err(Trap::Leave), 7, false));
+    assert_eq!(load(0x7f3f, 8), (Ok(0), 7, false), "the unit goes on");
+    assert_eq!(load(0x7fbf, 9), (Err(Trap::Leave), 9, true));
+}
+
+#[test]
+fn what_rounds_is_no_call_while_exceptions_are_masked() {
+    const LONG: u64 = 1;
+    const OSFXSR: u64 = 1 << 10;
+    const FP_MASKED: u64 = 1 << 17;
+    let code: &[&[u8]] = &[
+        &[0xf2, 0x0f, 0x58, 0xc1],       // addsd xmm0, xmm1
+        &[0x0f, 0x5e, 0x00],             // divps xmm0, [rax]
+        &[0x0f, 0xc2, 0xc1, 0x05],       // cmpps xmm0, xmm1, 5
+        &[0xf3, 0x0f, 0x5a, 0xc1],       // cvtss2sd xmm0, xmm1
+        &[0xf2, 0x48, 0x0f, 0x2a, 0xc1], // cvtsi2sd xmm0, rcx
+        &[0xf2, 0x48, 0x0f, 0x2c, 0xc1], // cvttsd2si rax, xmm1
+        &[0x66, 0x0f, 0x2e, 0xc1],       // ucomisd xmm0, xmm1
+        &[0x66, 0x0f, 0xe6, 0xc1],       // cvttpd2dq xmm0, xmm1
+    ];
+    let (core, _) = core();
+    for bytes in code {
+        for (masked, call) in [(FP_MASKED, false), (0, true)] {
+            let insn = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+            let mut ctx = Ctx::new(&core, Mode(LONG | OSFXSR | masked));
+            ctx.start(insn, 0);
+            assert!(translate(&mut ctx), "{insn:?}");
+            let unit = ctx.b.finish();
+            assert_eq!(verify(&unit), Ok(()));
+            let is = |f: fn(&Op) -> bool| unit.blocks[0].ops.iter().any(f);
+            assert_eq!(is(|op| matches!(op, Op::Call { .. })), call, "{unit}");
+            assert_eq!(is(Op::touches_fp), !call, "{unit}");
+        }
+    }
+}
+
+/// XMM3 divided by the bits of a double.
+fn divsd(core: &mut Core, by: u64) -> Result<u64, Trap> {
+    let how = sse_fp::row(iced_x86::Mnemonic::Divsd, 0).unwrap();
+    sse_fp::operate(core, [sse_fp::code_of(how, Some(3)), by, 0, 0])
+}
+
 #[test]
 fn an_unmasked_simd_exception_raises_xm_or_ud_and_returns_no_result() {
     let (mut core, _) = core();
     core.regs.set(regs::MXCSR, 0x1d80);
-    let (one, zero) = (0x3ff0_0000_0000_0000, 0);
-    assert_eq!(
-        sse_fp::divsd(&mut core, [one, zero, 0, 0]),
-        Err(Trap::Exception)
-    );
+    core.regs.set_v(regs::xmm(3), 0x3ff0_0000_0000_0000);
+    assert_eq!(divsd(&mut core, 0), Err(Trap::Exception));
+    assert_eq!(core.regs.get_v(regs::xmm(3)), 0x3ff0_0000_0000_0000);
     assert_eq!(raised(&core), Some(vector::XM));
     assert_eq!(core.regs.get(regs::MXCSR), 0x1d84);
     core.arch.cr4 = 0;
-    assert!(sse_fp::divsd(&mut core, [one, zero, 0, 0]).is_err());
+    assert!(divsd(&mut core, 0).is_err());
     assert_eq!(raised(&core), Some(vector::UD));
 }
 
@@ -265,9 +317,14 @@ fn an_unmasked_simd_exception_raises_xm_or_ud_and_returns_no_result() {
 fn masked_simd_exceptions_leave_flags_and_a_result() {
     let (mut core, _) = core();
     core.regs.set(regs::MXCSR, 0x1f80);
-    let (one, three) = (0x3ff0_0000_0000_0000, 0x4008_0000_0000_0000);
-    let third = sse_fp::divsd(&mut core, [one, three, 0, 0]);
-    assert_eq!(third, Ok(0x3fd5_5555_5555_5555));
+    core.regs
+        .set_v(regs::xmm(3), 7 << 64 | 0x3ff0_0000_0000_0000);
+    assert_eq!(
+        divsd(&mut core, 0x4008_0000_0000_0000),
+        Ok(0x3fd5_5555_5555_5555)
+    );
+    let wanted = 7 << 64 | 0x3fd5_5555_5555_5555;
+    assert_eq!(core.regs.get_v(regs::xmm(3)), wanted);
     assert_eq!(core.regs.get(regs::MXCSR), 0x1fa0);
 }
 
@@ -278,8 +335,8 @@ fn estimates_are_good_to_eleven_bits() {
     for bits in (0x3f80_0000_u64..0x4080_0000).step_by(0x1_2345) {
         let x = f64::from(f32::from_bits(bits as u32));
         let estimate = |bits: u64| f64::from(f32::from_bits(bits as u32));
-        let r = estimate(sse_fp::rcpss(&mut core, [0, bits, 0, 0]).unwrap());
-        let s = estimate(sse_fp::rsqrtss(&mut core, [0, bits, 0, 0]).unwrap());
+        let r = estimate(sse_fp::estimates(&mut core, [0, bits, 0, 0]).unwrap());
+        let s = estimate(sse_fp::estimates(&mut core, [1, bits, 0, 0]).unwrap());
         assert!((r * x - 1.0).abs() < 1.5 / 4096.0, "{x}");
         assert!((s * x.sqrt() - 1.0).abs() < 1.5 / 4096.0, "{x}");
     }
@@ -445,12 +502,12 @@ proptest! {
         }
         block.store(AT + 24, 8, mxcsr);
         let args = [LONG.bits(), AT, CTX, 0];
-        fxsave::fxrstor(&mut core, args).unwrap();
+        prop_assert!(is_complete(fxsave::fxrstor(&mut core, args)));
         let before = (core.arch.x87.clone(), core.regs.clone());
         let args = [LONG.bits(), 2 * AT, CTX, 0];
         fxsave::fxsave(&mut core, args).unwrap();
         core.arch.x87.init();
-        fxsave::fxrstor(&mut core, args).unwrap();
+        prop_assert!(is_complete(fxsave::fxrstor(&mut core, args)));
         prop_assert_eq!(&core.arch.x87, &before.0);
         prop_assert!((0..16).all(|n| core.regs.get_v(regs::xmm(n)) == before.1.get_v(regs::xmm(n))));
         prop_assert_eq!(core.regs.get(regs::MXCSR), mxcsr);
@@ -466,7 +523,7 @@ proptest! {
             any::<u8>().prop_map(|b| vec![0x0f, 0x3a, b]),
         ],
         rest in any::<[u8; 8]>(),
-        bits in 0_u64..0x2_0000,
+        bits in 0_u64..0x4_0000,
     ) {
         let (core, _) = core();
         let mode = Mode(bits);

@@ -184,7 +184,7 @@ impl X87 {
         if done {
             self.pop(pops);
         }
-        order_flags(order)
+        accel_ir::fp::relation(order)
     }
 
     /// FXAM.
@@ -208,16 +208,5 @@ impl X87 {
         };
         let sign = if x.is_negative() { C1 } else { 0 };
         self.set_codes(C0 | C1 | C2 | C3, class | sign);
-    }
-}
-
-/// ZF, PF and CF as COMISS and FCOMI set them (SDM vol. 2, "FCOMI").
-pub(super) fn order_flags(order: Option<Ordering>) -> u64 {
-    use accel_ir::flags::{CF, PF, ZF};
-    match order {
-        Some(Ordering::Greater) => 0,
-        Some(Ordering::Less) => CF,
-        Some(Ordering::Equal) => ZF,
-        None => ZF | PF | CF,
     }
 }
