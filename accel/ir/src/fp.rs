@@ -225,25 +225,9 @@ fn holds<F: Lane>(cmp: FpCmp, a: F, b: F, env: &mut Env) -> bool {
     }
 }
 
-/// One lane of an operation whose lanes are of one format and do not mix.
-#[inline]
-fn lane<F: Lane>(how: Fp, a: F, b: F, env: &mut Env) -> F {
-    match how.op {
-        FpOp::Add => a.add(b, env),
-        FpOp::Sub => a.sub(b, env),
-        FpOp::Mul => a.mul(b, env),
-        FpOp::Div => a.div(b, env),
-        FpOp::Min => a.min(b, how.rules.min_max(), env),
-        FpOp::Max => a.max(b, how.rules.min_max(), env),
-        FpOp::Sqrt => b.sqrt(env),
-        FpOp::Cmp(cmp) => F::of(if holds(cmp, a, b, env) { F::MASK } else { 0 }),
-        _ => b,
-    }
-}
-
 /// Results of `bits` bits, lane by lane: all of them, or the lowest and `a`'s others. Lanes beyond
 /// `count` are zero.
-#[inline]
+#[inline(always)]
 fn place(
     shape: FpShape,
     (bits, count): (u32, u32),
@@ -259,23 +243,53 @@ fn place(
     }
 }
 
-fn uniform<F: Lane>(how: Fp, a: u128, b: u128, env: &mut Env) -> u128 {
-    let count = 128 / F::BITS;
-    place(how.shape, (F::BITS, count), a, |i| {
-        let pair = |env: &mut Env, run: fn(F, F, &mut Env) -> F| {
-            let half = count / 2;
-            let (from, at) = if i < half { (a, i) } else { (b, i - half) };
-            run(get(from, at * 2), get(from, at * 2 + 1), env)
-        };
-        match how.op {
-            FpOp::HAdd => pair(env, F::add),
-            FpOp::HSub => pair(env, F::sub),
-            FpOp::AddSub if i & 1 != 0 => get::<F>(a, i).add(get(b, i), env),
-            FpOp::AddSub => get::<F>(a, i).sub(get(b, i), env),
-            _ => lane(how, get(a, i), get(b, i), env),
-        }
-        .raw()
+/// Lane by lane.
+#[inline(always)]
+fn each<F: Lane>(
+    shape: FpShape,
+    (a, b): (u128, u128),
+    env: &mut Env,
+    run: impl Fn(F, F, &mut Env) -> F,
+) -> u128 {
+    place(shape, (F::BITS, 128 / F::BITS), a, |i| {
+        run(get(a, i), get(b, i), env).raw()
     })
+}
+
+/// `a`'s lanes in twos, then `b`'s.
+fn pairs<F: Lane>((a, b): (u128, u128), env: &mut Env, run: fn(F, F, &mut Env) -> F) -> u128 {
+    let half = 64 / F::BITS;
+    place(FpShape::Packed, (F::BITS, half * 2), a, |i| {
+        let (from, at) = if i < half { (a, i) } else { (b, i - half) };
+        run(get(from, at * 2), get(from, at * 2 + 1), env).raw()
+    })
+}
+
+/// An operation whose operands and result are of one format.
+fn uniform<F: Lane>(how: Fp, a: u128, b: u128, env: &mut Env) -> u128 {
+    let (shape, ab) = (how.shape, (a, b));
+    let rule = how.rules.min_max();
+    match how.op {
+        FpOp::Add => each(shape, ab, env, F::add),
+        FpOp::Sub => each(shape, ab, env, F::sub),
+        FpOp::Mul => each(shape, ab, env, F::mul),
+        FpOp::Div => each(shape, ab, env, F::div),
+        FpOp::Min => each(shape, ab, env, |a: F, b, env| a.min(b, rule, env)),
+        FpOp::Max => each(shape, ab, env, |a: F, b, env| a.max(b, rule, env)),
+        FpOp::Sqrt => each(shape, ab, env, |_, b: F, env| b.sqrt(env)),
+        FpOp::Cmp(cmp) => each(shape, ab, env, |a: F, b, env| {
+            F::of(if holds(cmp, a, b, env) { F::MASK } else { 0 })
+        }),
+        FpOp::HAdd => pairs(ab, env, F::add),
+        FpOp::HSub => pairs(ab, env, F::sub),
+        FpOp::AddSub => place(FpShape::Packed, (F::BITS, 128 / F::BITS), a, |i| {
+            let (a, b) = (get::<F>(a, i), get(b, i));
+            let run = if i & 1 == 0 { F::sub } else { F::add };
+            run(a, b, env).raw()
+        }),
+        // These have two formats.
+        FpOp::Convert | FpOp::FromI32 | FpOp::ToI32 | FpOp::ToI32Trunc => a,
+    }
 }
 
 /// Computes an operation on vectors.

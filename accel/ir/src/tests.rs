@@ -153,3 +153,80 @@ fn vector_lanes_do_not_leak_into_each_other() {
     assert_eq!(eval(VecOp::Align8, 1, 2, 16), 1);
     assert_eq!(eval(VecOp::Sad8, 0xff, 0x01, 0), 0xfe);
 }
+
+#[test]
+fn floating_point_has_a_text_form_and_is_a_set_of_its_control_slot() {
+    let mut b = Builder::new();
+    b.insn(0);
+    let a = b.get_v(Slot(8));
+    let how = Fp {
+        op: FpOp::Cmp(FpCmp::Nlt),
+        fmt: FpFmt::F64,
+        shape: FpShape::Scalar,
+        rules: FpRules::Sse,
+    };
+    let sum = b.fp(how, a, a);
+    let to = ToInt {
+        fmt: FpFmt::F32,
+        rules: FpRules::Sse,
+        truncate: true,
+    };
+    let v = b.fp_to_int(to, sum, Ty::I64);
+    b.goto(1);
+    let unit = b.finish();
+    assert_eq!(verify(&unit), Ok(()));
+    let expected = "b0():\n insn 0x0\n  v0: v128 = get r8\n  \
+        v1: v128 = fp.cmp.nlt.f64.scalar.sse v0, v0\n  \
+        v2: i64 = fp.toint.f32.sse.trunc v1\n  goto 0x1\n";
+    assert_eq!(unit.to_string(), expected);
+
+    let mut b = Builder::new();
+    b.insn(0);
+    let a = b.get_v(Slot(8));
+    b.fp(how, a, a);
+    let address = b.iconst(Ty::I64, 0);
+    b.load(address, MEM);
+    b.goto(1);
+    assert!(matches!(
+        verify(&b.finish()),
+        Err(VerifyError::SetBeforeFault(0, _))
+    ));
+    assert_eq!(unit.ty(v), Ty::I64);
+}
+
+#[test]
+fn scalar_operations_keep_the_other_lanes_and_conversions_clear_them() {
+    let rules = FpRules::Sse;
+    let one = |op, fmt, shape| Fp {
+        op,
+        fmt,
+        shape,
+        rules,
+    };
+    let f32s = |lanes: [f32; 4]| {
+        (0..4).fold(0_u128, |v, i| {
+            v | u128::from(lanes[i].to_bits()) << (32 * i)
+        })
+    };
+    let f64s =
+        |lanes: [f64; 2]| u128::from(lanes[0].to_bits()) | u128::from(lanes[1].to_bits()) << 64;
+    let (a, b) = (f32s([1.0, 2.0, 3.0, 4.0]), f32s([0.5, 0.25, -1.0, 8.0]));
+    let mut env = rules.env(0x1f80);
+    let add = one(FpOp::Add, FpFmt::F32, FpShape::Scalar);
+    assert_eq!(fp::eval(add, a, b, &mut env), f32s([1.5, 2.0, 3.0, 4.0]));
+    let add = one(FpOp::HAdd, FpFmt::F32, FpShape::Packed);
+    assert_eq!(fp::eval(add, a, b, &mut env), f32s([3.0, 7.0, 0.75, 7.0]));
+    let widen = one(FpOp::Convert, FpFmt::F64, FpShape::Packed);
+    assert_eq!(fp::eval(widen, a, b, &mut env), f64s([0.5, 0.25]));
+    let narrow = one(FpOp::Convert, FpFmt::F32, FpShape::Packed);
+    let wide = f64s([2.0, -4.0]);
+    assert_eq!(
+        fp::eval(narrow, a, wide, &mut env),
+        f32s([2.0, -4.0, 0.0, 0.0])
+    );
+    assert_eq!(env.flags.0, 0, "all exact");
+    let to_int = one(FpOp::ToI32, FpFmt::F64, FpShape::Packed);
+    let result = fp::eval(to_int, a, f64s([2.5, f64::NAN]), &mut env);
+    assert_eq!(result, 2 | 0x8000_0000 << 32);
+    assert_eq!(rules.settle(0x1f80, env.flags), 0x1fa1);
+}
