@@ -1,4 +1,5 @@
-//! Golden IR of instructions, in `tests/integer.ir`. `MIMIC_BLESS=1` rewrites the file.
+//! Golden IR of instructions, in `tests/integer.ir` and `tests/sse.ir`. `cargo xtask bless` rewrites
+//! the files.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,8 +15,6 @@ use crate::{Core, Port, X86, regs};
 
 /// Where the instructions stand.
 const CODE: u64 = 0x4000;
-
-const GOLDEN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integer.ir"));
 
 struct Nothing;
 
@@ -187,10 +186,44 @@ const CASES: &[(u32, &[u8])] = &[
     (16, &[0xcd, 0x10]),                                  // int 10h
 ];
 
-#[test]
-fn instructions_become_the_golden_ir() {
+/// The same of SSE, with all exceptions masked.
+const SSE_CASES: &[(u32, &[u8])] = &[
+    (64, &[0x0f, 0x28, 0xc1]),             // movaps xmm0, xmm1
+    (64, &[0x0f, 0x28, 0x07]),             // movaps xmm0, [rdi]
+    (64, &[0xf3, 0x0f, 0x7f, 0x07]),       // movdqu [rdi], xmm0
+    (64, &[0xf3, 0x0f, 0x10, 0xc1]),       // movss xmm0, xmm1
+    (64, &[0xf2, 0x0f, 0x10, 0x07]),       // movsd xmm0, [rdi]
+    (64, &[0xf2, 0x0f, 0x11, 0x07]),       // movsd [rdi], xmm0
+    (64, &[0x66, 0x0f, 0x6e, 0xc0]),       // movd xmm0, eax
+    (64, &[0x66, 0x48, 0x0f, 0x7e, 0xc0]), // movq rax, xmm0
+    (64, &[0x66, 0x0f, 0x16, 0x07]),       // movhpd xmm0, [rdi]
+    (64, &[0x0f, 0x12, 0xc1]),             // movhlps xmm0, xmm1
+    (64, &[0xf2, 0x0f, 0x58, 0xc1]),       // addsd xmm0, xmm1
+    (64, &[0xf3, 0x0f, 0x59, 0x07]),       // mulss xmm0, [rdi]
+    (64, &[0x0f, 0x5e, 0x07]),             // divps xmm0, [rdi]
+    (64, &[0xf2, 0x0f, 0x51, 0xc1]),       // sqrtsd xmm0, xmm1
+    (64, &[0x0f, 0xc2, 0xc1, 0x06]),       // cmpps xmm0, xmm1, 6
+    (64, &[0x66, 0x0f, 0x2e, 0xc1]),       // ucomisd xmm0, xmm1
+    (64, &[0xf2, 0x48, 0x0f, 0x2a, 0xc0]), // cvtsi2sd xmm0, rax
+    (64, &[0xf2, 0x0f, 0x2c, 0xc1]),       // cvttsd2si eax, xmm1
+    (64, &[0xf3, 0x0f, 0x5a, 0xc1]),       // cvtss2sd xmm0, xmm1
+    (64, &[0x66, 0x0f, 0x5a, 0xc1]),       // cvtpd2ps xmm0, xmm1
+    (64, &[0x0f, 0x53, 0xc1]),             // rcpps xmm0, xmm1
+    (64, &[0x66, 0x0f, 0xef, 0xc0]),       // pxor xmm0, xmm0
+    (64, &[0x66, 0x0f, 0x74, 0x07]),       // pcmpeqb xmm0, [rdi]
+    (64, &[0x66, 0x0f, 0xd7, 0xc1]),       // pmovmskb eax, xmm1
+    (64, &[0x66, 0x0f, 0x72, 0xf0, 0x03]), // pslld xmm0, 3
+    (64, &[0x66, 0x0f, 0xd2, 0xc1]),       // psrld xmm0, xmm1
+    (64, &[0x66, 0x0f, 0x70, 0xc1, 0x1b]), // pshufd xmm0, xmm1, 1Bh
+    (64, &[0x66, 0x0f, 0xc4, 0xc0, 0x03]), // pinsrw xmm0, eax, 3
+    (64, &[0x66, 0x0f, 0xc5, 0xc1, 0x05]), // pextrw eax, xmm1, 5
+    (64, &[0x0f, 0xae, 0x17]),             // ldmxcsr [rdi]
+    (64, &[0x0f, 0xae, 0x1f]),             // stmxcsr [rdi]
+];
+
+fn golden(file: &str, expected: &str, cases: &[(u32, &[u8])]) {
     let mut text = String::new();
-    for (bits, bytes) in CASES {
+    for (bits, bytes) in cases {
         let mut name = String::new();
         let insn = Decoder::with_ip(*bits, bytes, CODE, DecoderOptions::NONE).decode();
         NasmFormatter::new().format(&insn, &mut name);
@@ -199,15 +232,33 @@ fn instructions_become_the_golden_ir() {
         // What follows in memory is `add [rax], al`: the limit keeps it out, or it is seen.
         writeln!(text, "{}", unit(*bits, bytes, limit.min(3))).unwrap();
     }
-    if std::env::var_os("MIMIC_BLESS").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integer.ir");
+    if std::env::var_os("BLESS").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         std::fs::write(path, &text).unwrap();
         return;
     }
-    for (n, (want, got)) in GOLDEN.lines().zip(text.lines()).enumerate() {
-        assert_eq!(want, got, "line {}", n + 1);
+    for (n, (want, got)) in expected.lines().zip(text.lines()).enumerate() {
+        assert_eq!(want, got, "{file}:{}", n + 1);
     }
-    assert_eq!(GOLDEN.lines().count(), text.lines().count());
+    assert_eq!(expected.lines().count(), text.lines().count(), "{file}");
+}
+
+#[test]
+fn instructions_become_the_golden_ir() {
+    golden(
+        "tests/integer.ir",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integer.ir")),
+        CASES,
+    );
+}
+
+#[test]
+fn sse_instructions_become_the_golden_ir() {
+    golden(
+        "tests/sse.ir",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sse.ir")),
+        SSE_CASES,
+    );
 }
 
 #[test]
