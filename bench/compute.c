@@ -28,12 +28,10 @@ uint64_t run_hash(uint64_t units)
         buffer[i] = bench_random(&state);
     for (uint64_t u = 0; u < units; u++) {
         uint64_t hash = 14695981039346656037u + u;
-        const unsigned char *bytes = (const unsigned char *)buffer;
         for (size_t i = 0; i < sizeof buffer; i += 4) {
-            // Byte order must not show in the result.
-            uint64_t word = buffer[i / 8] >> (i % 8 * 8);
-            hash = (hash ^ (word & 0xff)) * 1099511628211u;
-            hash ^= bytes[i] & 0;
+            // Not by a pointer to bytes: their order must not show in the result.
+            uint64_t byte = buffer[i / 8] >> (i % 8 * 8) & 0xff;
+            hash = (hash ^ byte) * 1099511628211u;
         }
         for (int turn = 0; turn < 16; turn++) {
             for (size_t i = 0; i < 2048; i += 2) {

@@ -64,8 +64,9 @@ static int run(const char *name, const char *units_text)
         uint64_t start = now_ns();
         uint64_t sum = programs[i].run(units);
         uint64_t ns = now_ns() - start;
-        printf("DONE %s units=%llu ns=%llu sum=%016llx\n", name, (unsigned long long)units,
-               (unsigned long long)ns, (unsigned long long)sum);
+        double rate = ns == 0 ? 0 : (double)units * 1e9 / (double)ns;
+        printf("DONE %s units=%llu ns=%llu rate=%.0f sum=%016llx\n", name,
+               (unsigned long long)units, (unsigned long long)ns, rate, (unsigned long long)sum);
         fflush(stdout);
         return 0;
     }

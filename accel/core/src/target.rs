@@ -110,7 +110,9 @@ pub struct Layout {
     /// Four consecutive slots of lazy flags: kind and type (`kind << 8 | type's byte count`), and
     /// the operands a, b and c.
     pub flags: Slot,
-    /// Control and sticky flags of floating point, laid out as the operations' `FpRules` say.
+    /// Control and sticky flags of floating point, laid out as the operations' `FpRules` say. An
+    /// executor may keep it elsewhere (in the host's MXCSR), as long as the slot is right whenever
+    /// IR gets it, a helper reads registers, or the unit is left.
     pub fp: Slot,
     /// All registers.
     pub regs: &'static [RegInfo],

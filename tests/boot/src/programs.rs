@@ -102,13 +102,13 @@ impl Server {
     }
 }
 
-/// Reads `DONE name units=N ns=T sum=S`.
+/// Reads `DONE name units=N ns=T rate=R sum=S`.
 fn done(line: &str, name: &str, units: u64) -> Result<Done, Error> {
     let rest = line.strip_prefix(&format!("DONE {name} units={units} ns="));
     let parsed = rest.and_then(|rest| {
-        let (ns, sum) = rest.split_once(" sum=")?;
+        let (times, sum) = rest.split_once(" sum=")?;
         Some(Done {
-            ns: ns.parse().ok()?,
+            ns: times.split_once(" rate=")?.0.parse().ok()?,
             sum: sum.to_owned(),
         })
     });
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_line_of_another_run_is_not_taken_for_this_one() {
-        let line = "DONE calls units=3 ns=17 sum=00ff";
+        let line = "DONE calls units=3 ns=17 rate=176470588 sum=00ff";
         assert_eq!(
             done(line, "calls", 3).unwrap(),
             Done {

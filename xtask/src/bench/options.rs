@@ -95,6 +95,11 @@ impl Options {
             .any(|word| word != BOOT && name.contains(word.as_str()))
     }
 
+    /// How long a boot or a run of a program may take.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(if self.is_quick { 120 } else { 600 })
+    }
+
     /// Processor time that a program takes on the faster side.
     pub(super) fn run_time(&self) -> Duration {
         if self.is_quick {

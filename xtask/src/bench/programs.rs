@@ -29,15 +29,15 @@ pub(super) fn table(options: &Options, mimic: &Path, folder: &Path) -> Result<()
     let mut sides = vec![Side::new(
         ("Mimic".to_owned(), mimic),
         &options.mimic_flags,
-        &guest,
-        &programs,
+        (&guest, &programs),
+        options.patience(),
     )];
     for qemu in &options.qemus {
         sides.push(Side::new(
             (version(qemu)?, qemu),
             &options.qemu_flags,
-            &guest,
-            &programs,
+            (&guest, &programs),
+            options.patience(),
         ));
     }
     println!(
@@ -71,12 +71,14 @@ pub(super) fn table(options: &Options, mimic: &Path, folder: &Path) -> Result<()
             }
         }
     }
-    println!(
-        "| geometric mean of {} |{} {:.2} |",
-        speedups.len(),
-        " |".repeat(sides.len() + 1),
-        geometric_mean(&speedups)
-    );
+    if !speedups.is_empty() {
+        println!(
+            "| geometric mean of {} |{} {:.2} |",
+            speedups.len(),
+            " |".repeat(sides.len() + 1),
+            geometric_mean(&speedups)
+        );
+    }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }

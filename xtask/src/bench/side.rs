@@ -9,9 +9,6 @@ use nix::unistd::Pid;
 use test_boot::programs::{Programs, Server};
 use test_boot::{Guest, Vm};
 
-/// Ends a boot or a run that hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
-
 /// The flags of every machine that runs programs, `-nodefaults` and the like apart.
 pub(super) const MACHINE: &str = "pc";
 pub(super) const RAM_MIB: u64 = 512;
@@ -23,7 +20,11 @@ pub(super) struct Side<'a> {
     pub(super) flags: &'a [String],
     pub(super) guest: &'a Guest,
     pub(super) programs: &'a Programs,
+    /// Ends a boot or a run that hangs.
+    pub(super) patience: Duration,
     server: Option<Server>,
+    /// A guest that did not come up once is not waited for again.
+    is_dead: bool,
 }
 
 /// What one run cost and computed.
@@ -36,8 +37,8 @@ impl<'a> Side<'a> {
     pub(super) fn new(
         (label, program): (String, &Path),
         flags: &'a [String],
-        guest: &'a Guest,
-        programs: &'a Programs,
+        (guest, programs): (&'a Guest, &'a Programs),
+        patience: Duration,
     ) -> Self {
         Self {
             label,
@@ -45,7 +46,9 @@ impl<'a> Side<'a> {
             flags,
             guest,
             programs,
+            patience,
             server: None,
+            is_dead: false,
         }
     }
 
@@ -66,7 +69,11 @@ impl<'a> Side<'a> {
         let mut server = match self.server.take() {
             Some(server) => server,
             None => {
-                let mut machine = Vm::new(MACHINE).program(&self.program).patience(PATIENCE);
+                ensure!(!self.is_dead, "{}: its guest does not come up", self.label);
+                self.is_dead = true;
+                let mut machine = Vm::new(MACHINE)
+                    .program(&self.program)
+                    .patience(self.patience);
                 for flag in self.flags() {
                     machine = machine.arg(flag);
                 }
@@ -75,6 +82,7 @@ impl<'a> Side<'a> {
                     .with_context(|| format!("{}: the guest did not come up", self.label))?
             }
         };
+        self.is_dead = false;
         // The guest waits for a line before and after: all between is the program's.
         let before = processor_time(&server)?;
         let done = server
@@ -88,6 +96,8 @@ impl<'a> Side<'a> {
     /// Processor time of one unit, measured over runs of growing length.
     pub(super) fn calibrate(&mut self, name: &str, target: Duration) -> Result<f64> {
         let enough = target / 10;
+        // What a program sets up once is not counted.
+        self.run(name, 1)?;
         let mut units = 1;
         loop {
             let cpu = self.run(name, units)?.cpu;
