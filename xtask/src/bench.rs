@@ -5,6 +5,7 @@
 //! are compared. There are two tables: programs in a running guest, and whole machines.
 
 mod monitor;
+mod newer;
 mod options;
 mod programs;
 mod sample;
@@ -32,8 +33,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         print!("{USAGE}");
         return Ok(());
     }
-    let options = Options::read(args)?;
+    let mut options = Options::read(args)?;
     let folder = guests::ready()?;
+    for suite in &options.suites {
+        options.qemus.push(newer::qemu(suite, &folder)?);
+    }
     let mimic = match &options.mimic {
         Some(path) => path
             .canonicalize()

@@ -18,6 +18,8 @@ usage: cargo xtask bench [OPTIONS]
   --flags WORDS further flags for Mimic: --flags '-cpu max -accel tcg,thread=single'
   --qemu PATH   what to compare with (default qemu-system-x86_64); given again, the better of them
                 counts in each row of the programs' table
+  --qemu-of SUITE
+                compare with the QEMU of this suite of Debian too: fetched once, not installed
   --qemu-flags WORDS
                 further flags for QEMU
 ";
@@ -29,6 +31,7 @@ pub(super) struct Options {
     pub(super) mimic: Option<PathBuf>,
     pub(super) mimic_flags: Vec<String>,
     pub(super) qemus: Vec<PathBuf>,
+    pub(super) suites: Vec<String>,
     pub(super) qemu_flags: Vec<String>,
 }
 
@@ -41,6 +44,7 @@ impl Options {
             mimic: None,
             mimic_flags: Vec::new(),
             qemus: Vec::new(),
+            suites: Vec::new(),
             qemu_flags: Vec::new(),
         };
         let mut args = args.iter();
@@ -67,6 +71,7 @@ impl Options {
                 "--mimic" => options.mimic = Some(PathBuf::from(value)),
                 "--flags" => options.mimic_flags.extend(words()),
                 "--qemu" => options.qemus.push(PathBuf::from(value)),
+                "--qemu-of" => options.suites.push(value.clone()),
                 "--qemu-flags" => options.qemu_flags.extend(words()),
                 other => bail!("`cargo xtask bench` does not know `{other}`\n{USAGE}"),
             }
