@@ -17,11 +17,13 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod access;
+mod advice;
 mod dma;
 mod map;
 mod ram;
 
 pub use access::{Access, AccessSizes, Attrs, ByteOrder, Fault, Initiator, RegionId};
+pub use advice::Advice;
 pub use dma::{Dma, DmaError};
 pub use map::{IoRegion, Mapping, MappingSpec, MemoryMap, Place, Snapshot, Span, What};
 pub use ram::{PAGE_BITS, PAGE_SIZE, RamBlock, RamError, page_flag};

@@ -48,7 +48,8 @@ pub enum RamError {
     Size(u64),
 }
 
-/// One block of host memory: page-aligned, backed by a memfd or a file of the user's.
+/// One block of host memory: page-aligned, the process's own, or backed by a memfd or a file of the
+/// user's.
 pub struct RamBlock {
     name: String,
     region: MmapRegion,
@@ -106,6 +107,24 @@ impl RamBlock {
             libc::MAP_NORESERVE | sharing,
         )
         .map_err(|e| map_error(&name, len, e.into()))?;
+        Self::of(name, len, region)
+    }
+
+    /// Maps `len` bytes, a multiple of the page size, of which no other process ever sees anything:
+    /// the only kind of memory that hosts merge, and give huge pages to without being told.
+    pub fn private(name: impl Into<String>, len: u64) -> Result<Self, RamError> {
+        let name = name.into();
+        let region = MmapRegion::build(
+            None,
+            check_size(len)?,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_NORESERVE | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        )
+        .map_err(|e| map_error(&name, len, e.into()))?;
+        Self::of(name, len, region)
+    }
+
+    fn of(name: String, len: u64, region: MmapRegion) -> Result<Self, RamError> {
         let pages = usize::try_from(len >> PAGE_BITS).map_err(|_| RamError::Size(len))?;
         Ok(RamBlock {
             name,

@@ -254,3 +254,28 @@ fn a_file_that_is_too_short_is_not_mapped() {
     let file = file_of(&[0; 0x1000]);
     assert!(RamBlock::from_file("ram", 0x2000, file, true).is_err());
 }
+
+/// The kernel's flags of the mapping that begins at `start` (proc(5), `VmFlags`).
+fn flags_of_mapping(start: *mut u8) -> String {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let head = format!("{:x}-", start as usize);
+    let rest = smaps.split_once(&head).unwrap().1;
+    let flags = rest.split_once("VmFlags:").unwrap().1;
+    flags.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn advice_reaches_the_mapping_and_leaves_its_contents_alone() {
+    let block = RamBlock::private("ram", 0x40_0000).unwrap();
+    block.store(0x1000, 4, 7).unwrap();
+    assert!(block.file().is_none());
+    block.advise(Advice::NoDump).unwrap();
+    block.advise(Advice::Populate).unwrap();
+    assert!(flags_of_mapping(block.host_ptr()).contains(" dd"));
+    // A host without KSM or huge pages says so, and nothing else happens.
+    for (advice, flag) in [(Advice::Merge, " mg"), (Advice::Huge, " hg")] {
+        let is_taken = block.advise(advice).is_ok();
+        assert_eq!(flags_of_mapping(block.host_ptr()).contains(flag), is_taken);
+    }
+    assert_eq!(block.load(0x1000, 4), Some(7));
+}
