@@ -35,9 +35,7 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
         links.offer("drive", &block.info().id, Arc::clone(block));
     }
     offer_streams(&plan.spec, chardevs, &mut links)?;
-    if let Some(file) = &plan.memory_file {
-        plan.spec.memory_block = Some(Arc::new(file.block(plan.spec.memory)?));
-    }
+    plan.spec.memory_block = Some(Arc::new(plan.memory.block(plan.spec.memory)?));
     let clock = Clock::new(Arc::new(HostTime::default()));
     let accelerator = Arc::clone(&plan.accel.accelerator);
     let board = machine_x86::build(

@@ -46,7 +46,7 @@ pub fn text(request: &HelpRequest, program: &str) -> Result<String> {
         HelpRequest::Machines => machines(),
         HelpRequest::MachineProps(name) => {
             let machine = build::machine(Some(name.as_str()).filter(|n| !n.is_empty()))?;
-            props::help(machine.name, &build::prop_table(machine.props))
+            props::help(machine.name, &build::prop_table(&machine.props()))
         }
         HelpRequest::Cpus => model::help(),
         HelpRequest::Accels => accelerators(),

@@ -35,7 +35,7 @@ pub(crate) fn machines() -> Vec<MachineInfo> {
             deprecated: false,
             default_cpu_type: (machine.kind != Kind::None).then(|| cpu_type(machine.default_cpu)),
             default_ram_id: (machine.kind != Kind::None).then(|| "pc.ram".to_owned()),
-            acpi: machine.props.iter().any(|prop| prop.name == "acpi"),
+            acpi: machine.props().iter().any(|prop| prop.name == "acpi"),
         })
         .collect()
 }
@@ -105,7 +105,7 @@ pub(crate) fn type_properties(name: &str) -> Option<Vec<ObjectPropertyInfo>> {
         .and_then(machine_x86::find)
     {
         return Some(
-            build::prop_table(machine.props)
+            build::prop_table(&machine.props())
                 .iter()
                 .map(option_property)
                 .collect(),

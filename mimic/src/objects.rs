@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use backend_rng::{Builtin, FromFile, Randomness, Seeded};
 use control_options::{Config, OptionError, PropDef, PropKind, Props};
 use hw_core::Links;
-use hw_memory::RamBlock;
+use hw_memory::{Advice, RamBlock};
 
 /// A type of object.
 pub(crate) struct ObjectDef {
@@ -34,7 +34,7 @@ const PREALLOC: PropDef = PropDef::new(
 )
 .or("off");
 const MERGE: PropDef =
-    PropDef::new("merge", PropKind::Bool, "may be merged with equal pages").or("off");
+    PropDef::new("merge", PropKind::Bool, "may be merged with equal pages").or("on");
 const DUMP: PropDef = PropDef::new("dump", PropKind::Bool, "is part of core dumps").or("on");
 
 /// All types.
@@ -74,7 +74,7 @@ pub(crate) static OBJECTS: &[ObjectDef] = &[
         doc: "guest memory in an anonymous file",
         props: &[
             SIZE,
-            SHARE,
+            SHARE.or("on"),
             PREALLOC,
             MERGE,
             DUMP,
@@ -110,13 +110,28 @@ pub(crate) enum Object {
         id: String,
         /// Bytes.
         size: u64,
-        /// The user's file that it is in.
-        file: Option<MemoryFile>,
+        /// How it is kept.
+        keeping: Keeping,
     },
     /// `rng-builtin`; repeatable if seeded.
     Builtin(String, Option<u64>),
     /// `rng-random`.
     File(String, String),
+}
+
+/// How the host keeps guest memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Keeping {
+    /// The user's file that it is in.
+    pub(crate) file: Option<MemoryFile>,
+    /// Other processes may see it.
+    pub(crate) is_shared: bool,
+    /// May be merged with equal pages; `None` for where that is possible.
+    pub(crate) merge: Option<bool>,
+    /// Is part of core dumps; `None` for yes.
+    pub(crate) dump: Option<bool>,
+    /// Who asks for all of it to be taken from the host at once.
+    pub(crate) prealloc: Option<String>,
 }
 
 /// A file with guest memory in it.
@@ -126,15 +141,48 @@ pub(crate) struct MemoryFile {
     pub(crate) option: String,
     /// A file, or a folder to make one in.
     pub(crate) path: String,
-    /// What the guest writes is in the file.
-    pub(crate) is_shared: bool,
+}
+
+impl Keeping {
+    /// The guest's memory.
+    pub(crate) fn block(&self, size: u64) -> Result<RamBlock> {
+        let block = match &self.file {
+            Some(file) => file.block(size, self.is_shared)?,
+            None if self.is_shared => {
+                RamBlock::new("pc.ram", size).with_context(|| no_memory(size))?
+            }
+            None => RamBlock::private("pc.ram", size).with_context(|| no_memory(size))?,
+        };
+        if self.dump == Some(false)
+            && let Err(e) = block.advise(Advice::NoDump)
+        {
+            log::warn!("the host keeps guest memory in core dumps: {e}");
+        }
+        // Without huge pages it is only slower.
+        let _ = block.advise(Advice::Huge);
+        if self.merge != Some(false)
+            && let Err(e) = block.advise(Advice::Merge)
+            && self.merge == Some(true)
+        {
+            log::warn!("the host does not merge guest memory: {e}");
+        }
+        if let Some(option) = &self.prealloc {
+            block.advise(Advice::Populate).with_context(|| {
+                format!("{option}: the host cannot give {size} bytes at once; ask for less with -m")
+            })?;
+        }
+        Ok(block)
+    }
+}
+
+fn no_memory(size: u64) -> String {
+    format!("guest memory of {size} bytes cannot be had; ask for less with -m")
 }
 
 impl MemoryFile {
-    /// The guest's memory. A file of the user's is never made shorter, and longer only if it is
-    /// empty.
-    pub(crate) fn block(&self, size: u64) -> Result<RamBlock> {
-        let Self { option, path, .. } = self;
+    /// Memory in the file, which is never made shorter, and longer only if it is empty.
+    fn block(&self, size: u64, is_shared: bool) -> Result<RamBlock> {
+        let Self { option, path } = self;
         let what = || format!("{option}: cannot use '{path}'");
         let file = self.open().with_context(what)?;
         let has = file.metadata().with_context(what)?;
@@ -150,7 +198,7 @@ impl MemoryFile {
                 has.len()
             );
         }
-        RamBlock::from_file("pc.ram", size, file, self.is_shared).with_context(what)
+        RamBlock::from_file("pc.ram", size, file, is_shared).with_context(what)
     }
 
     fn open(&self) -> std::io::Result<File> {
@@ -202,14 +250,7 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             bail!("-object: object '{name}' needs 'id=...': name to refer to it by");
         };
         let props = Props::check("-object", &format!("object '{name}'"), &opts, def.props)?;
-        for key in [
-            "prealloc",
-            "merge",
-            "hugetlb",
-            "readonly",
-            "discard-data",
-            "pmem",
-        ] {
+        for key in ["hugetlb", "readonly", "discard-data", "pmem"] {
             if props.is_on(key) {
                 bail!("-object {name}: '{key}=on' is not available yet; leave it out");
             }
@@ -219,16 +260,26 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
             _ => Object::Memory {
                 size: props.unsigned("size").unwrap_or(0),
-                file: props.text("mem-path").map(|path| MemoryFile {
-                    option: format!("-object {name} '{id}'"),
-                    path: path.to_owned(),
-                    is_shared: props.is_on("share"),
-                }),
+                keeping: keeping(&format!("-object {name} '{id}'"), &props),
                 id,
             },
         });
     }
     Ok(objects)
+}
+
+fn keeping(option: &str, props: &Props) -> Keeping {
+    let given = |key: &str| props.is_given(key).then(|| props.is_on(key));
+    Keeping {
+        file: props.text("mem-path").map(|path| MemoryFile {
+            option: option.to_owned(),
+            path: path.to_owned(),
+        }),
+        is_shared: props.is_on("share"),
+        merge: given("merge"),
+        dump: given("dump"),
+        prealloc: props.is_on("prealloc").then(|| option.to_owned()),
+    }
 }
 
 /// Makes what devices can be linked to.

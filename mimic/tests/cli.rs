@@ -162,6 +162,11 @@ const MISTAKES: &[&str] = &[
     "-machine q35,hpte=off",
     "-machine q35,hpet=perhaps",
     "-machine q35,memory-backend=ram0",
+    "-machine q35,sata=on",
+    "-machine microvm,pcie=on",
+    "-machine pc,smm=on",
+    "-machine pc,max-ram-below-4g=5G",
+    "-machine pc,pcspk-audiodev=snd0",
     "-accel kmv",
     "-accel kvm,kernel-irqchip=maybe",
     "-accel tcg,thread=both",
@@ -182,11 +187,15 @@ const MISTAKES: &[&str] = &[
     "-initrd TEXT",
     "-append quiet",
     "-kernel KERNEL -initrd /nonexistent/initrd",
-    "-machine microvm",
+    "-machine microvm -kernel KERNEL -bios ROM",
+    "-machine pc -kernel KERNEL -bios ROM",
     "-device isa-seral",
     "-device e1000",
     "-device isa-serial,chardve=x",
     "-device isa-serial,index=many",
+    "-device virtio-blk-pci,acpi-index=1",
+    "-drive if=none,id=a,file=TEXT,format=raw -drive if=none,id=b,file=ROM,format=raw \
+     -device virtio-blk-pci,drive=a,bootindex=1 -device virtio-blk-pci,drive=b,bootindex=1 -kernel KERNEL",
     "-device isa-serial,chardev=nosuch",
     "-device isa-serial,id=a -device isa-debugcon,id=a",
     "-device apic",
@@ -270,7 +279,13 @@ fn golden_every_mistake_is_a_sentence_and_status_1() {
     let kernel = Scratch::new("kernel", &kernels::hello("", 0));
     let text = Scratch::new("text", b"Dear guest,\nhow are you?\n");
     let qcow2 = Scratch::new("qcow2", b"QFI\xfb\0\0\0\x03");
-    let files = [("KERNEL", &kernel), ("TEXT", &text), ("QCOW2", &qcow2)];
+    let rom = Scratch::new("rom", &[0xf4; 0x1_0000]);
+    let files = [
+        ("KERNEL", &kernel),
+        ("TEXT", &text),
+        ("QCOW2", &qcow2),
+        ("ROM", &rom),
+    ];
     let mut all = String::new();
     for line in MISTAKES {
         let with_paths = files.iter().fold((*line).to_owned(), |l, (name, file)| {

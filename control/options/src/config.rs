@@ -17,6 +17,8 @@ pub struct Config {
     pub machine_opts: Opts,
     /// Accelerators to try in turn; empty for the default.
     pub accels: Vec<AccelOpt>,
+    /// Properties of KVM written as the machine's.
+    pub kvm_opts: Opts,
     /// `-cpu`.
     pub cpu: Option<CpuOpt>,
     /// `-smp`, to be resolved with what the machine supports.

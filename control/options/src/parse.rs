@@ -103,7 +103,13 @@ pub fn parse<S: AsRef<str>>(args: &[S]) -> Result<Outcome, OptionError> {
             break;
         }
     }
-    let config = Box::new(builder.config);
+    let mut config = Box::new(builder.config);
+    // The accelerator's own come last, so that they win.
+    for accel in config.accels.iter_mut().filter(|accel| accel.name == "kvm") {
+        let own = std::mem::replace(&mut accel.opts, config.kvm_opts.clone());
+        own.iter()
+            .for_each(|(key, value)| accel.opts.push(key, value.clone()));
+    }
     if let Some(request) = builder.help {
         return Ok(Outcome::Help(request, config));
     }

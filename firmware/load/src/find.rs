@@ -50,9 +50,17 @@ fn package_of(name: &str) -> Option<&'static str> {
         Some("ovmf")
     } else if name.starts_with("AAVMF") {
         Some("qemu-efi-aarch64")
-    } else if ["linuxboot", "multiboot", "slof", "s390-", "skiboot", "vof"]
-        .iter()
-        .any(|p| name.starts_with(p))
+    } else if [
+        "linuxboot",
+        "multiboot",
+        "qboot",
+        "slof",
+        "s390-",
+        "skiboot",
+        "vof",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
     {
         Some("qemu-system-data")
     } else {

@@ -212,6 +212,12 @@ impl PciBus {
         config.write(access, value)
     }
 
+    /// The device and function numbers in use.
+    pub fn devfns(&self) -> Vec<u8> {
+        let functions = self.functions_locked();
+        functions.keys().copied().collect()
+    }
+
     /// All functions, for `info pci` and firmware tables. Locks one function after the other.
     pub fn functions(&self) -> Vec<FunctionInfo> {
         let functions = self.functions_locked().clone();

@@ -18,6 +18,7 @@ use machine_core::{Machine, MachineError};
 use runtime::Handle;
 
 use crate::accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
+use crate::bootorder::BootOrder;
 use crate::port::{A20, Ear, PcPort};
 use crate::spec::{DeviceSpec, Kind, PcSpec};
 
@@ -127,6 +128,7 @@ pub(crate) struct Builder<'a> {
     /// Bytes of RAM below 4 GiB.
     pub(crate) low: u64,
     pub(crate) pci: Option<hw_pci::PciBus>,
+    pub(crate) boot_order: BootOrder,
     /// First port and interrupt of each serial port of `-serial`.
     serials: Vec<Ports>,
     accelerator: Arc<dyn Accelerator>,
@@ -224,6 +226,7 @@ impl<'a> Builder<'a> {
             ram,
             low,
             pci: None,
+            boot_order: BootOrder::default(),
             serials: Vec::new(),
             accelerator,
             first_ear,

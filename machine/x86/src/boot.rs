@@ -7,12 +7,16 @@ use hw_core::{Attrs, ByteOrder, Initiator};
 use hw_memory::{MemoryMap, RamBlock};
 
 use crate::board::{Board, BoardError, FOUR_GIB};
-use crate::spec::PcSpec;
+use crate::spec::{FileSpec, PcSpec};
 
 /// The ACPI root pointer is at the end of the tables' RAM.
 const RSDP_LEN: u64 = 64;
 /// RAM kept for the ACPI tables, at the end of low memory.
 const ACPI_LEN: u64 = 0x2_0000;
+
+/// Where kernels search for SMBIOS tables, and room for them.
+const SMBIOS_AT: u64 = 0xf_0000;
+const SMBIOS_ROOM: u64 = 0x1_0000;
 
 /// RAM by guest physical address.
 #[derive(Clone)]
@@ -30,7 +34,7 @@ impl Ram {
             .fill(self.offset(end, chunk.zeros)?, chunk.zeros, 0)
     }
 
-    fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
+    pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
         self.block
             .write(self.offset(address, bytes.len() as u64)?, bytes)
     }
@@ -102,6 +106,7 @@ pub(crate) struct Direct {
     pub(crate) cmdline: String,
     pub(crate) e820: Vec<E820>,
     pub(crate) acpi: Option<firmware_acpi::Tables>,
+    pub(crate) smbios: Option<firmware_smbios::Tables>,
 }
 
 impl Direct {
@@ -113,15 +118,7 @@ impl Direct {
         let Some(kernel) = &self.spec.kernel else {
             return Err(BoardError::Boot("there is no kernel".into()));
         };
-        let initrd: Vec<Module<'_>> = self
-            .spec
-            .initrd
-            .iter()
-            .map(|file| Module {
-                bytes: &file.bytes,
-                cmdline: &file.path,
-            })
-            .collect();
+        let initrd: Vec<Module<'_>> = self.spec.initrd.iter().map(FileSpec::module).collect();
         let boot = Boot {
             name: &kernel.path,
             cmdline: &self.cmdline,
@@ -152,6 +149,17 @@ impl Direct {
                 .and_then(|()| self.ram.write(at, &tables));
             placed.ok_or_else(|| {
                 BoardError::Boot("no memory for the ACPI tables; give more with -m".into())
+            })?;
+        }
+        if let Some(smbios) = &self.smbios {
+            let bytes = smbios.place(SMBIOS_AT as u32);
+            let fits = bytes.len() as u64 <= SMBIOS_ROOM;
+            let placed = self.ram.write(SMBIOS_AT, &bytes).filter(|()| fits);
+            placed.ok_or_else(|| {
+                BoardError::Boot(format!(
+                    "the SMBIOS tables take {} bytes, and there is room for {SMBIOS_ROOM}; leave some '-smbios' out",
+                    bytes.len()
+                ))
             })?;
         }
         self.with_loaded(|loaded| {

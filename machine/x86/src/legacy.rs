@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use device_fwcfg::{Items, keys};
 use device_rtc::{Cmos, Rtc, RtcBase, RtcClock, RtcConfig};
-use firmware_load::find_firmware;
+use firmware_load::{
+    Boot, BzImage, E820, E820Kind, Kind as FileKind, Module, Places, find_firmware, identify,
+    linux_option_rom,
+};
 use firmware_smbios::{EntryPoint, Smbios};
 use hw_intc::LegacyReplacement;
 use hw_memory::{MappingSpec, RamBlock, What};
 
 use crate::board::{BoardError, Builder, FOUR_GIB};
-use crate::spec::PcSpec;
+use crate::boot::Ram;
+use crate::bootorder;
+use crate::spec::{FileSpec, PcSpec};
 
 /// Bytes of the BIOS area below 1 MiB.
 const ISA_BIOS_MAX: u64 = 0x2_0000;
@@ -42,8 +47,8 @@ pub(crate) fn fill_fw_cfg(items: &Items, spec: &PcSpec) -> Result<(), BoardError
     Ok(())
 }
 
-/// Maps a BIOS image below 4 GiB, and its last part below 1 MiB.
-pub(crate) fn map_bios(b: &Builder<'_>, name: &str) -> Result<(), BoardError> {
+/// Maps a BIOS image below 4 GiB. Returns its last part, which belongs below 1 MiB.
+pub(crate) fn map_bios(b: &Builder<'_>, name: &str) -> Result<IsaBios, BoardError> {
     let executable = std::env::current_exe().ok();
     let dirs: &[PathBuf] = &b.spec.firmware_dirs;
     let path = find_firmware(name, dirs, executable.as_deref())
@@ -62,35 +67,66 @@ pub(crate) fn map_bios(b: &Builder<'_>, name: &str) -> Result<(), BoardError> {
         RamBlock::new("pc.bios", len).map_err(|source| BoardError::Memory { size: len, source })?;
     let block = Arc::new(block);
     block.write(0, &bytes);
-    let rom = |offset: u64| What::Rom {
-        block: block.clone(),
-        offset,
-        writes: None,
-    };
-    let map = |name: &str, base: u64, offset: u64, len: u64, priority: i32| {
-        b.fabric.memory.add(MappingSpec {
-            name: name.into(),
-            base,
-            len,
-            priority,
-            enabled: true,
-            what: rom(offset),
-        });
-    };
-    map("pc.bios", FOUR_GIB - len, 0, len, 1);
-    let isa = len.min(ISA_BIOS_MAX);
-    map(
-        "isa-bios",
-        0x10_0000 - isa,
-        len - isa,
-        isa,
-        device_pci::priority::ON_PCI,
-    );
-    Ok(())
+    b.fabric.memory.add(MappingSpec {
+        name: "pc.bios".into(),
+        base: FOUR_GIB - len,
+        len,
+        priority: 1,
+        enabled: true,
+        what: What::Rom {
+            block: block.clone(),
+            offset: 0,
+            writes: None,
+        },
+    });
+    let len = len.min(ISA_BIOS_MAX);
+    let offset = block.len() - len;
+    Ok(IsaBios { block, offset, len })
 }
 
-/// SMBIOS tables for firmware.
-pub(crate) fn add_smbios(items: &Items, spec: &PcSpec, low: u64) -> Result<(), BoardError> {
+/// The part of a BIOS that is seen below 1 MiB.
+pub(crate) struct IsaBios {
+    block: Arc<RamBlock>,
+    offset: u64,
+    len: u64,
+}
+
+impl IsaBios {
+    /// Maps it over PCI, until the chipset shows RAM instead.
+    pub(crate) fn map(self, b: &Builder<'_>) {
+        b.fabric.memory.add(MappingSpec {
+            name: "isa-bios".into(),
+            base: self.base(),
+            len: self.len,
+            priority: device_pci::priority::ON_PCI,
+            enabled: true,
+            what: What::Rom {
+                block: self.block,
+                offset: self.offset,
+                writes: None,
+            },
+        });
+    }
+
+    fn base(&self) -> u64 {
+        0x10_0000 - self.len
+    }
+
+    /// Copies it into RAM, as it is after power on.
+    pub(crate) fn copy(&self, ram: &Ram) {
+        let mut bytes = vec![0; self.len as usize];
+        let copied = self
+            .block
+            .read(self.offset, &mut bytes)
+            .and_then(|()| ram.write(self.base(), &bytes));
+        if copied.is_none() {
+            log::error!("there is no memory for the firmware; give more with -m");
+        }
+    }
+}
+
+/// The SMBIOS tables.
+pub(crate) fn smbios(spec: &PcSpec, low: u64) -> Result<firmware_smbios::Tables, BoardError> {
     let error = |e: &dyn std::fmt::Display| BoardError::Config(format!("-smbios: {e}"));
     let mut options = Smbios::default();
     for option in &spec.smbios {
@@ -130,14 +166,77 @@ pub(crate) fn add_smbios(items: &Items, spec: &PcSpec, low: u64) -> Result<(), B
         processor_id: 0,
         ram: &ram,
     };
-    let tables = firmware_smbios::build(&machine, &options, EntryPoint::default());
-    let error = |e: device_fwcfg::ItemError| BoardError::Boot(e.to_string());
+    Ok(firmware_smbios::build(
+        &machine,
+        &options,
+        EntryPoint::default(),
+    ))
+}
+
+/// Everything that firmware finds in fw_cfg beside the items that every PC has.
+pub(crate) fn offer(
+    b: &Builder<'_>,
+    items: &Items,
+    acpi: Option<&firmware_acpi::Tables>,
+    reserved: &[E820],
+) -> Result<(), BoardError> {
+    let spec = b.spec;
+    let mut map = vec![E820::new(0, b.low, E820Kind::Ram)];
+    map.extend_from_slice(reserved);
+    if spec.memory > b.low {
+        map.push(E820::new(FOUR_GIB, spec.memory - b.low, E820Kind::Ram));
+    }
+    let file = |name: &str, bytes: Vec<u8>| {
+        items
+            .add_file(name, bytes)
+            .map_err(|e| BoardError::Boot(e.to_string()))
+    };
+    file("etc/e820", firmware_load::e820_bytes(&map))?;
+    if let Some(acpi) = acpi {
+        let files = acpi.loader();
+        file(firmware_acpi::RSDP_FILE, files.rsdp)?;
+        file(firmware_acpi::TABLES_FILE, files.tables)?;
+        file(firmware_acpi::LOADER_FILE, files.script)?;
+    }
+    if let Some(order) = b.boot_order.file(spec.boot.strict) {
+        file(bootorder::FILE, order)?;
+    }
+    let tables = smbios(spec, b.low)?;
+    file(firmware_smbios::TABLES_FILE, tables.structures().to_vec())?;
+    file(firmware_smbios::ANCHOR_FILE, tables.anchor(0))
+}
+
+/// A kernel for a BIOS to start: its parts in fw_cfg, and the option ROM that fetches them.
+pub(crate) fn offer_kernel(
+    b: &mut Builder<'_>,
+    items: &Items,
+    kernel: &FileSpec,
+    e820: &[E820],
+) -> Result<(), BoardError> {
+    let error =
+        |e: &dyn std::fmt::Display| BoardError::Boot(format!("-kernel {}: {e}", kernel.path));
+    if identify(&kernel.bytes) != FileKind::BzImage {
+        let what = "only a Linux bzImage can be started by firmware; leave -bios out";
+        return Err(error(&what));
+    }
+    let modules: Vec<Module<'_>> = b.spec.initrd.iter().map(FileSpec::module).collect();
+    let boot = Boot {
+        name: &kernel.path,
+        cmdline: &b.spec.append,
+        modules: &modules,
+        e820,
+        rsdp: None,
+        places: Places::default(),
+    };
+    let image = BzImage::parse(&kernel.bytes).map_err(|e| error(&e))?;
+    for (key, bytes) in image.firmware_items(&boot).map_err(|e| error(&e))? {
+        items.add_bytes(key, bytes.into_owned());
+    }
     items
-        .add_file(firmware_smbios::TABLES_FILE, tables.structures().to_vec())
-        .map_err(error)?;
-    items
-        .add_file(firmware_smbios::ANCHOR_FILE, tables.anchor(0))
-        .map_err(error)
+        .add_file("genroms/linuxboot_dma.bin", linux_option_rom())
+        .map_err(|e| error(&e))?;
+    b.boot_order.add_kernel();
+    Ok(())
 }
 
 /// The clock chip with what firmware reads from its CMOS.

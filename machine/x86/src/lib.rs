@@ -6,6 +6,7 @@
 mod accelerator;
 mod board;
 mod boot;
+mod bootorder;
 mod legacy;
 mod microvm;
 mod pc;

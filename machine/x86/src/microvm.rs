@@ -1,4 +1,4 @@
-//! `microvm`: a PC without PCI, for kernels started directly.
+//! `microvm`: a PC without PCI, for kernels started directly, or SeaBIOS.
 //!
 //! Layout as QEMU's: I/O APIC, virtio-mmio slots at 0xfeb00000, generic event device, a serial port,
 //! fw_cfg; i8259, i8254 and the clock chip unless switched off.
@@ -16,6 +16,7 @@ use runtime::Handle;
 use crate::accelerator::Accelerator;
 use crate::board::{Board, BoardError, Builder, apic_ids};
 use crate::boot::{Direct, Ram, e820};
+use crate::legacy;
 use crate::spec::PcSpec;
 
 const VIRTIO_BASE: u64 = 0xfeb0_0000;
@@ -44,7 +45,6 @@ pub(crate) fn build(
     let has_acpi = spec.switch("acpi").unwrap_or(true);
     let tsc_hz = accelerator.tsc_hz();
     let mut b = Builder::new(spec, links, accelerator, clock, LOW_LIMIT, has_pic)?;
-    let legacy = hw_intc::LegacyReplacement::new();
     if spec.switch("pit").unwrap_or(true) {
         b.add(
             "isa-pit",
@@ -55,12 +55,12 @@ pub(crate) fn build(
     }
     let has_rtc = spec.switch("rtc").unwrap_or(true);
     if has_rtc {
-        crate::legacy::add_rtc(&mut b, legacy)?;
+        legacy::add_rtc(&mut b, hw_intc::LegacyReplacement::new())?;
     }
     let fw_cfg = FwCfg::at_ports();
     let items = fw_cfg.items();
     b.add("fw_cfg", "fw_cfg_io", Box::new(fw_cfg), &[])?;
-    crate::legacy::fill_fw_cfg(&items, spec)?;
+    legacy::fill_fw_cfg(&items, spec)?;
     if has_acpi {
         let ged = Ged::new(b.button.clone());
         let pin = b.gsi[GED_GSI].clone();
@@ -98,6 +98,8 @@ pub(crate) fn build(
                     Some(&slot),
                     &[line],
                 )?;
+                b.boot_order
+                    .add(device, &format!("/virtio-mmio@{:016x}", slot.base))?;
                 if !has_acpi && auto {
                     let more = format!(
                         " virtio_mmio.device={VIRTIO_STRIDE}@{:#x}:{}",
@@ -166,20 +168,44 @@ pub(crate) fn build(
         low: b.low,
     };
     let map = e820(spec, b.low, &[]);
-    let board = b.finish(main_loop)?;
-    if spec.kernel.is_some() {
-        Direct {
-            spec: spec.clone(),
-            ram,
-            cmdline,
-            e820: map,
-            acpi,
-        }
-        .install(&board)?;
-    } else {
-        return Err(BoardError::Boot(
-            "there is nothing to boot: 'microvm' starts kernels directly; give one with -kernel FILE".into(),
-        ));
+    let Some(kernel) = &spec.kernel else {
+        // As QEMU's: the one that knows ACPI, or the one that is done at once.
+        let own = if has_acpi {
+            "bios-microvm.bin"
+        } else {
+            "qboot.rom"
+        };
+        let bios = legacy::map_bios(&b, spec.bios.as_deref().unwrap_or(own))?;
+        legacy::offer(&b, &items, acpi.as_ref(), &[])?;
+        let board = b.finish(main_loop)?;
+        // This machine has no chipset that would show RAM instead of a ROM there.
+        board.machine.set_boot(move |index, _| {
+            if index == 0 {
+                bios.copy(&ram);
+            }
+        });
+        return Ok(board);
+    };
+    if spec.bios.is_some() {
+        return Err(BoardError::Config(format!(
+            "-bios: machine 'microvm' starts '{}' without firmware; leave -bios or -kernel out",
+            kernel.path
+        )));
     }
+    // QEMU's has none, and looking for them takes time.
+    let smbios = match spec.smbios.is_empty() {
+        true => None,
+        false => Some(legacy::smbios(spec, b.low)?),
+    };
+    let board = b.finish(main_loop)?;
+    Direct {
+        spec: spec.clone(),
+        ram,
+        cmdline,
+        e820: map,
+        acpi,
+        smbios,
+    }
+    .install(&board)?;
     Ok(board)
 }

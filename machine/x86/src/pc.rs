@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use device_acpi::{PIIX4_GPE_BASE, PmBlock, PmConfig, PmLayout, PmWindow};
-use device_fwcfg::{FwCfg, Items};
+use device_fwcfg::FwCfg;
 use device_input::Input;
 use device_pci::{
     I440fx, Ich9Lpc, LpcConfig, Mch, MchConfig, Piix3, Piix4Pm, PirqRouter, PlaceIo, Smram,
@@ -22,12 +22,15 @@ use hw_pci::{PciBus, devfn};
 use runtime::Handle;
 
 use crate::accelerator::Accelerator;
-use crate::board::{Board, BoardError, Builder, FOUR_GIB, apic_ids};
+use crate::board::{Board, BoardError, Builder, apic_ids};
 use crate::boot::{Direct, Ram, e820};
+use crate::legacy;
 use crate::spec::{Kind, PcSpec};
 
 /// Port of the power management block.
 const PM_BASE: u16 = 0x600;
+/// PAM0 for an area that is read from RAM and written to PCI (82441FX datasheet, 3.2.18).
+const PAM_READS_RAM: u64 = 0x10;
 /// The system control interrupt.
 const SCI: u16 = 9;
 /// Configuration space on q35: 256 buses.
@@ -38,12 +41,20 @@ const PCI_LAST: u64 = 0xfebf_ffff;
 
 /// Where RAM below 4 GiB ends, as QEMU has it.
 fn low_limit(spec: &PcSpec) -> u64 {
-    match (spec.machine.kind, spec.memory) {
+    let wanted = spec.property("max-ram-below-4g");
+    // Whole pages of the host, whatever was asked for.
+    let wanted = wanted
+        .and_then(|bytes| bytes.parse::<u64>().ok())
+        .map(|bytes| bytes & !0xf_ffff);
+    let own = match (spec.machine.kind, spec.memory) {
         (Kind::Q35, memory) if memory >= 0xb000_0000 => 0x8000_0000,
         (Kind::Q35, _) => 0xb000_0000,
         (_, memory) if memory >= 0xe000_0000 => 0xc000_0000,
         _ => 0xe000_0000,
-    }
+    };
+    wanted
+        .filter(|bytes| *bytes != 0)
+        .map_or(own, |bytes| bytes.min(own))
 }
 
 struct Pc<'a> {
@@ -145,7 +156,7 @@ impl Pc<'_> {
             let hpet = Hpet::new(config, legacy.clone());
             self.b.add("hpet", "hpet", Box::new(hpet), &[])?;
         }
-        crate::legacy::add_rtc(&mut self.b, legacy)?;
+        legacy::add_rtc(&mut self.b, legacy)?;
         let a20 = self.b.a20_hub.clone();
         if spec.switch("i8042").unwrap_or(true) {
             let input = Input::default();
@@ -179,7 +190,12 @@ impl Pc<'_> {
                 BusKind::Pci => {
                     let name = self.bus.name().to_string();
                     let irqs: Vec<IrqHub> = self.b.gsi.clone();
+                    let before = self.bus.devfns();
                     self.b.add_user(device, &name, Some(&self.bus), &irqs)?;
+                    let added = self.bus.devfns().into_iter().find(|n| !before.contains(n));
+                    if let Some(added) = added {
+                        self.b.boot_order.add(device, &boot_path(added))?;
+                    }
                 }
                 BusKind::Virtio | BusKind::System => return Err(self.b.no_bus(device)),
             }
@@ -250,6 +266,16 @@ impl Pc<'_> {
     }
 }
 
+/// A disk's Open Firmware path.
+fn boot_path(devfn: u8) -> String {
+    let (slot, function) = (devfn >> 3, devfn & 7);
+    let function = match function {
+        0 => String::new(),
+        n => format!(",{n}"),
+    };
+    format!("/pci@i0cf8/scsi@{slot:x}{function}")
+}
+
 /// Builds a `pc` or `q35`.
 pub(crate) fn build(
     spec: &PcSpec,
@@ -274,13 +300,13 @@ pub(crate) fn build(
         window: PmWindow::default(),
         smram: Smram::default(),
     };
-    let direct = spec.kernel.is_some();
+    let direct = spec.kernel.is_some() && spec.bios.is_none();
     pc.add_chipset(router, direct)?;
     pc.add_legacy()?;
     let fw_cfg = FwCfg::at_ports();
     let items = fw_cfg.items();
     pc.b.add("fw_cfg", "fw_cfg_io", Box::new(fw_cfg), &[])?;
-    crate::legacy::fill_fw_cfg(&items, spec)?;
+    legacy::fill_fw_cfg(&items, spec)?;
     pc.add_devices()?;
     let acpi = spec.switch("acpi").unwrap_or(true).then(|| pc.acpi());
     let low = pc.b.low;
@@ -292,12 +318,18 @@ pub(crate) fn build(
     };
     let bus = pc.bus.clone();
     if !direct {
-        firmware(&mut pc, &items, acpi.as_ref(), &reserved)?;
+        let bios = spec.bios.as_deref().unwrap_or("bios-256k.bin");
+        legacy::map_bios(&pc.b, bios)?.map(&pc.b);
+        if let Some(kernel) = &spec.kernel {
+            legacy::offer_kernel(&mut pc.b, &items, kernel, &map)?;
+        }
+        let reserved: &[E820] = if q35 { &reserved } else { &[] };
+        legacy::offer(&pc.b, &items, acpi.as_ref(), reserved)?;
     }
     pc.b.pci = Some(bus.clone());
     let board = pc.b.finish(main_loop)?;
     if direct {
-        let start = move || enable_power_management(&bus, q35);
+        let start = move || as_firmware_leaves_it(&bus, q35);
         let cmdline = spec.append.clone();
         Direct {
             spec: spec.clone(),
@@ -305,14 +337,16 @@ pub(crate) fn build(
             cmdline,
             e820: map,
             acpi,
+            smbios: Some(legacy::smbios(spec, low)?),
         }
         .install_with(&board, start)?;
     }
     Ok(board)
 }
 
-/// What firmware does before a kernel on a real board: the power management block at its port.
-fn enable_power_management(bus: &PciBus, q35: bool) {
+/// What firmware does before a kernel on a real board: the power management block at its port, and
+/// RAM instead of a BIOS at 0xf0000, which only reads.
+fn as_firmware_leaves_it(bus: &PciBus, q35: bool) {
     let write = |function: u8, register: u16, size: u8, value: u64| {
         let access = Access {
             region: RegionId::default(),
@@ -327,41 +361,12 @@ fn enable_power_management(bus: &PciBus, q35: bool) {
     };
     let base = u64::from(PM_BASE) | 1;
     if q35 {
+        write(devfn(0, 0), 0x90, 1, PAM_READS_RAM);
         write(devfn(31, 0), 0x40, 4, base);
         write(devfn(31, 0), 0x44, 1, 0x80);
     } else {
+        write(devfn(0, 0), 0x59, 1, PAM_READS_RAM);
         write(devfn(1, 3), 0x40, 4, base);
         write(devfn(1, 3), 0x80, 1, 1);
     }
-}
-
-/// Firmware at the end of the first 4 GiB and in the BIOS area, and what it reads from fw_cfg.
-fn firmware(
-    pc: &mut Pc<'_>,
-    items: &Items,
-    acpi: Option<&firmware_acpi::Tables>,
-    reserved: &[E820],
-) -> Result<(), BoardError> {
-    let spec = pc.b.spec;
-    crate::legacy::map_bios(&pc.b, spec.bios.as_deref().unwrap_or("bios-256k.bin"))?;
-    let mut map = vec![E820::new(0, pc.b.low, E820Kind::Ram)];
-    if pc.q35 {
-        map.extend_from_slice(reserved);
-    }
-    if spec.memory > pc.b.low {
-        map.push(E820::new(FOUR_GIB, spec.memory - pc.b.low, E820Kind::Ram));
-    }
-    let file = |name: &str, bytes: Vec<u8>| {
-        items
-            .add_file(name, bytes)
-            .map_err(|e| BoardError::Boot(e.to_string()))
-    };
-    file("etc/e820", firmware_load::e820_bytes(&map))?;
-    if let Some(acpi) = acpi {
-        let files = acpi.loader();
-        file(firmware_acpi::RSDP_FILE, files.rsdp)?;
-        file(firmware_acpi::TABLES_FILE, files.tables)?;
-        file(firmware_acpi::LOADER_FILE, files.script)?;
-    }
-    crate::legacy::add_smbios(items, spec, pc.b.low)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_options::Topology;
+use firmware_load::Module;
 use hw_core::{Args, DeviceClass, DeviceError, Prop, PropType};
 use hw_memory::RamBlock;
 
@@ -36,8 +37,8 @@ pub struct MachineDef {
     pub is_default: bool,
     /// Most CPUs.
     pub max_cpus: u32,
-    /// Properties beside those that every machine has.
-    pub props: &'static [Prop],
+    /// Properties beside those that all machines have.
+    own_props: &'static [Prop],
     /// `-cpu` when not given.
     pub default_cpu: &'static str,
 }
@@ -51,36 +52,30 @@ const fn switch(name: &'static str, default: &'static str, doc: &'static str) ->
     }
 }
 
-/// Properties of `pc` and `q35`.
-const PC_PROPS: &[Prop] = &[
-    switch("acpi", "auto", "ACPI tables and power management"),
-    switch("hpet", "auto", "High precision event timer"),
-    switch(
-        "smm",
-        "auto",
-        "System management mode (not modelled: off and auto only)",
-    ),
-    switch(
-        "vmport",
-        "auto",
-        "VMware port (not modelled: off and auto only)",
-    ),
-    switch("i8042", "on", "Keyboard controller"),
-    switch("pit", "on", "i8254 timer"),
-    switch("pic", "on", "i8259 interrupt controllers"),
-    switch("smbus", "on", "SMBus host controller (not modelled)"),
-    switch("sata", "on", "ICH9 AHCI controller (not modelled yet)"),
-    switch("usb", "off", "USB controller (not modelled yet)"),
-    switch("graphics", "on", "Default display"),
-    switch(
-        "mem-merge",
-        "on",
-        "Memory may be merged with that of other processes",
-    ),
+/// A switch of QEMU's for what is not there yet, so it cannot be on.
+const fn absent(name: &'static str, doc: &'static str) -> Prop {
+    Prop {
+        name,
+        ty: PropType::Enum(ABSENT),
+        default: "off",
+        doc,
+    }
+}
+
+/// The values of a switch for what is not there.
+const ABSENT: &[&str] = &["off", "auto"];
+
+/// Properties that all machines have.
+const COMMON_PROPS: &[Prop] = &[
     switch(
         "dump-guest-core",
         "on",
         "Guest memory is part of core dumps",
+    ),
+    switch(
+        "graphics",
+        "on",
+        "There is a display; without one, firmware uses the serial port",
     ),
     Prop {
         name: "kernel_irqchip",
@@ -88,6 +83,25 @@ const PC_PROPS: &[Prop] = &[
         default: "",
         doc: "KVM: interrupt controllers in the kernel",
     },
+    switch(
+        "mem-merge",
+        "on",
+        "Guest memory may be merged with equal pages of other processes",
+    ),
+    Prop {
+        name: "memory-backend",
+        ty: PropType::Str,
+        default: "",
+        doc: "Id of the memory backend of the RAM",
+    },
+    absent("usb", "USB controller"),
+];
+
+/// Properties of `pc` and `q35`.
+const PC_PROPS: &[Prop] = &[
+    switch("acpi", "auto", "ACPI tables and power management"),
+    switch("hpet", "auto", "High precision event timer"),
+    switch("i8042", "on", "Keyboard controller"),
     Prop {
         name: "max-ram-below-4g",
         ty: PropType::Size,
@@ -95,58 +109,34 @@ const PC_PROPS: &[Prop] = &[
         doc: "Limit of low memory; 0 for the default",
     },
     Prop {
-        name: "memory-backend",
-        ty: PropType::Str,
-        default: "",
-        doc: "Id of the memory backend of the RAM",
-    },
-    Prop {
         name: "pcspk-audiodev",
         ty: PropType::Str,
         default: "",
         doc: "Sound backend of the speaker",
     },
+    switch("pic", "on", "i8259 interrupt controllers"),
+    switch("pit", "on", "i8254 timer"),
+    absent("sata", "ICH9 AHCI controller"),
+    absent("smbus", "SMBus host controller"),
+    absent("smm", "System management mode"),
+    absent("vmport", "VMware port"),
 ];
 
 /// Properties of `microvm`.
 const MICROVM_PROPS: &[Prop] = &[
     switch("acpi", "auto", "ACPI tables"),
-    switch("pit", "auto", "i8254 timer"),
-    switch("pic", "auto", "i8259 interrupt controllers"),
-    switch("rtc", "auto", "MC146818 clock"),
-    switch("isa-serial", "on", "Serial port at 0x3f8"),
-    switch("pcie", "off", "PCI Express host bridge (not modelled yet)"),
-    switch("ioapic2", "off", "Second I/O APIC (not modelled yet)"),
-    switch("usb", "off", "USB controller (not modelled yet)"),
     switch(
         "auto-kernel-cmdline",
         "on",
         "Virtio-mmio devices are added to the kernel command line",
     ),
-    switch("x-option-roms", "on", "Firmware option ROMs"),
-    switch("graphics", "on", "Default display"),
-    switch(
-        "mem-merge",
-        "on",
-        "Memory may be merged with that of other processes",
-    ),
-    switch(
-        "dump-guest-core",
-        "on",
-        "Guest memory is part of core dumps",
-    ),
-    Prop {
-        name: "kernel_irqchip",
-        ty: PropType::Enum(&["on", "off", "split"]),
-        default: "",
-        doc: "KVM: interrupt controllers in the kernel",
-    },
-    Prop {
-        name: "memory-backend",
-        ty: PropType::Str,
-        default: "",
-        doc: "Id of the memory backend of the RAM",
-    },
+    absent("ioapic2", "Second I/O APIC"),
+    switch("isa-serial", "on", "Serial port at 0x3f8"),
+    absent("pcie", "PCI Express host bridge"),
+    switch("pic", "auto", "i8259 interrupt controllers"),
+    switch("pit", "auto", "i8254 timer"),
+    switch("rtc", "auto", "MC146818 clock"),
+    absent("x-option-roms", "Firmware option ROMs"),
 ];
 
 const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -> MachineDef {
@@ -157,7 +147,7 @@ const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -
         kind: Kind::Pc,
         is_default,
         max_cpus: 255,
-        props: PC_PROPS,
+        own_props: PC_PROPS,
         default_cpu: "qemu64",
     }
 }
@@ -171,6 +161,22 @@ const fn q35(name: &'static str, alias: Option<&'static str>) -> MachineDef {
     }
 }
 
+impl MachineDef {
+    /// All its properties, by name.
+    pub fn props(&self) -> Vec<Prop> {
+        let mut props = [COMMON_PROPS, self.own_props].concat();
+        props.sort_by_key(|prop| prop.name);
+        props
+    }
+
+    /// Whether `on` is a value that a switch would have if there were what it is for.
+    pub fn is_absent(&self, prop: &str) -> bool {
+        self.props()
+            .iter()
+            .any(|p| p.name == prop && p.ty == PropType::Enum(ABSENT))
+    }
+}
+
 /// All PCs.
 pub static MACHINES: &[MachineDef] = &[
     MachineDef {
@@ -180,7 +186,7 @@ pub static MACHINES: &[MachineDef] = &[
         kind: Kind::Microvm,
         is_default: false,
         max_cpus: 288,
-        props: MICROVM_PROPS,
+        own_props: MICROVM_PROPS,
         default_cpu: "qemu64",
     },
     MachineDef {
@@ -190,7 +196,7 @@ pub static MACHINES: &[MachineDef] = &[
         kind: Kind::None,
         is_default: false,
         max_cpus: 1,
-        props: &[],
+        own_props: &[],
         default_cpu: "qemu64",
     },
     pc("pc-i440fx-10.0", Some("pc"), true),
@@ -276,6 +282,16 @@ pub struct FileSpec {
     pub bytes: Arc<[u8]>,
 }
 
+impl FileSpec {
+    /// As boot protocols have it.
+    pub(crate) fn module(&self) -> Module<'_> {
+        Module {
+            bytes: &self.bytes,
+            cmdline: &self.path,
+        }
+    }
+}
+
 /// Everything a PC is built from.
 #[derive(Clone, Debug)]
 pub struct PcSpec {
@@ -339,22 +355,21 @@ impl PcSpec {
 
     /// A `-machine` switch: `None` for `auto`.
     pub fn switch(&self, name: &str) -> Option<bool> {
-        let given = self
-            .props
-            .iter()
-            .rev()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str());
-        let default = self
-            .machine
-            .props
-            .iter()
-            .find(|p| p.name == name)
-            .map(|p| p.default);
-        match given.or(default)? {
+        match self.property(name)?.as_str() {
             "on" => Some(true),
             "off" => Some(false),
             _ => None,
         }
+    }
+
+    /// A `-machine` property, given or by default; `None` for nothing.
+    pub fn property(&self, name: &str) -> Option<String> {
+        let given = self.props.iter().rev().find(|(n, _)| n == name);
+        let default = || {
+            let all = self.machine.props();
+            let prop = all.iter().find(|p| p.name == name)?;
+            (!prop.default.is_empty()).then(|| prop.default.to_owned())
+        };
+        given.map(|(_, value)| value.clone()).or_else(default)
     }
 }

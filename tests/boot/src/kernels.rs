@@ -21,6 +21,16 @@ pub fn hello_and_halt(text: &str) -> Vec<u8> {
     after_text(text, &[])
 }
 
+/// A disk of 1 MiB, a cylinder at least, whose boot sector writes `code` to the debug exit device at [`EXIT_PORT`].
+pub fn boot_sector(code: u8) -> Vec<u8> {
+    // mov al, code; out EXIT_PORT, al; stop: hlt; jmp stop
+    let mut disk = vec![0xb0, code, 0xe6, EXIT_PORT as u8, 0xf4, 0xeb, 0xfd];
+    disk.resize(510, 0);
+    disk.extend([0x55, 0xaa]);
+    disk.resize(1 << 20, 0);
+    disk
+}
+
 fn after_text(text: &str, last_words: &[u8]) -> Vec<u8> {
     let mut program: Vec<u8> = Vec::new();
     program.push(0xbe); // mov esi, text

@@ -1,6 +1,6 @@
 //! Machines without a kernel: the packaged firmware runs.
 
-use test_boot::{Error, Guest, Vm};
+use test_boot::{Error, Guest, Vm, kernels};
 
 fn seabios_finds_no_bootable_device(machine: &str) -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
@@ -22,6 +22,67 @@ fn pc_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
 }
 
 #[test]
+fn microvm_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
+    seabios_finds_no_bootable_device("microvm")
+}
+
+#[test]
 fn q35_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
     seabios_finds_no_bootable_device("q35")
+}
+
+/// Two disks whose boot sectors say who they are: that of the lower bootindex is asked first.
+fn seabios_boots_by_bootindex(machine: &str, disk: &str) -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let mut builder = Vm::new(machine)
+        .args("-accel tcg -m 64 -device isa-debug-exit,iobase=0xf4")
+        .option("-L", &guest.seabios);
+    let folder = std::env::temp_dir();
+    let mut images = Vec::new();
+    for (code, bootindex) in [(3u8, 9), (5, 1)] {
+        let image = folder.join(format!("boot-{machine}-{}-{code}", std::process::id()));
+        std::fs::write(&image, kernels::boot_sector(code))?;
+        builder = builder
+            .option(
+                "-drive",
+                format!("if=none,id=d{code},format=raw,file={}", image.display()),
+            )
+            .option(
+                "-device",
+                format!("{disk},drive=d{code},bootindex={bootindex}"),
+            );
+        images.push(image);
+    }
+    let ended = builder.boot()?.wait_exit();
+    images.iter().try_for_each(std::fs::remove_file)?;
+    assert_eq!(ended?.status.code(), Some(5 * 2 + 1));
+    Ok(())
+}
+
+#[test]
+fn pc_boots_the_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("pc", "virtio-blk-pci")
+}
+
+#[test]
+fn microvm_boots_the_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("microvm", "virtio-blk-device")
+}
+
+#[test]
+fn seabios_starts_the_kernel_if_both_are_given() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let mut vm = Vm::new("pc")
+        .args("-accel tcg -m 256 -bios bios-256k.bin")
+        .option("-L", &guest.seabios)
+        .linux(&guest)
+        .append("guest.poweroff")
+        .boot()?;
+    vm.expect("BIOS 1.")?;
+    vm.expect("GUEST-UP")?;
+    vm.expect_success()
 }

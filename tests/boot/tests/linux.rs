@@ -45,6 +45,21 @@ fn pvh_runs_a_command_and_powers_off(name: &str) -> Result<(), Error> {
 }
 
 #[test]
+fn a_kernel_started_directly_finds_the_smbios_tables() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let mut vm = machine("q35", 1, &guest)
+        .args("-smbios type=1,serial=S4711")
+        .linux(&guest)
+        .append("quiet guest.run=cat,/sys/class/dmi/id/product_serial")
+        .boot()?;
+    vm.expect("S4711")?;
+    vm.expect("GUEST-EXIT 0")?;
+    vm.expect_success()
+}
+
+#[test]
 fn pc_reaches_a_shell_and_powers_off() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("pc", 1)
 }

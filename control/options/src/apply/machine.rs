@@ -77,17 +77,9 @@ pub(crate) fn machine(b: &mut Builder, option: &str, value: &str) -> Done {
             })
             .collect();
     }
-    if !legacy.is_empty() {
-        if b.config.accels.is_empty() {
-            b.config.accels.push(AccelOpt {
-                name: "kvm".to_owned(),
-                opts: Opts::default(),
-            });
-        }
-        for (key, value) in legacy {
-            let kvm = b.config.accels.iter_mut().filter(|a| a.name == "kvm");
-            kvm.for_each(|accel| accel.opts.push(&key, value.clone()));
-        }
+    // They are for whichever `-accel kvm` there is, before or after; without one nobody asks.
+    for (key, value) in legacy {
+        b.config.kvm_opts.push(&key, value);
     }
     Ok(())
 }

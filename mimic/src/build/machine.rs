@@ -1,0 +1,98 @@
+//! `-machine`: the board, and its properties checked.
+
+use anyhow::{Result, bail};
+use control_options::{
+    Config, OnOffAuto, OptionError, PropDef, PropKind, PropValue, Props, number,
+};
+use hw_core::{Prop, PropType};
+use machine_x86::{MACHINES, MachineDef};
+
+/// The machine of `-machine`, or the default.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn machine(name: Option<&str>) -> Result<&'static MachineDef, OptionError> {
+    let names = || {
+        MACHINES
+            .iter()
+            .flat_map(|m| std::iter::once(m.name).chain(m.alias))
+    };
+    let found = match name {
+        None => MACHINES.iter().find(|m| m.is_default),
+        Some(name) => machine_x86::find(name),
+    };
+    found.ok_or_else(|| {
+        let name = name.unwrap_or_default();
+        let collected: Vec<_> = names().collect();
+        OptionError::unknown_name("-machine", "machine", name, collected.iter().copied())
+    })
+}
+
+/// The type of a property as the options' own tables have it.
+fn kind_of(prop: &Prop) -> PropKind {
+    match prop.ty {
+        PropType::Bool => PropKind::Bool,
+        PropType::OnOffAuto => PropKind::OnOffAuto,
+        PropType::U8 => PropKind::U8,
+        PropType::U16 => PropKind::U16,
+        PropType::U32 => PropKind::U32,
+        PropType::U64 => PropKind::U64,
+        PropType::I32 => PropKind::I32,
+        PropType::Size => PropKind::Size,
+        PropType::Mac => PropKind::Mac,
+        PropType::Enum(words) => PropKind::Enum(words),
+        PropType::Link(what) => PropKind::Link(what),
+        PropType::Str | PropType::PciAddress => PropKind::Str,
+    }
+}
+
+/// A machine's properties as the options' own tables have them.
+pub(crate) fn prop_table(props: &[Prop]) -> Vec<PropDef> {
+    props
+        .iter()
+        .map(|prop| PropDef {
+            name: prop.name,
+            kind: kind_of(prop),
+            default: (!prop.default.is_empty()).then_some(prop.default),
+            required: false,
+            doc: prop.doc,
+        })
+        .collect()
+}
+
+/// The properties that were given, each in its usual form.
+pub(super) fn machine_props(
+    machine: &MachineDef,
+    config: &Config,
+) -> Result<Vec<(String, String)>> {
+    let opts = &config.machine_opts;
+    for (key, value) in opts.iter() {
+        if machine.is_absent(key) && number::switch(value.text()) == Some(true) {
+            bail!(
+                "-machine: '{key}=on' is not available yet for machine '{}'; leave it out",
+                machine.name
+            );
+        }
+    }
+    let subject = format!("machine '{}'", machine.name);
+    let props = Props::check("-machine", &subject, opts, &prop_table(&machine.props()))?;
+    if let Some(id) = props.text("pcspk-audiodev").filter(|id| !id.is_empty())
+        && !config.audiodevs.iter().any(|audio| audio.id() == Some(id))
+    {
+        bail!("-machine: there is no audiodev with the id '{id}'; add '-audiodev none,id={id}'");
+    }
+    let limit = props.unsigned("max-ram-below-4g").unwrap_or(0);
+    if limit != 0 && !(1 << 20..=1 << 32).contains(&limit) {
+        bail!("-machine: 'max-ram-below-4g' is 1M to 4G, or 0 for the machine's own limit");
+    }
+    Ok(opts
+        .iter()
+        .map(|(key, value)| match props.get(key) {
+            Some(PropValue::OnOffAuto(OnOffAuto::On)) => (key, "on".to_owned()),
+            Some(PropValue::OnOffAuto(OnOffAuto::Off)) => (key, "off".to_owned()),
+            Some(PropValue::Unsigned(n)) => (key, n.to_string()),
+            _ => (key, value.text().to_owned()),
+        })
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect())
+}

@@ -1,0 +1,231 @@
+//! What the user plugs into the machine: `-device`, `-global`, `-drive if=virtio`, `-debugcon`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow, bail};
+use control_options::Config;
+use hw_core::{Args, BusKind, DeviceClass, PropType};
+use machine_x86::{DeviceSpec, GlobalSpec, Kind, MachineDef};
+
+use crate::devices;
+use crate::objects::Object;
+use crate::storage::Disks;
+use crate::streams::Streams;
+
+/// The buses of a kind of machine that users can plug into.
+fn buses(kind: Kind) -> &'static [BusKind] {
+    match kind {
+        Kind::Pc | Kind::Q35 => &[BusKind::Isa, BusKind::Pci, BusKind::VirtioSerial],
+        Kind::Microvm => &[BusKind::Isa, BusKind::Virtio, BusKind::VirtioSerial],
+        Kind::None => &[],
+    }
+}
+
+/// The form of a virtio device that a kind of machine takes.
+fn virtio_form(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Microvm => format!("{name}-device"),
+        Kind::Pc | Kind::Q35 | Kind::None => format!("{name}-pci"),
+    }
+}
+
+fn check_bus(class: &DeviceClass, machine: &MachineDef) -> Result<()> {
+    if class.bus == BusKind::System || buses(machine.kind).contains(&class.bus) {
+        return Ok(());
+    }
+    let stem = class
+        .name
+        .strip_suffix("-pci")
+        .or_else(|| class.name.strip_suffix("-device"));
+    let other = stem
+        .map(|stem| virtio_form(machine.kind, stem))
+        .filter(|name| name != class.name)
+        .and_then(|name| devices::find(&name))
+        .filter(|class| buses(machine.kind).contains(&class.bus));
+    let hint = match (other, class.bus) {
+        (Some(other), _) => format!("use '{}'", other.name),
+        (None, BusKind::Virtio) => "use '-machine microvm', or the device's '-pci' form".to_owned(),
+        (None, BusKind::Pci) => "use '-machine q35' or 'pc'".to_owned(),
+        (None, _) => "use '-machine q35', 'pc' or 'microvm'".to_owned(),
+    };
+    bail!(
+        "-device {}: machine '{}' has no {} bus; {hint}",
+        class.name,
+        machine.name,
+        class.bus.name()
+    );
+}
+
+/// All devices beside the board's own, in the order of the command line; disks with `if=virtio` after them.
+pub(super) fn devices_of(
+    config: &Config,
+    machine: &MachineDef,
+    streams: &Streams,
+    disks: &Disks,
+    objects: &[Object],
+) -> Result<Vec<DeviceSpec>> {
+    let mut all = Vec::new();
+    let mut taken = BTreeSet::new();
+    for opts in &config.devices {
+        let driver = opts.text("driver").unwrap_or_default();
+        let class = devices::creatable("-device", driver)?;
+        check_bus(class, machine)?;
+        let given: Vec<_> = opts
+            .iter()
+            .filter(|(key, _)| *key != "driver")
+            .map(|(key, value)| (key, value.text()))
+            .collect();
+        let args = args(config, class, &given)?;
+        check_links(class, &args, streams, disks, objects)?;
+        take_links(class, &args, &mut taken)?;
+        all.push(DeviceSpec {
+            class,
+            id: opts.id().map(str::to_owned),
+            bus: opts.text("bus").map(str::to_owned),
+            args,
+        });
+    }
+    if let Some(stream) = &streams.debugcon {
+        let class = devices::creatable("-debugcon", "isa-debugcon")?;
+        check_bus(class, machine)?;
+        let args = args(config, class, &[("chardev", stream), ("iobase", "0xe9")])?;
+        all.push(own(class, args));
+    }
+    for id in &disks.own_device {
+        let class = devices::creatable("-drive", &virtio_form(machine.kind, "virtio-blk"))?;
+        check_bus(class, machine)?;
+        let mut given = vec![("drive", id.as_str())];
+        given.extend(
+            disks
+                .serials
+                .get(id)
+                .map(|serial| ("serial", serial.as_str())),
+        );
+        let args = args(config, class, &given)?;
+        take_links(class, &args, &mut taken)?;
+        all.push(own(class, args));
+    }
+    Ok(all)
+}
+
+fn own(class: &'static DeviceClass, args: Args) -> DeviceSpec {
+    DeviceSpec {
+        class,
+        id: None,
+        bus: None,
+        args,
+    }
+}
+
+/// Properties that can only have one value until there is what another would need.
+const UNMET: &[(&str, &str)] = &[("acpi-index", "0"), ("lost_tick_policy", "discard")];
+
+fn check_met(option: &str, class: &DeviceClass, args: &Args) -> Result<()> {
+    for (name, met) in UNMET {
+        if let Some(value) = args.text(name).filter(|value| value != met) {
+            bail!(
+                "{option} {}: '{name}={value}' is not available yet; use '{met}', or leave it out",
+                class.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A device's properties: those of `-global` first, so that its own win.
+fn args(config: &Config, class: &'static DeviceClass, given: &[(&str, &str)]) -> Result<Args> {
+    let globals = config
+        .globals
+        .iter()
+        .filter(|g| g.driver == class.name || class.aliases.contains(&g.driver.as_str()))
+        .map(|g| (g.property.as_str(), g.value.as_str()));
+    let args = Args::new(class, globals.chain(given.iter().copied()));
+    let args = args.map_err(|e| anyhow!("-device: {e}"))?;
+    check_met("-device", class, &args)?;
+    Ok(args)
+}
+
+/// All `-global`s, each of a device and a property that there are.
+pub(super) fn globals(config: &Config) -> Result<Vec<GlobalSpec>> {
+    let mut all = Vec::new();
+    for global in &config.globals {
+        let class = devices::known("-global", &global.driver)?;
+        let (property, value) = (global.property.as_str(), global.value.as_str());
+        let args = Args::new(class, [(property, value)]).map_err(|e| anyhow!("-global: {e}"))?;
+        let spec = GlobalSpec {
+            class,
+            property: global.property.clone(),
+            value: global.value.clone(),
+        };
+        if !spec.is_free() {
+            bail!(
+                "-global {}: '{property}' is set by the machine that the device is part of; leave it out",
+                class.name
+            );
+        }
+        check_met("-global", class, &args)?;
+        all.push(spec);
+    }
+    Ok(all)
+}
+
+/// Every back end that a device names must be there.
+fn check_links(
+    class: &DeviceClass,
+    args: &Args,
+    streams: &Streams,
+    disks: &Disks,
+    objects: &[Object],
+) -> Result<()> {
+    for prop in class.props {
+        let (PropType::Link(kind), Some(id)) = (prop.ty, args.text(prop.name)) else {
+            continue;
+        };
+        let ids: Vec<&str> = match kind {
+            "chardev" => streams.specs.iter().map(|spec| spec.id.as_str()).collect(),
+            "drive" => disks.images.iter().map(|image| image.id.as_str()).collect(),
+            "rng" => objects.iter().filter_map(Object::rng_id).collect(),
+            _ => continue,
+        };
+        if ids.contains(&id) {
+            continue;
+        }
+        let hint = match hw_core::nearest(id, ids.iter().copied()) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("add '{}'", adding(kind, id)),
+        };
+        bail!(
+            "-device {}: there is no {kind} with the id '{id}'; {hint}",
+            class.name
+        );
+    }
+    Ok(())
+}
+
+/// Disks and sources of randomness have one user each. Streams say themselves whether they can be shared.
+fn take_links(
+    class: &DeviceClass,
+    args: &Args,
+    taken: &mut BTreeSet<(&'static str, String)>,
+) -> Result<()> {
+    for prop in class.props {
+        if let (PropType::Link(kind @ ("drive" | "rng")), Some(id)) =
+            (prop.ty, args.text(prop.name))
+            && !taken.insert((kind, id.to_owned()))
+        {
+            bail!(
+                "-device {}: {kind} '{id}' is in use by another device; give each its own",
+                class.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn adding(kind: &str, id: &str) -> String {
+    match kind {
+        "chardev" => format!("-chardev null,id={id}"),
+        "drive" => format!("-drive if=none,id={id},format=raw,file=FILE"),
+        _ => format!("-object rng-random,id={id}"),
+    }
+}
