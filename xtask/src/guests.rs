@@ -57,6 +57,7 @@ const GUESTS: &[Guest] = &[Guest {
         "nvme",
         "sd_mod",
         "ext4",
+        "kvm_amd",
     ],
 }];
 

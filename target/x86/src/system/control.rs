@@ -145,7 +145,7 @@ fn write_cr3(core: &mut Core, value: u64) -> Result<(), Trap> {
 }
 
 /// Bits of CR4 that the model allows.
-fn cr4_bits(core: &Core) -> u64 {
+pub(super) fn cr4_bits(core: &Core) -> u64 {
     let model = &core.arch.system.model;
     [
         (cr4::TSD, feature::TSC),

@@ -286,7 +286,11 @@ impl View<'_> {
             0x8000_0006 => [0, 0, 0x0200_8040, 0],
             0x8000_0007 => [0, 0, 0, self.word(Word::Ext7Edx)],
             0x8000_0008 => {
-                let virtual_bits = if model.has(feature::LM) { 48 } else { 32 };
+                let virtual_bits = match (model.has(feature::LM), model.has(feature::LA57)) {
+                    (true, true) => 57,
+                    (true, false) => 48,
+                    (false, _) => 32,
+                };
                 let ecx = if threads > 1 && amd {
                     self.topology.package_shift() << 12 | threads.wrapping_sub(1) & 0xff
                 } else {

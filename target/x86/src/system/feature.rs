@@ -331,6 +331,7 @@ features! {
     ADX = Leaf7Ebx 19;
     SMAP = Leaf7Ebx 20;
     UMIP = Leaf7Ecx 2;
+    LA57 = Leaf7Ecx 16;
     RDPID = Leaf7Ecx 22;
     SPEC_CTRL = Leaf7Edx 26;
     SSBD = Leaf7Edx 31;

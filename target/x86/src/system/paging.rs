@@ -1,15 +1,16 @@
-//! Paging (SDM vol. 3, chapter 4): no paging, 32-bit, PAE and 4-level.
+//! Paging (SDM vol. 3, chapter 4): no paging, 32-bit, PAE, 4-level, and 5-level for debuggers.
 //!
 //! Address spaces of the software MMU: key 0 is paging off. Without CR4.PCIDE all paging shares one
 //! key, and a write of CR3 drops what is not global; with it, each PCID has a key of its own.
 //!
-//! Not modelled: 5-level paging, protection keys, paging-structure caches (each walk starts at CR3).
+//! Not modelled: 5-level paging by the engine's own CPUs (tables of KVM's are read), protection keys,
+//! paging-structure caches (each walk starts at CR3).
 
 use accel_core::{Access, Permissions, Translation, Trap};
 use hw_memory::ByteOrder;
 
 use crate::cpu::{Port, ctx};
-use crate::state::{cr0, cr4, efer, vector};
+use crate::state::{State, cr0, cr4, efer, vector};
 use crate::{Core, Exception};
 
 const P: u64 = 1 << 0;
@@ -53,7 +54,7 @@ struct Step {
 /// A way through the tables to a page.
 #[derive(Clone, Copy)]
 struct Path {
-    steps: [Step; 4],
+    steps: [Step; 5],
     /// Entries used; the last one maps the page.
     depth: usize,
     /// Bytes of an entry.
@@ -76,6 +77,20 @@ enum Lost {
 pub(crate) fn is_canonical(va: u64) -> bool {
     let top = va.cast_signed() >> 47;
     top == 0 || top == -1
+}
+
+/// Whether the address is canonical in the paging mode that CR4 selects.
+fn is_mapped_range(state: &State, va: u64) -> bool {
+    if state.cr4 & cr4::LA57 == 0 {
+        return is_canonical(va);
+    }
+    let top = va.cast_signed() >> 56;
+    top == 0 || top == -1
+}
+
+/// Bits below an entry of the table that CR3 points to, outside 32-bit and PAE paging.
+fn top_shift(state: &State) -> u32 {
+    if state.cr4 & cr4::LA57 != 0 { 48 } else { 39 }
 }
 
 fn read(core: &Core, at: u64, size: u8) -> u64 {
@@ -107,7 +122,7 @@ fn find(core: &Core, va: u64) -> Result<Path, Lost> {
         reserved |= NX;
     }
     let mut path = Path {
-        steps: [Step::default(); 4],
+        steps: [Step::default(); 5],
         depth: 0,
         size: 8,
         physical: 0,
@@ -118,7 +133,7 @@ fn find(core: &Core, va: u64) -> Result<Path, Lost> {
         global: false,
     };
     let (mut table, mut shift) = if state.is_long() {
-        (state.cr3 & address, 39u32)
+        (state.cr3 & address, top_shift(state))
     } else {
         // The four PDPTEs are registers (SDM vol. 3, 4.4.1).
         let pdpte = state
@@ -144,7 +159,7 @@ fn find(core: &Core, va: u64) -> Result<Path, Lost> {
         if entry & P == 0 {
             return Err(Lost::NotPresent);
         }
-        if entry & reserved != 0 || shift == 39 && entry & PS != 0 {
+        if entry & reserved != 0 || shift >= 39 && entry & PS != 0 {
             return Err(Lost::Reserved);
         }
         path.user &= entry & US != 0;
@@ -173,7 +188,7 @@ fn find(core: &Core, va: u64) -> Result<Path, Lost> {
 fn find_32(core: &Core, va: u64, a20: u64) -> Result<Path, Lost> {
     let state = &core.arch;
     let mut path = Path {
-        steps: [Step::default(); 4],
+        steps: [Step::default(); 5],
         depth: 1,
         size: 4,
         physical: 0,
@@ -339,7 +354,7 @@ pub fn debug_translate(core: &Core, va: u64) -> Option<u64> {
     if core.arch.cr0 & cr0::PG == 0 {
         return Some(va & 0xffff_ffff & a20_mask(core.port.as_ref()));
     }
-    if core.arch.is_long() && !is_canonical(va) {
+    if core.arch.is_long() && !is_mapped_range(&core.arch, va) {
         return None;
     }
     find(core, va).ok().map(|path| path.physical)
@@ -445,7 +460,7 @@ pub(super) fn leaves(core: &Core, most: usize, mut visit: impl FnMut(Leaf)) -> b
     let mut tables = Vec::new();
     match (pae, state.is_long()) {
         (false, _) => tables.push((state.cr3 & 0xffff_f000, 0u64, 22u32, (true, true))),
-        (true, true) => tables.push((state.cr3 & address, 0, 39, (true, true))),
+        (true, true) => tables.push((state.cr3 & address, 0, top_shift(state), (true, true))),
         (true, false) => {
             for (n, pdpte) in state.system.pdptes.iter().enumerate().rev() {
                 if pdpte & P != 0 {
@@ -476,8 +491,9 @@ pub(super) fn leaves(core: &Core, most: usize, mut visit: impl FnMut(Leaf)) -> b
         };
         budget = left;
         let mut va = first.wrapping_add(n.wrapping_shl(shift));
-        if shift == 39 && n >= 256 {
-            va |= 0xffff << 48;
+        if shift == top_shift(state) && n >= 256 {
+            // The sign goes on above the table's own bits.
+            va |= u64::MAX.wrapping_shl(shift.wrapping_add(9));
         }
         let (user, write) = (rights.0 && entry & US != 0, rights.1 && entry & RW != 0);
         let sized = pae || state.cr4 & cr4::PSE != 0;

@@ -526,6 +526,11 @@ pub fn save(core: &Core) -> Section {
 
 /// Takes over a saved CPU.
 pub fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
-    CpuState::load(section)?.apply(core);
+    let state = CpuState::load(section)?;
+    if state.cr4 & !super::control::cr4_bits(core) != 0 {
+        // Another accelerator's CPU may have had more, such as 5-level paging.
+        return Err(section.bad(12, "CR4 has bits that this CPU lacks"));
+    }
+    state.apply(core);
     Ok(())
 }

@@ -48,6 +48,24 @@ fn qemu64_shows_what_the_same_model_of_qemu_shows() {
 }
 
 #[test]
+fn linear_addresses_have_57_bits_with_la57() {
+    // Linux looks at this width before it reads its own memory, whatever CR4 says.
+    let mut offered = feature::engine();
+    offered.set(feature::LA57, true);
+    let (model, _) = CpuModel::parse("max", &offered, true).unwrap();
+    let view = View {
+        model: &model,
+        topology: ONE,
+        apic_id: 0,
+        apic_enabled: true,
+        osxsave: false,
+        xcr0: 1,
+    };
+    assert_eq!(view.leaf(0x8000_0008, 0)[0] >> 8 & 0xff, 57);
+    assert_eq!(leaf("max", ONE, 0x8000_0008, 0)[0] >> 8 & 0xff, 48);
+}
+
+#[test]
 fn the_hypervisor_leaves_name_us_and_the_tsc() {
     let [last, b, c, d] = leaf("max,tsc-frequency=3000000000", ONE, 0x4000_0000, 0);
     let name: Vec<u8> = [b, c, d].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -252,4 +270,13 @@ fn a_disabled_apic_is_hidden() {
             assert_eq!(view.leaf(n, 0)[3] >> 9 & 1 != 0, apic_enabled, "{n:#x}");
         }
     }
+}
+
+#[test]
+fn a_saved_cpu_with_more_than_this_one_has_is_refused() {
+    let mut b = Bench::long();
+    let mut state = CpuState::of(&b.core);
+    state.cr4 |= cr4::LA57;
+    let error = restore(&mut b.core, &state.save()).unwrap_err();
+    assert!(error.to_string().contains("CR4"), "{error}");
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::system::paging::{debug_translate, leaves};
 
 fn paged_32() -> Bench {
     let mut b = Bench::protected();
@@ -130,6 +131,24 @@ fn four_levels_map_pages_of_three_sizes() {
     b.put(0x13008, 8, 0x6_6007);
     let found = walk(&mut b.core, 0x40_1fff, Access::Read, ctx::SUPERVISOR).unwrap();
     assert_eq!((found.physical, found.page_bits), (0x6_6fff, 12));
+}
+
+#[test]
+fn a_debugger_reads_tables_of_five_levels() {
+    let mut b = Bench::long();
+    let four = debug_translate(&b.core, 0x20_1234);
+    // A fifth level at 9000h: its first and its last entry lead to the four levels below.
+    b.put(0x9000, 8, 0x10007);
+    b.put(0x9ff8, 8, 0x10007);
+    b.core.arch.cr3 = 0x9000;
+    b.core.arch.cr4 |= cr4::LA57;
+    assert_eq!(debug_translate(&b.core, 0x20_1234), four);
+    assert_eq!(debug_translate(&b.core, 0xffff_0000_0020_1234), four);
+    assert_eq!(debug_translate(&b.core, 0x00ff_0000_0020_1234), None);
+    assert_eq!(debug_translate(&b.core, 0x0100_0000_0020_1234), None);
+    let mut seen = Vec::new();
+    leaves(&b.core, 10_000, |leaf| seen.push(leaf.va));
+    assert!(seen.contains(&0x20_0000) && seen.contains(&0xffff_0000_0020_0000));
 }
 
 #[test]
