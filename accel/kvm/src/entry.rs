@@ -176,14 +176,14 @@ impl RealEntry {
 }
 
 impl Entry for RealEntry {
-    fn enter(&mut self, pending: &Pending) -> io::Result<Exit> {
+    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit>> {
         let flag = self.immediate_exit();
         self.kick.arm(flag);
         // Looked at after the kick is armed: what came before is seen here, what comes later kicks.
         let result = if pending.get() == 0 {
-            self.run()
+            self.run().map(Some)
         } else {
-            Ok(Exit::Intr)
+            Ok(None)
         };
         self.kick.disarm();
         std::sync::atomic::compiler_fence(Ordering::SeqCst);

@@ -58,8 +58,9 @@ pub(crate) struct Flags {
 
 /// Enters guest code: a vCPU's file descriptor, or a test's script.
 pub(crate) trait Entry: Send {
-    /// Enters, unless something is pending.
-    fn enter(&mut self, pending: &Pending) -> io::Result<Exit>;
+    /// Enters. `None` if something is pending: then nothing happened, and [`flags`](Self::flags) are
+    /// still those of the exit before.
+    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit>>;
     /// Completes the instruction whose exit was answered, and goes no further.
     fn complete(&mut self) -> io::Result<Exit>;
     /// Data of a port access.

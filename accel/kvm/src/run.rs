@@ -159,11 +159,13 @@ impl<E: Entry> Loop<E> {
         }
         let entered = self.entry.enter(&self.pending);
         match entered {
-            Ok(Exit::Intr) => {
+            // What was injected still waits in the kernel: `ready` must not be believed again.
+            Ok(None) => VcpuExit::Again,
+            Ok(Some(Exit::Intr)) => {
                 self.after();
                 VcpuExit::Again
             }
-            Ok(exit) => {
+            Ok(Some(exit)) => {
                 self.open = false;
                 self.after();
                 self.handle(exit)

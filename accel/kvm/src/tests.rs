@@ -41,14 +41,17 @@ struct Script {
     exits: VecDeque<Exit>,
     data: Vec<u8>,
     flags: Flags,
+    late: u32,
 }
 
 impl Entry for Script {
-    fn enter(&mut self, pending: &Pending) -> io::Result<Exit> {
+    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit>> {
+        // Comes between the look at what is pending and the entry, as it may from another thread.
+        pending.raise(std::mem::take(&mut self.late));
         if pending.get() != 0 {
-            return Ok(Exit::Intr);
+            return Ok(None);
         }
-        Ok(self.exits.pop_front().unwrap_or(Exit::Intr))
+        Ok(Some(self.exits.pop_front().unwrap_or(Exit::Intr)))
     }
     fn complete(&mut self) -> io::Result<Exit> {
         self.seen.lock().unwrap().completed += 1;
@@ -171,6 +174,7 @@ fn bench(mode: Mode, index: u32, exits: Vec<Exit>, data: &[u8]) -> (Loop<Script>
         exits: exits.into(),
         data: data.to_vec(),
         flags: Flags::default(),
+        late: 0,
     };
     let bus = Bus {
         index,
@@ -252,6 +256,23 @@ fn an_interrupt_waits_for_its_window() {
     run.step();
     assert_eq!(seen.lock().unwrap().injected, [0x30]);
     assert_eq!(seen.lock().unwrap().windows, [true, true, false]);
+}
+
+#[test]
+fn an_interrupt_is_not_injected_over_one_that_has_not_entered() {
+    let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Intr, Exit::Intr], &[]);
+    run.entry.flags.ready = true;
+    run.step();
+    seen.lock().unwrap().vectors.extend([0x30, 0x31]);
+    run.pending.raise(reason::INTR);
+    run.entry.late = reason::INTR;
+    run.step();
+    assert_eq!(seen.lock().unwrap().injected, [0x30]);
+    // The kernel still holds the first one, whatever it said before it got it.
+    run.step();
+    assert_eq!(seen.lock().unwrap().injected, [0x30]);
+    run.step();
+    assert_eq!(seen.lock().unwrap().injected, [0x30, 0x31]);
 }
 
 #[test]
