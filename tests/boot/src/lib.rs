@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `MIMIC_BIN` | the program to test; otherwise `mimic` is built in release form |
 //! | `MIMIC_GUESTS` | where `cargo xtask guests` put the guests; otherwise `.cache/guests` |
-//! | `CI_NO_SKIP=1` | a missing guest is a failure, not a skipped test |
+//! | `CI_NO_SKIP=1` | a missing guest or outer machine is a failure, not a skipped test |
 //!
 //! Any QEMU serves as `MIMIC_BIN` too: so the tests themselves are tested.
 
@@ -25,14 +25,18 @@ mod binary;
 mod console;
 pub mod cpio;
 mod error;
+mod folder;
 mod guest;
 pub mod kernels;
+mod outer;
 pub mod programs;
 mod qmp;
 mod vm;
 
 pub use console::Console;
 pub use error::Error;
+pub use folder::Folder;
 pub use guest::{Guest, has_kvm, skip};
+pub use outer::Outer;
 pub use qmp::Qmp;
 pub use vm::{Ended, Vm, VmBuilder};

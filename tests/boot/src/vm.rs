@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::console::Console;
 use crate::qmp::{Pending, Qmp};
-use crate::{Error, Guest, binary};
+use crate::{Error, Folder, Guest, binary};
 
 /// How long a test waits for one thing. Far beyond any boot: it ends tests that hang, and a slow
 /// host must not make others fail.
@@ -38,7 +38,8 @@ pub struct Vm {
     errors: Console,
     pending: Option<Pending>,
     patience: Duration,
-    folder: PathBuf,
+    /// Dropped after the machine has ended.
+    _folder: Folder,
 }
 
 /// How a machine ended, and all it wrote.
@@ -132,7 +133,7 @@ impl VmBuilder {
     /// Starts the machine.
     pub fn boot(self) -> Result<Vm, Error> {
         let program = self.program.map_or_else(binary::program, Ok)?;
-        let folder = private_folder()?;
+        let folder = Folder::new()?;
         let mut command = Command::new(&program);
         command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-machine").arg(&self.machine).args(&self.args);
@@ -154,7 +155,7 @@ impl VmBuilder {
             command.arg("-qmp").arg(format!("unix:{}", path.display()));
         }
         let mut child = command
-            .current_dir(&folder)
+            .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -176,7 +177,7 @@ impl VmBuilder {
             errors,
             pending,
             patience: self.patience,
-            folder,
+            _folder: folder,
             child,
         })
     }
@@ -300,21 +301,5 @@ impl Drop for Vm {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A new folder for sockets and the working directory, shared with no other test.
-fn private_folder() -> Result<PathBuf, Error> {
-    let base = std::env::temp_dir();
-    let pid = std::process::id();
-    for n in 0_u32.. {
-        let folder = base.join(format!("mimic-test-{pid}-{n}"));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(Error::Host(std::io::ErrorKind::AlreadyExists.into()))
 }

@@ -1,31 +1,16 @@
 //! Small guests through the host's KVM: what every KVM runs, hardware or not.
 
-use test_boot::{Error, Guest, Vm, has_kvm, kernels, skip};
+use test_boot::{Error, Folder, Guest, Vm, has_kvm, kernels, skip};
 
 /// Where the interrupt controllers are.
 const IRQCHIPS: [&str; 3] = ["on", "split", "off"];
-
-/// A folder that goes away with the test.
-struct Folder(std::path::PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn folder(name: &str) -> Result<Folder, Error> {
-    let path = std::env::temp_dir().join(format!("mimic-kvm-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&path)?;
-    Ok(Folder(path))
-}
 
 fn says_hello(machine: &str) -> Result<(), Error> {
     if !has_kvm() {
         return skip("no usable /dev/kvm");
     }
-    let folder = folder(machine)?;
-    let kernel = folder.0.join("hello.elf");
+    let folder = Folder::new()?;
+    let kernel = folder.join("hello.elf");
     std::fs::write(&kernel, kernels::hello("hello from KVM\r\n", 3))?;
     for irqchip in IRQCHIPS {
         let mut vm = Vm::new(machine)
@@ -81,8 +66,8 @@ fn a_triple_fault_resets_and_no_reboot_ends() -> Result<(), Error> {
     if !has_kvm() {
         return skip("no usable /dev/kvm");
     }
-    let folder = folder("fault")?;
-    let kernel = folder.0.join("fault.elf");
+    let folder = Folder::new()?;
+    let kernel = folder.join("fault.elf");
     // push 0; push 0; lidt [esp]; ud2
     let program = [0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0x0f, 0x0b];
     std::fs::write(&kernel, kernels::pvh_elf(&program))?;
