@@ -1,7 +1,9 @@
 //! Integer vector operations and their meaning.
 //!
 //! Lanes are numbered from the low end. [`eval`] is the meaning; a back end maps each operation to
-//! the host's own or calls it.
+//! the host's own or calls it. In brackets stands the x86 instruction that computes the same, with
+//! `a` as its destination and `b` as its source; those with a source alone (PSHUFD, PABSB) have
+//! it in `a`.
 
 /// A vector operation on 128 bits. `b` is the second operand, `imm` a constant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
