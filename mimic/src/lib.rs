@@ -22,5 +22,6 @@ mod run;
 mod sandbox;
 pub mod storage;
 pub mod streams;
+mod wreck;
 
 pub use entry::{emulate, main};

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -24,12 +24,11 @@ use runtime::{EventLoop, Handle, terminal, time};
 
 use crate::build::{self, Plan};
 use crate::monitor::{Facts, Monitored};
+use crate::wreck::{self, Wreck};
 use crate::{accel, assembly, sandbox, streams};
 
 /// How long the guest's last words may take at the end.
 const FLUSH: Duration = Duration::from_secs(1);
-/// The same after a panic, when whoever holds the locks may be gone.
-const FLUSH_BROKEN: Duration = Duration::from_millis(300);
 /// The multiplexer's escape key, `Ctrl-A`.
 const ESCAPE: u8 = 1;
 
@@ -145,7 +144,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     let main_loop = event_loop.handle();
     signals::ignore_sigpipe();
     let chardevs = streams::open(&plan.streams.specs, &main_loop)?;
-    restore_after_panic(&chardevs);
+    let wreck = Wreck::watch(&chardevs);
     greet(config, &plan, &chardevs);
 
     // Signals are blocked before the first thread exists, and handled once there is a machine.
@@ -170,6 +169,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     let assembly = assembly::build(&mut plan, &chardevs, &main_loop)?;
     let (board, blocks) = (assembly.board.clone(), assembly.blocks.clone());
     let machine = board.machine.clone();
+    wreck.add_machine(&board, &blocks);
 
     let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
     let policy = policy(config);
@@ -190,6 +190,11 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
             ending.heed(event);
         }
     });
+    // Where tests make a build that is not for users panic: at a press of the power button.
+    #[cfg(debug_assertions)]
+    if std::env::var_os("MIMIC_TEST_PANIC").is_some() {
+        machine.on_event(|event| assert_ne!(*event, Event::Powerdown, "on purpose"));
+    }
     let _ = ending.set(Arc::clone(&the_end));
     let facts = Facts {
         identity: IdentityInfo {
@@ -247,7 +252,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
 
 /// Nothing that the guest wrote is lost.
 fn end(chardevs: &[Arc<Chardev>], blocks: &[SharedBlock]) {
-    blocks.iter().for_each(|block| block.drain());
+    wreck::flush(blocks);
     chardevs.iter().for_each(|chardev| chardev.flush(FLUSH));
 }
 
@@ -367,31 +372,6 @@ fn greet(config: &Config, plan: &Plan, chardevs: &[Arc<Chardev>]) {
             "{key} X leaves, {key} C switches to the monitor and back, {key} H shows more keys"
         );
     }
-}
-
-/// A panic on any thread ends the process: a machine that lost a thread is broken. The terminal is put back and what
-/// the guest wrote still comes out.
-fn restore_after_panic(chardevs: &[Arc<Chardev>]) {
-    let chardevs: Vec<_> = chardevs.iter().map(Arc::downgrade).collect();
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        terminal::restore();
-        hook(info);
-        eprintln!("mimic: this is a bug in Mimic; please report it with the lines above");
-        // On a thread of its own: the panicking one may hold a lock that this needs.
-        let (done, wait) = mpsc::channel();
-        let chardevs: Vec<_> = chardevs.iter().filter_map(Weak::upgrade).collect();
-        let flush = move || {
-            chardevs
-                .iter()
-                .for_each(|chardev| chardev.flush(FLUSH_BROKEN));
-            let _ = done.send(());
-        };
-        if runtime::thread::spawn("panic", flush).is_ok() {
-            let _ = wait.recv_timeout(FLUSH_BROKEN);
-        }
-        std::process::exit(1);
-    }));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -99,18 +99,27 @@ pub fn take_inherited_fd(number: i32) -> io::Result<OwnedFd> {
 }
 
 /// Makes a panic on any thread the end of the process: the terminal is restored, the message shown, `last_words` called
-/// (to write a state dump and flush the disks), and the exit status is 1. A second panic meanwhile ends it at once.
-pub fn exit_on_panic(last_words: impl Fn() + Send + Sync + 'static) {
-    let is_ending = AtomicBool::new(false);
+/// with it on the thread that panicked (to write a state dump and flush the disks), and the exit status is 1. Other threads
+/// that panic meanwhile wait for that end; a panic of `last_words` itself is the end at once.
+pub fn exit_on_panic(last_words: impl Fn(&str) + Send + Sync + 'static) {
+    let ending = OnceLock::new();
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         crate::terminal::restore();
         report(info);
-        if !is_ending.swap(true, Ordering::SeqCst) {
-            last_words();
+        let me = std::thread::current();
+        if ending.set(me.id()).is_ok() {
+            let name = me.name().unwrap_or("without a name");
+            let stack = std::backtrace::Backtrace::force_capture();
+            last_words(&format!("thread '{name}': {info}\n{stack}"));
             std::process::exit(1);
         }
-        exit_now(1);
+        if ending.get() == Some(&me.id()) {
+            exit_now(1);
+        }
+        loop {
+            std::thread::park();
+        }
     }));
 }
 

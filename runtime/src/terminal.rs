@@ -173,6 +173,18 @@ extern "C" fn at_exit() {
 
 extern "C" fn on_fatal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     restore();
+    // SAFETY: with SA_SIGINFO the kernel passes a valid `info`.
+    let sent = unsafe { (*info).si_code } <= 0;
+    if sent {
+        // It does not come again by itself, and the old action may wait for just that.
+        // SAFETY: both may be called in a handler; the signal stays pending until it returns.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+        return;
+    }
+    // A fault comes again when the handler returns, now to the old action.
     let old = FATAL
         .iter()
         .position(|s| *s == signal)
@@ -180,13 +192,6 @@ extern "C" fn on_fatal(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut 
     if let Some(old) = old {
         // SAFETY: `old` was filled in by `sigaction` and is never written again.
         unsafe { libc::sigaction(signal, old, ptr::null_mut()) };
-    }
-    // A fault comes again when the handler returns, now to the old action; what a process sent does not.
-    // SAFETY: with SA_SIGINFO the kernel passes a valid `info`.
-    let sent = unsafe { (*info).si_code } <= 0;
-    if sent {
-        // SAFETY: `raise` may be called in a handler; the signal stays pending until it returns.
-        unsafe { libc::raise(signal) };
     }
 }
 

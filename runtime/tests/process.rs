@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -104,7 +105,7 @@ fn child(role: &str) -> ! {
                 .unwrap();
         }
         "vital" => {
-            exit_on_panic(|| println!("last words"));
+            exit_on_panic(|_| println!("last words"));
             let _ = thread::spawn("panics", || panic!("on purpose"))
                 .unwrap()
                 .join();
@@ -115,7 +116,9 @@ fn child(role: &str) -> ! {
         "fault" => {
             let me = rustix::process::getpid();
             kill_process(me, rustix::process::Signal::SEGV).unwrap();
-            unreachable!();
+            loop {
+                std::thread::park();
+            }
         }
         _ => event_loop.run(),
     }
@@ -150,8 +153,11 @@ fn the_terminal_is_restored_however_the_process_ends() {
             assert!(!is_cooked());
             kill_process(id, rustix::process::Signal::TERM).unwrap();
         }
-        process.wait().unwrap();
+        let status = process.wait().unwrap();
         assert!(is_cooked(), "{role}");
+        if role == "fault" {
+            assert_eq!(status.signal(), Some(libc::SIGSEGV));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A vCPU's thread: runs the CPU while it may, parks it when told.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use accel_core::{Pending, Vcpu, VcpuExit, reason};
 
@@ -89,6 +90,19 @@ impl CpuThread {
                 .wait(slot)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits until the CPU is parked, but no longer than this. Says whether it is.
+    pub fn wait_parked_for(&self, limit: Duration) -> bool {
+        let slot = self.shared.lock();
+        let parks = |slot: &mut Slot| slot.cpu.is_none();
+        self.shared
+            .changed
+            .wait_timeout_while(slot, limit, parks)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .cpu
+            .is_some()
     }
 
     /// Runs `f` on the parked CPU. `None` while it runs.
