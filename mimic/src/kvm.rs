@@ -210,7 +210,7 @@ impl Accelerator for Kvm {
     }
 
     fn attach(&self, fabric: &Fabric) -> Result<(), String> {
-        self.made()?.0.attach(&fabric.memory)
+        self.made()?.0.attach(&fabric.memory, &fabric.ports)
     }
 
     fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {

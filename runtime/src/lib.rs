@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod event_fd;
 pub mod event_loop;
 pub mod limit;
 pub mod lock;
@@ -14,6 +15,7 @@ pub mod terminal;
 pub mod thread;
 pub mod time;
 
+pub use event_fd::EventFd;
 pub use event_loop::{EventLoop, Handle, Interest, Ready, Timer, Watch};
 pub use limit::RateLimit;
 pub use lock::{Rank, Ranked, RankedGuard};

@@ -8,6 +8,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod bells;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod chips;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cpuid;

@@ -16,6 +16,9 @@ use crate::run::{Bus, Loop};
 use crate::slots::{Step, Table, wanted};
 use crate::{Chips, Mode};
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod device;
+
 /// What the script and the board saw.
 #[derive(Default)]
 struct Seen {

@@ -8,6 +8,7 @@ use hw_memory::{MemoryMap, PAGE_SIZE, Snapshot};
 use kvm_bindings::*;
 use kvm_ioctls::{Cap, MsrExitReason, VmFd};
 
+use crate::bells::{self, Space, Wires};
 use crate::host::refused;
 use crate::slots::{Step, Table, Wanted, wanted};
 use crate::{Chips, Host, KvmError, Mode, chips};
@@ -39,7 +40,12 @@ struct Slots {
 pub struct Vm {
     pub(crate) fd: VmFd,
     pub(crate) host: Host,
+    /// An event may be set by writes of any width.
+    any_length: bool,
     slots: Mutex<Slots>,
+    /// Doorbells in memory and at ports.
+    memory_bells: Mutex<Wires>,
+    port_bells: Mutex<Wires>,
     /// Level messages of an I/O APIC in user space, as routes: the kernel tells of their ends.
     routes: Mutex<Vec<(u64, u32)>>,
 }
@@ -66,10 +72,14 @@ impl Vm {
             .map_err(refused("KVM_SET_IDENTITY_MAP_ADDR"))?;
         fd.set_tss_address(TSS)
             .map_err(refused("KVM_SET_TSS_ADDR"))?;
+        let any_length = fd.check_extension_raw(KVM_CAP_IOEVENTFD_ANY_LENGTH.into()) > 0;
         let vm = Vm {
             fd,
             host,
+            any_length,
             slots: Mutex::default(),
+            memory_bells: Mutex::default(),
+            port_bells: Mutex::default(),
             routes: Mutex::default(),
         };
         vm.create_controllers()?;
@@ -138,20 +148,41 @@ impl Vm {
         .map(|khz| khz * 1000)
     }
 
-    /// Gives the guest the map's RAM and ROM, now and after each change.
+    /// Gives the guest the map's RAM and ROM, and the events of doorbells in both maps, now and after
+    /// each change.
     ///
     /// # Errors
     /// The slot that the kernel refused.
-    pub fn attach(self: &Arc<Self>, memory: &MemoryMap) -> Result<(), String> {
+    pub fn attach(self: &Arc<Self>, memory: &MemoryMap, ports: &MemoryMap) -> Result<(), String> {
         let vm = Arc::downgrade(self);
         memory.on_change(move |map| {
-            if let Some(vm) = vm.upgrade()
-                && let Err(error) = vm.update(map)
-            {
+            let Some(vm) = vm.upgrade() else { return };
+            if let Err(error) = vm.update(map) {
                 log::error!("{error}");
             }
+            vm.update_bells(Space::Memory, map);
         });
+        let vm = Arc::downgrade(self);
+        ports.on_change(move |map| {
+            if let Some(vm) = vm.upgrade() {
+                vm.update_bells(Space::Ports, map);
+            }
+        });
+        self.update_bells(Space::Memory, &memory.snapshot());
+        self.update_bells(Space::Ports, &ports.snapshot());
         self.update(&memory.snapshot())
+    }
+
+    fn update_bells(&self, space: Space, map: &Snapshot) {
+        let wires = match space {
+            Space::Memory => &self.memory_bells,
+            Space::Ports => &self.port_bells,
+        };
+        let mut wanted = bells::wanted(map);
+        if !self.any_length {
+            wanted.retain(|wire| wire.len != 0);
+        }
+        lock(wires).update(&self.fd, space, wanted);
     }
 
     fn update(&self, map: &Snapshot) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hw_clock::{Clock, Timer};
 use hw_memory::{
-    Access, AccessSizes, ByteOrder, Dma, Fault, IoRegion, Mapping, MemoryMap, RegionId,
+    Access, AccessSizes, ByteOrder, Dma, Doorbell, Fault, IoRegion, Mapping, MemoryMap, RegionId,
 };
 use hw_state::{Section, StateError};
 
@@ -208,6 +208,11 @@ pub trait Wiring {
     /// [`Device::poke`] with the same token. It locks the device: call it from a loop, never from
     /// within a device.
     fn poke(&mut self) -> Arc<dyn Fn(u64) + Send + Sync>;
+
+    /// Registers that the guest writes to say "look", and to say nothing else. Where a loop serves
+    /// them, such writes no longer come to [`Device::write`], and however many there were, one
+    /// [`Device::poke`] with `token` follows. Everywhere else they come to `write` as ever.
+    fn doorbells(&mut self, registers: Vec<Doorbell>, token: u64);
 
     /// What waits until a back end has carried out all it was given, completions included. The
     /// machine calls it when its vCPUs are parked, with no lock held: nothing is under way while it

@@ -8,9 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hw_clock::{Clock, Timer};
-use hw_memory::{Access, Dma, Fault, IoRegion, Mapping, MappingSpec, MemoryMap, RegionId, What};
+use hw_memory::{
+    Access, Dma, Doorbell, Fault, IoRegion, Mapping, MappingSpec, MemoryMap, RegionId, RungBell,
+    What,
+};
 use hw_state::{Section, StateError};
+use runtime::{Handle, Watch};
 
+use crate::bell::{Bell, Bells};
 use crate::class::DeviceError;
 use crate::device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
 use crate::irq::{IrqHub, IrqLine, IrqSink, Msi};
@@ -39,6 +44,7 @@ pub struct Part {
     /// Name of the bus it sits on.
     pub bus: String,
     slot: Arc<Slot>,
+    bells: Bells,
 }
 
 impl Part {
@@ -81,6 +87,14 @@ pub struct Fabric {
     msi: Arc<Mutex<Msi>>,
     parts: Arc<Mutex<Vec<Arc<Part>>>>,
     drains: Arc<Mutex<Vec<Drain>>>,
+    served: Arc<Mutex<Served>>,
+}
+
+/// Who serves doorbells.
+#[derive(Default)]
+struct Served {
+    main_loop: Option<Handle>,
+    watches: Vec<Watch>,
 }
 
 impl Fabric {
@@ -94,6 +108,7 @@ impl Fabric {
             msi: Arc::default(),
             parts: Arc::default(),
             drains: Arc::default(),
+            served: Arc::default(),
         }
     }
 
@@ -136,10 +151,14 @@ impl Fabric {
             next_region: 0,
             done: Vec::new(),
             drains: Vec::new(),
+            bells: Bells::default(),
+            bell_list: Vec::new(),
         };
         let realized = lock(&slot).realize(&mut wires);
         let done = std::mem::take(&mut wires.done);
         let new_drains = std::mem::take(&mut wires.drains);
+        let bells = wires.bells.clone();
+        bells.set(std::mem::take(&mut wires.bell_list));
         if let Err(error) = realized {
             done.iter().for_each(Mapping::remove);
             return Err(error);
@@ -150,13 +169,30 @@ impl Fabric {
             props: placement.props,
             bus: placement.bus_name,
             slot,
+            bells,
         });
+        self.serve(&part);
         self.parts_locked().push(part.clone());
         let drains = self.drains.lock();
         drains
             .unwrap_or_else(PoisonError::into_inner)
             .extend(new_drains);
         Ok(part)
+    }
+
+    /// Has a loop serve the doorbells of all devices, those added later included.
+    pub fn serve_doorbells(&self, main_loop: Handle) {
+        let served = self.served.lock();
+        served.unwrap_or_else(PoisonError::into_inner).main_loop = Some(main_loop);
+        self.parts().iter().for_each(|part| self.serve(part));
+    }
+
+    fn serve(&self, part: &Part) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(main_loop) = &served.main_loop {
+            let watches = part.bells.serve(main_loop, &poker(&part.slot));
+            served.watches.extend(watches);
+        }
     }
 
     /// Resets every part: own state first, pins after. All vCPUs are parked.
@@ -166,8 +202,12 @@ impl Fabric {
         parts.iter().for_each(|p| p.with(|d| d.after_reset()));
     }
 
-    /// Waits until no back end has anything under way. All vCPUs are parked; no lock is held.
+    /// Waits until no back end has anything under way and no doorbell is unheard. All vCPUs are
+    /// parked; no lock is held.
     pub fn drain(&self) {
+        for part in self.parts() {
+            part.bells.attend(poker(&part.slot).as_ref());
+        }
         let drains = self.drains.lock();
         let drains = drains.unwrap_or_else(PoisonError::into_inner).clone();
         drains.iter().for_each(|drain| drain());
@@ -204,9 +244,19 @@ impl Fabric {
     }
 }
 
+fn poker(slot: &Arc<Slot>) -> Arc<dyn Fn(u64) + Send + Sync> {
+    let slot = Arc::downgrade(slot);
+    Arc::new(move |token| {
+        if let Some(slot) = slot.upgrade() {
+            lock(&slot).poke(token);
+        }
+    })
+}
+
 /// Locks a device for one access.
 struct Handler {
     slot: Weak<Slot>,
+    bells: Bells,
     region: Option<RegionId>,
 }
 
@@ -226,8 +276,16 @@ impl IoRegion for Handler {
     }
 
     fn write(&self, access: Access, value: u64) -> Result<(), Fault> {
+        let access = self.fix(access);
+        if self.bells.ring(&access, value) {
+            return Ok(());
+        }
         let slot = self.slot.upgrade().ok_or(Fault::Unassigned)?;
-        lock(&slot).write(self.fix(access), value)
+        lock(&slot).write(access, value)
+    }
+
+    fn doorbells(&self, region: RegionId) -> Vec<RungBell> {
+        self.bells.served(self.region.unwrap_or(region))
     }
 }
 
@@ -250,12 +308,15 @@ struct Wires<'a> {
     next_region: u32,
     done: Vec<Mapping>,
     drains: Vec<Drain>,
+    bells: Bells,
+    bell_list: Vec<Bell>,
 }
 
 impl Wires<'_> {
     fn handler(&self, region: Option<RegionId>) -> Arc<dyn IoRegion> {
         Arc::new(Handler {
             slot: Arc::downgrade(self.slot),
+            bells: self.bells.clone(),
             region,
         })
     }
@@ -355,12 +416,11 @@ impl Wiring for Wires<'_> {
     }
 
     fn poke(&mut self) -> Arc<dyn Fn(u64) + Send + Sync> {
-        let slot = Arc::downgrade(self.slot);
-        Arc::new(move |token| {
-            if let Some(slot) = slot.upgrade() {
-                lock(&slot).poke(token);
-            }
-        })
+        poker(self.slot)
+    }
+
+    fn doorbells(&mut self, registers: Vec<Doorbell>, token: u64) {
+        self.bell_list.push(Bell::new(registers, token));
     }
 
     fn on_stop(&mut self, drain: Drain) {

@@ -12,6 +12,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod bell;
 mod class;
 mod device;
 mod fabric;
@@ -25,8 +26,8 @@ pub use device::{ChildBus, Device, IrqPin, Region, ResetKind, TimerId, Wiring};
 pub use fabric::{Fabric, Part, PartId, Placement};
 pub use hw_clock::{Clock, Timer};
 pub use hw_memory::{
-    Access, AccessSizes, Attrs, ByteOrder, Dma, DmaError, Fault, Initiator, IoRegion, Mapping,
-    RegionId,
+    Access, AccessSizes, Attrs, ByteOrder, Dma, DmaError, Doorbell, Fault, Initiator, IoRegion,
+    Mapping, RegionId,
 };
 pub use hw_state::{Section, StateError, Value};
 pub use irq::{IrqHub, IrqLine, IrqSink, Msi, MsiSink};

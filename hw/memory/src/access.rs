@@ -41,6 +41,38 @@ pub struct Access {
     pub attrs: Attrs,
 }
 
+/// A register whose only meaning is "look": all that counts is that it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doorbell {
+    /// The device's region.
+    pub region: RegionId,
+    /// Bytes from the region's start.
+    pub offset: u64,
+    /// Bytes of the write; `None` for any width.
+    pub size: Option<u8>,
+    /// The value written; `None` for any. With a value goes a size.
+    pub value: Option<u64>,
+}
+
+impl Doorbell {
+    /// Whether a write is for this register.
+    pub fn fits(&self, access: &Access, value: u64) -> bool {
+        access.region == self.region
+            && access.offset == self.offset
+            && self.size.is_none_or(|size| size == access.size)
+            && self.value.is_none_or(|wanted| wanted == value)
+    }
+}
+
+/// A doorbell that somebody serves.
+#[derive(Clone, Debug)]
+pub struct RungBell {
+    /// The register.
+    pub place: Doorbell,
+    /// The event (`eventfd(2)`) that a write to it sets.
+    pub event: std::sync::Arc<std::os::fd::OwnedFd>,
+}
+
 /// Why a device did not take an access. The bus answers its idle value and the CPU decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {

@@ -22,7 +22,9 @@ mod dma;
 mod map;
 mod ram;
 
-pub use access::{Access, AccessSizes, Attrs, ByteOrder, Fault, Initiator, RegionId};
+pub use access::{
+    Access, AccessSizes, Attrs, ByteOrder, Doorbell, Fault, Initiator, RegionId, RungBell,
+};
 pub use advice::Advice;
 pub use dma::{Dma, DmaError};
 pub use map::{IoRegion, Mapping, MappingSpec, MemoryMap, Place, Snapshot, Span, What};

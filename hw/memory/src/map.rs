@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::access::{Access, AccessSizes, Attrs, ByteOrder, Fault, Initiator, RegionId, mask};
+use crate::access::{
+    Access, AccessSizes, Attrs, ByteOrder, Fault, Initiator, RegionId, RungBell, mask,
+};
 use crate::ram::RamBlock;
 
 /// What answers accesses to a region: a device behind its mutex, or a bus's decoder.
@@ -16,6 +18,12 @@ pub trait IoRegion: Send + Sync {
     fn read(&self, access: Access) -> Result<u64, Fault>;
     /// A write by any thread.
     fn write(&self, access: Access, value: u64) -> Result<(), Fault>;
+    /// The doorbells in this region, for accelerators whose kernel can set their events without an
+    /// exit. Called under the map's lock.
+    fn doorbells(&self, region: RegionId) -> Vec<RungBell> {
+        let _ = region;
+        Vec::new()
+    }
 }
 
 /// What lies behind a mapping.

@@ -330,8 +330,8 @@ impl Setup<'_> {
         &mut self.pci.config
     }
 
-    /// Adds a BAR.
-    pub fn bar(&mut self, spec: BarSpec) -> Result<(), DeviceError> {
+    /// Adds a BAR; answers its region, unless it is memory.
+    pub fn bar(&mut self, spec: BarSpec) -> Result<Option<RegionId>, DeviceError> {
         let smallest = if spec.kind == BarKind::Io { 4 } else { 16 };
         let last = if matches!(spec.kind, BarKind::Memory64 { .. }) {
             4
@@ -374,7 +374,7 @@ impl Setup<'_> {
             mapping,
             region,
         });
-        Ok(())
+        Ok(region)
     }
 
     fn map_ram(&self, name: String, len: u64, rom: bool, block: Arc<RamBlock>) -> Mapping {
@@ -409,6 +409,7 @@ impl Setup<'_> {
             ram: Some(Arc::new(block)),
             ..BarSpec::new(6, name, BarKind::Rom, len)
         })
+        .map(|_| ())
     }
 
     /// Adds an MSI capability of 1, 2, 4 ... 32 vectors, if messages arrive anywhere.

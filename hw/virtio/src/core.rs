@@ -9,6 +9,9 @@ use crate::{feature, status};
 /// The timer of a transport that [`Core`] uses for work put off.
 pub(crate) const AGAIN: TimerId = TimerId(u32::MAX);
 
+/// The token of [`Core::poke`] for a rung doorbell.
+pub(crate) const RUNG: u64 = u64::MAX;
+
 /// Requests taken in one call at most: see [`Io::pop`].
 const BUDGET: u32 = 1024;
 
@@ -319,8 +322,33 @@ impl Core {
         }
     }
 
+    /// A doorbell rang, whichever: all queues are looked at.
+    fn rung(&mut self) {
+        for queue in 0..u16::try_from(self.queues.len()).unwrap_or(u16::MAX) {
+            let ready = self
+                .queues
+                .get(usize::from(queue))
+                .is_some_and(Queue::is_ready);
+            if ready {
+                self.notify(queue);
+            }
+        }
+    }
+
+    /// The queues that the device has, for their doorbells.
+    pub(crate) fn queue_numbers(&self) -> Vec<u16> {
+        let numbered = (0u16..).zip(&self.queues);
+        numbered
+            .filter(|(_, queue)| queue.max_size() != 0)
+            .map(|(n, _)| n)
+            .collect()
+    }
+
     /// Passes posted work on to the device.
     pub fn poke(&mut self, token: u64) {
+        if token == RUNG {
+            return self.rung();
+        }
         self.call(|device, io| device.poke(io, token));
     }
 

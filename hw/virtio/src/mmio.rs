@@ -6,11 +6,11 @@
 mod tests;
 
 use hw_core::{
-    Access, AccessSizes, ChildBus, Device, DeviceError, Fault, IrqLine, IrqPin, Region, ResetKind,
-    Section, StateError, TimerId, Wiring,
+    Access, AccessSizes, ChildBus, Device, DeviceError, Doorbell, Fault, IrqLine, IrqPin, Region,
+    ResetKind, Section, StateError, TimerId, Wiring,
 };
 
-use crate::core::{Core, Options};
+use crate::core::{Core, Options, RUNG};
 use crate::device::VirtioDevice;
 
 /// "virt"
@@ -233,7 +233,7 @@ impl Device for VirtioMmio {
             })?;
         self.legacy = slot.force_legacy;
         let region = Region::new("virtio-mmio", slot.base, LEN).sizes(AccessSizes::ANY);
-        wiring.mmio(region);
+        let (region, _) = wiring.mmio(region);
         self.irq = wiring.irq(IrqPin::Bus(0));
         if let Some(core) = &mut self.core {
             core.set_options(Options {
@@ -243,6 +243,14 @@ impl Device for VirtioMmio {
             });
             let dma = wiring.dma();
             core.realize(wiring, dma)?;
+            let bell = |queue: u16| Doorbell {
+                region,
+                offset: QUEUE_NOTIFY,
+                size: Some(4),
+                value: Some(queue.into()),
+            };
+            let bells = core.queue_numbers().into_iter().map(bell).collect();
+            wiring.doorbells(bells, RUNG);
         }
         Ok(())
     }

@@ -10,10 +10,13 @@ mod modern;
 #[cfg(test)]
 mod tests;
 
-use hw_core::{Access, ChildBus, DeviceError, Fault, ResetKind, Section, StateError, TimerId};
+use hw_core::{
+    Access, ChildBus, DeviceError, Doorbell, Fault, RegionId, ResetKind, Section, StateError,
+    TimerId,
+};
 use hw_pci::{BarKind, BarSpec, Pci, PciDevice, PciFunction, PciOptions, Setup, VENDOR_VIRTUAL};
 
-use crate::core::{Core, Options};
+use crate::core::{Core, Options, RUNG};
 use crate::device::VirtioDevice;
 use crate::device_id;
 
@@ -188,6 +191,28 @@ impl VirtioPci {
         self.state.queue_vectors.get_mut(queue)
     }
 
+    /// The registers that drivers notify queues with.
+    fn bells(&self, modern: Option<RegionId>, legacy: Option<RegionId>) -> Vec<Doorbell> {
+        let mut bells = Vec::new();
+        for queue in self.core.queue_numbers() {
+            if let (Some(region), Some(layout)) = (modern, self.modern) {
+                bells.push(Doorbell {
+                    region,
+                    offset: layout.bell(queue),
+                    size: None,
+                    value: None,
+                });
+            }
+            bells.extend(legacy.map(|region| Doorbell {
+                region,
+                offset: legacy::QUEUE_NOTIFY,
+                size: Some(2),
+                value: Some(queue.into()),
+            }));
+        }
+        bells
+    }
+
     fn set_status(&mut self, value: u8) {
         if value == 0 {
             self.reset_core();
@@ -225,12 +250,12 @@ impl PciFunction for VirtioPci {
         }
         setup.interrupt_pin(1);
         let name = self.options.name;
+        let (mut modern_region, mut legacy_region) = (None, None);
         if modern {
             let queues = self.core.queues().len();
             let layout = modern::Layout::new(queues, self.options.page_per_vq);
-            self.modern = Some(layout);
             let kind = BarKind::Memory64 { prefetch: true };
-            setup.bar(BarSpec {
+            modern_region = setup.bar(BarSpec {
                 sizes: hw_core::AccessSizes::UP_TO_4,
                 ..BarSpec::new(MODERN_BAR, format!("{name}-modern"), kind, layout.len)
             })?;
@@ -245,7 +270,7 @@ impl PciFunction for VirtioPci {
             let config = self.core.device().config().len() as u64;
             let len = legacy::CONFIG_MSIX.saturating_add(config);
             let len = len.next_power_of_two();
-            setup.bar(BarSpec::new(LEGACY_BAR, name, BarKind::Io, len))?;
+            legacy_region = setup.bar(BarSpec::new(LEGACY_BAR, name, BarKind::Io, len))?;
         }
         self.core.set_options(Options {
             modern,
@@ -253,6 +278,8 @@ impl PciFunction for VirtioPci {
             ..self.options.ring
         });
         let dma = setup.pci.dma().clone();
+        let bells = self.bells(modern_region, legacy_region);
+        setup.wiring.doorbells(bells, RUNG);
         self.core.realize(setup.wiring, dma)
     }
 

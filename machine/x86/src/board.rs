@@ -426,6 +426,7 @@ impl<'a> Builder<'a> {
 
     /// Makes the CPUs and closes the machine.
     pub(crate) fn finish(self, main_loop: Handle) -> Result<Board, BoardError> {
+        self.fabric.serve_doorbells(main_loop.clone());
         let machine = Machine::new(self.fabric.clone(), main_loop);
         self.accelerator
             .attach(&self.fabric)

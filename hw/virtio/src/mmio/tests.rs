@@ -145,6 +145,23 @@ fn requests_come_back_in_both_ring_layouts_for_several_rounds() {
 }
 
 #[test]
+fn a_served_bell_leaves_other_registers_and_values_to_the_device() {
+    let b = bench(false);
+    let mut main_loop = runtime::EventLoop::new().unwrap();
+    b.fabric.serve_doorbells(main_loop.handle());
+    let mut q = b.start(ALL, 1);
+    q[0].add(&[&[1]], &[1]);
+    // No queue has this number: the device ignores it.
+    b.kick(77);
+    b.wr(0x30, 0);
+    assert!(q[0].used().is_none());
+    b.kick(0);
+    assert!(q[0].used().is_none());
+    main_loop.turn(None);
+    assert!(q[0].used().is_some());
+}
+
+#[test]
 fn indirect_tables_work_in_both_ring_layouts() {
     for packed in [false, true] {
         let b = bench(packed);

@@ -11,7 +11,7 @@ const GUEST_FEATURES: u64 = 0x04;
 const QUEUE_ADDRESS: u64 = 0x08;
 const QUEUE_SIZE: u64 = 0x0c;
 const QUEUE_SELECT: u64 = 0x0e;
-const QUEUE_NOTIFY: u64 = 0x10;
+pub(super) const QUEUE_NOTIFY: u64 = 0x10;
 const STATUS: u64 = 0x12;
 const ISR: u64 = 0x13;
 /// The device's configuration begins here, or behind the two vectors while MSI-X is on.

@@ -106,6 +106,11 @@ impl Layout {
         Ok(self)
     }
 
+    /// Where the bell of a queue is in the BAR.
+    pub(super) fn bell(&self, queue: u16) -> u64 {
+        NOTIFY.saturating_add(u64::from(queue).saturating_mul(self.multiplier.into()))
+    }
+
     pub(super) fn window_data(&self) -> u16 {
         self.window.saturating_add(WINDOW_DATA)
     }

@@ -247,6 +247,41 @@ fn a_modern_driver_is_served_with_the_pin() {
 }
 
 #[test]
+fn a_served_bell_is_heard_by_the_loop_and_not_by_the_writer() {
+    let b = Bench::new(options());
+    let mut main_loop = runtime::EventLoop::new().unwrap();
+    b.fabric.serve_doorbells(main_loop.handle());
+    let mut ring = b.start(0);
+    assert_eq!(b.kick(&mut ring), None);
+    main_loop.turn(None);
+    assert_eq!(ring.used().map(|used| used.data), Some(vec![7; 3]));
+    // A machine that stops leaves no bell unheard.
+    assert_eq!(b.kick(&mut ring), None);
+    b.fabric.drain();
+    assert!(ring.used().is_some());
+}
+
+#[test]
+fn each_queue_has_its_bells_where_the_guest_placed_the_registers() {
+    let b = Bench::new(options());
+    let main_loop = runtime::EventLoop::new().unwrap();
+    b.fabric.serve_doorbells(main_loop.handle());
+    let bells = |map: &hw_memory::MemoryMap, address: u64| -> Vec<_> {
+        let map = map.snapshot();
+        let span = map.find(address).unwrap();
+        let hw_memory::What::Io { io, region, .. } = &span.what else {
+            panic!("no registers at {address:#x}");
+        };
+        let bells = io.doorbells(*region).into_iter().map(|bell| bell.place);
+        bells.map(|p| (p.offset, p.size, p.value)).collect()
+    };
+    let modern = [(0x3000, None, None), (0x3004, None, None)];
+    assert_eq!(bells(&b.fabric.memory, MODERN), modern);
+    let legacy = [(0x10, Some(2), Some(0)), (0x10, Some(2), Some(1))];
+    assert_eq!(bells(&b.fabric.ports, IO), legacy);
+}
+
+#[test]
 fn queues_and_configuration_have_vectors_of_their_own() {
     let b = Bench::new(options());
     let msix = b.capability(0x11, 0);

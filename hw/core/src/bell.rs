@@ -1,0 +1,121 @@
+//! Doorbells: registers whose only meaning is "look".
+//!
+//! Once a loop serves them, a write to one sets an event before any lock is taken and is done; the
+//! loop then calls [`Device::poke`](crate::Device::poke). An accelerator may let the kernel set the
+//! event ([`IoRegion::doorbells`](hw_memory::IoRegion::doorbells)). Until then such writes reach the
+//! device like all others, which must therefore understand them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use hw_memory::{Access, Doorbell, RegionId, RungBell};
+use runtime::{EventFd, Handle, Interest, Watch};
+
+/// Registers that set one event.
+pub(crate) struct Bell {
+    places: Vec<Doorbell>,
+    /// Passed on to the device.
+    token: u64,
+    event: OnceLock<EventFd>,
+    /// Held from taking the event until the device has acted on it.
+    turn: Mutex<()>,
+}
+
+impl Bell {
+    pub(crate) fn new(places: Vec<Doorbell>, token: u64) -> Self {
+        Bell {
+            places,
+            token,
+            event: OnceLock::new(),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Has the device act if the bell rang. When this returns, nothing rung before is left.
+    fn attend(&self, poke: &(dyn Fn(u64) + Send + Sync)) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.event.get().is_some_and(EventFd::take) {
+            poke(self.token);
+        }
+    }
+}
+
+/// All bells of one device. Set once, when it is realized; looked at without a lock.
+#[derive(Clone, Default)]
+pub(crate) struct Bells {
+    list: Arc<OnceLock<Vec<Arc<Bell>>>>,
+}
+
+impl Bells {
+    pub(crate) fn set(&self, bells: Vec<Bell>) {
+        if !bells.is_empty() {
+            // A device is realized once.
+            let _ = self.list.set(bells.into_iter().map(Arc::new).collect());
+        }
+    }
+
+    fn all(&self) -> &[Arc<Bell>] {
+        self.list.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Rings the bell that this write is for; false if there is none or nobody serves it.
+    pub(crate) fn ring(&self, access: &Access, value: u64) -> bool {
+        for bell in self.all() {
+            if let Some(event) = bell.event.get()
+                && bell.places.iter().any(|place| place.fits(access, value))
+            {
+                event.set();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The bells of a region that are served, with their events.
+    pub(crate) fn served(&self, region: RegionId) -> Vec<RungBell> {
+        let mut list = Vec::new();
+        for bell in self.all() {
+            let Some(event) = bell.event.get() else {
+                continue;
+            };
+            let places = bell.places.iter().filter(|place| place.region == region);
+            list.extend(places.map(|place| RungBell {
+                place: *place,
+                event: event.fd().clone(),
+            }));
+        }
+        list
+    }
+
+    /// Has `main_loop` call `poke` with the token of each bell that rang, until the watches are
+    /// dropped.
+    pub(crate) fn serve(
+        &self,
+        main_loop: &Handle,
+        poke: &Arc<dyn Fn(u64) + Send + Sync>,
+    ) -> Vec<Watch> {
+        let mut watches = Vec::new();
+        for bell in self.all().iter().filter(|bell| bell.event.get().is_none()) {
+            let event = match EventFd::new() {
+                Ok(event) => event,
+                Err(error) => {
+                    // Writes go on reaching the device.
+                    log::info!("no event for a doorbell: {error}");
+                    continue;
+                }
+            };
+            let (heard, poke) = (bell.clone(), poke.clone());
+            watches.push(
+                main_loop.watch(event.fd().clone(), Interest::READ, move |_| {
+                    heard.attend(poke.as_ref());
+                }),
+            );
+            let _ = bell.event.set(event);
+        }
+        watches
+    }
+
+    /// Has the device act on each bell that rang.
+    pub(crate) fn attend(&self, poke: &(dyn Fn(u64) + Send + Sync)) {
+        self.all().iter().for_each(|bell| bell.attend(poke));
+    }
+}
