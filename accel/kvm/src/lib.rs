@@ -22,6 +22,8 @@ mod host;
 mod kick;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod msrs;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod routes;
 mod run;
 mod slots;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -493,6 +493,7 @@ impl Transfer {
         let c = &full.cpu;
         let lapic = self.chips.lapic(self.index);
         if self.has_lapic() && self.index == 0 {
+            self.vm.restart_messages(self.chips.as_ref());
             self.vm
                 .write_chips(self.chips.as_ref())
                 .map_err(host("the state of its interrupt controllers"))?;

@@ -4,12 +4,14 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hw_core::{IrqSink, MsiSink};
+use hw_intc::redirection;
 use hw_memory::{MemoryMap, PAGE_SIZE, Snapshot};
 use kvm_bindings::*;
 use kvm_ioctls::{Cap, MsrExitReason, VmFd};
 
 use crate::bells::{self, Space, Wires};
 use crate::host::refused;
+use crate::routes::{IOAPIC_INPUTS, Message, Routes};
 use crate::slots::{Step, Table, Wanted, wanted};
 use crate::{Chips, Host, KvmError, Mode, chips};
 
@@ -17,12 +19,6 @@ use crate::{Chips, Host, KvmError, Mode, chips};
 /// there on any board.
 const TSS: usize = 0xfeff_d000;
 const IDENTITY_MAP: u64 = 0xfeff_c000;
-/// Inputs of an I/O APIC.
-const IOAPIC_INPUTS: u32 = 24;
-/// ISA interrupts.
-const ISA: u32 = 16;
-/// The ISA timer's interrupt is at this input of the I/O APIC, as the firmware's tables say.
-const TIMER_INPUT: u32 = 2;
 /// Bit 15 of a message's data: level-triggered.
 const MSI_LEVEL: u32 = 1 << 15;
 /// `_IO(KVMIO, 0xa3)` on a machine: the frequency that new vCPUs have, in kHz.
@@ -46,8 +42,7 @@ pub struct Vm {
     /// Doorbells in memory and at ports.
     memory_bells: Mutex<Wires>,
     port_bells: Mutex<Wires>,
-    /// Level messages of an I/O APIC in user space, as routes: the kernel tells of their ends.
-    routes: Mutex<Vec<(u64, u32)>>,
+    routes: Mutex<Routes>,
 }
 
 impl std::fmt::Debug for Vm {
@@ -73,6 +68,7 @@ impl Vm {
         fd.set_tss_address(TSS)
             .map_err(refused("KVM_SET_TSS_ADDR"))?;
         let any_length = fd.check_extension_raw(KVM_CAP_IOEVENTFD_ANY_LENGTH.into()) > 0;
+        let mode = host.mode;
         let vm = Vm {
             fd,
             host,
@@ -80,7 +76,7 @@ impl Vm {
             slots: Mutex::default(),
             memory_bells: Mutex::default(),
             port_bells: Mutex::default(),
-            routes: Mutex::default(),
+            routes: Mutex::new(Routes::new(mode)),
         };
         vm.create_controllers()?;
         if vm.fd.check_extension(Cap::X86UserSpaceMsr) {
@@ -109,7 +105,7 @@ impl Vm {
                 self.fd
                     .create_irq_chip()
                     .map_err(refused("KVM_CREATE_IRQCHIP"))?;
-                self.set_routes(&isa_routes())?;
+                lock(&self.routes).apply(&self.fd)?;
             }
         }
         if self.fd.check_extension(Cap::X2ApicApi) {
@@ -119,14 +115,6 @@ impl Vm {
                 .map_err(refused("KVM_CAP_X2APIC_API"))?;
         }
         Ok(())
-    }
-
-    fn set_routes(&self, routes: &[kvm_irq_routing_entry]) -> Result<(), KvmError> {
-        let list = KvmIrqRouting::from_entries(routes)
-            .map_err(|_| KvmError::Lacks("enough interrupt routes"))?;
-        self.fd
-            .set_gsi_routing(&list)
-            .map_err(refused("KVM_SET_GSI_ROUTING"))
     }
 
     /// Where the interrupt controllers are.
@@ -300,6 +288,26 @@ impl Vm {
         Ok(())
     }
 
+    /// The guest was reset or replaced: forgets the messages of the old one.
+    pub(crate) fn restart_messages(&self, models: &dyn Chips) {
+        let mut level = Vec::new();
+        if self.host.mode == Mode::Split {
+            let waits = redirection::LEVEL | redirection::REMOTE_IRR;
+            let entries = models.ioapic().entries;
+            for entry in entries.into_iter().filter(|entry| entry & waits == waits) {
+                let (address, data) = redirection::message(entry);
+                level.push(Message { address, data });
+            }
+        }
+        lock(&self.routes).restart(&self.fd, level);
+    }
+
+    /// How many messages have an irqfd.
+    #[cfg(test)]
+    pub(crate) fn irqfds(&self) -> usize {
+        lock(&self.routes).irqfds()
+    }
+
     /// Copies the state of the board's models into the kernel's controllers.
     pub(crate) fn write_chips(&self, models: &dyn Chips) -> Result<(), kvm_ioctls::Error> {
         if self.host.mode != Mode::Kernel {
@@ -319,25 +327,6 @@ impl Vm {
         kernel.chip.ioapic = chips::ioapic_to(&models.ioapic());
         self.fd.set_irqchip(&kernel)
     }
-
-    /// Makes a level message a route, so that the kernel tells of its end.
-    fn route(&self, address: u64, data: u32) {
-        let mut routes = lock(&self.routes);
-        if routes.contains(&(address, data)) {
-            return;
-        }
-        if routes.len() == IOAPIC_INPUTS as usize {
-            routes.remove(0);
-        }
-        routes.push((address, data));
-        let entries: Vec<_> = (0u32..)
-            .zip(routes.iter())
-            .map(|(gsi, (address, data))| msi_route(gsi, *address, *data))
-            .collect();
-        if let Err(error) = self.set_routes(&entries) {
-            log::error!("{error}");
-        }
-    }
 }
 
 fn irqchip(chip_id: u32) -> kvm_irqchip {
@@ -345,44 +334,6 @@ fn irqchip(chip_id: u32) -> kvm_irqchip {
         chip_id,
         ..kvm_irqchip::default()
     }
-}
-
-fn chip_route(gsi: u32, chip: u32, pin: u32) -> kvm_irq_routing_entry {
-    let mut entry = kvm_irq_routing_entry {
-        gsi,
-        type_: KVM_IRQ_ROUTING_IRQCHIP,
-        ..kvm_irq_routing_entry::default()
-    };
-    entry.u.irqchip = kvm_irq_routing_irqchip { irqchip: chip, pin };
-    entry
-}
-
-fn msi_route(gsi: u32, address: u64, data: u32) -> kvm_irq_routing_entry {
-    let mut entry = kvm_irq_routing_entry {
-        gsi,
-        type_: KVM_IRQ_ROUTING_MSI,
-        ..kvm_irq_routing_entry::default()
-    };
-    entry.u.msi = kvm_irq_routing_msi {
-        address_lo: address as u32,
-        address_hi: (address >> 32) as u32,
-        data,
-        ..kvm_irq_routing_msi::default()
-    };
-    entry
-}
-
-/// The PC's lines: the first sixteen go to both controllers.
-fn isa_routes() -> Vec<kvm_irq_routing_entry> {
-    let pic = (0..ISA).filter(|n| *n != 2).map(|n| match n {
-        0..8 => chip_route(n, KVM_IRQCHIP_PIC_MASTER, n),
-        _ => chip_route(n, KVM_IRQCHIP_PIC_SLAVE, n - 8),
-    });
-    let ioapic = (0..IOAPIC_INPUTS).filter(|n| *n != 2).map(|n| {
-        let input = if n == 0 { TIMER_INPUT } else { n };
-        chip_route(n, KVM_IRQCHIP_IOAPIC, input)
-    });
-    pic.chain(ioapic).collect()
 }
 
 /// Global interrupts 0 to 23 of [`Mode::Kernel`].
@@ -397,9 +348,16 @@ impl IrqSink for Vm {
 /// Messages to local APICs in the kernel.
 impl MsiSink for Vm {
     fn message(&self, address: u64, data: u32, _: u32) {
-        if self.host.mode == Mode::Split && data & MSI_LEVEL != 0 {
-            self.route(address, data);
+        let message = Message { address, data };
+        let mut routes = lock(&self.routes);
+        if data & MSI_LEVEL != 0 {
+            if self.host.mode == Mode::Split {
+                routes.add_level(&self.fd, message);
+            }
+        } else if routes.send(&self.fd, message) {
+            return;
         }
+        drop(routes);
         let msi = kvm_msi {
             address_lo: address as u32,
             address_hi: (address >> 32) as u32,

@@ -13,7 +13,7 @@ use hw_core::{
     Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, IrqSink, Msi,
     Prop, PropType, Region, ResetKind, Section, StateError, Wiring,
 };
-use hw_intc::{ApicMessage, IOAPIC_PINS, IoApicState, redirection};
+use hw_intc::{IOAPIC_PINS, IoApicState, redirection};
 use runtime::{Rank, Ranked, RankedGuard};
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ impl std::fmt::Debug for IoApic {
 
 /// Delivers input `n` if its line, entry and history say so.
 fn service(state: &mut IoApicState, messages: Option<&Msi>, n: usize, edge: bool) {
-    use redirection::{DEST_SHIFT, LEVEL, LOGICAL, MASKED, MODE_SHIFT, REMOTE_IRR};
+    use redirection::{LEVEL, MASKED, REMOTE_IRR};
     let line = state.lines & 1u32.wrapping_shl(n as u32) != 0;
     let Some(entry) = state.entries.get_mut(n) else {
         return;
@@ -66,13 +66,7 @@ fn service(state: &mut IoApicState, messages: Option<&Msi>, n: usize, edge: bool
         }
         *entry |= REMOTE_IRR;
     }
-    let (address, data) = ApicMessage::msi(
-        (*entry >> DEST_SHIFT) as u8,
-        *entry & LOGICAL != 0,
-        (*entry >> MODE_SHIFT) as u32,
-        *entry as u8,
-        is_level,
-    );
+    let (address, data) = redirection::message(*entry);
     if let Some(messages) = messages {
         messages.send(address, data);
     }

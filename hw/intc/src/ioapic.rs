@@ -25,6 +25,17 @@ pub mod redirection {
     pub const DEST_SHIFT: u32 = 56;
     /// What software may write.
     pub const WRITABLE: u64 = 0xff00_0000_0001_afff;
+
+    /// The memory write that an entry sends: address and data.
+    pub fn message(entry: u64) -> (u64, u32) {
+        crate::ApicMessage::msi(
+            (entry >> DEST_SHIFT) as u8,
+            entry & LOGICAL != 0,
+            (entry >> MODE_SHIFT) as u32,
+            entry as u8,
+            entry & LEVEL != 0,
+        )
+    }
 }
 
 /// One I/O APIC.

@@ -41,7 +41,7 @@ pub(super) fn host(mode: Mode) -> Option<Host> {
 impl Machine {
     pub(super) fn new(mode: Mode, program: &[u8]) -> Option<Self> {
         let host = host(mode)?;
-        let (model, _) = CpuModel::parse("qemu64", &host.features(), true).unwrap();
+        let (model, _) = CpuModel::parse("qemu64,+x2apic", &host.features(), true).unwrap();
         let vm = Vm::new(host).unwrap();
         let memory = MemoryMap::default();
         let ports = MemoryMap::default();
@@ -152,6 +152,50 @@ fn a_doorbell_sets_its_event_without_an_exit_where_it_is_mapped() {
     mapping.set_enabled(false);
     assert_eq!(outs(&mut machine), [(bell, 2, 2), (bell, 2, 1)]);
     assert!(!event.take());
+}
+
+#[test]
+fn a_message_sent_again_is_one_write_to_its_irqfd() {
+    use hw_core::MsiSink;
+    let program = [
+        0xfa, // cli
+        0xc7, 0x06, 0x00, 0x01, 0x00, 0x11, // mov word [4 * 40h], HANDLER
+        0xc7, 0x06, 0x02, 0x01, 0x00, 0x00, // mov word [4 * 40h + 2], 0
+        0xbc, 0x00, 0x80, // mov sp, 8000h
+        0x66, 0xb9, 0x1b, 0x00, 0x00, 0x00, // mov ecx, IA32_APIC_BASE
+        0x0f, 0x32, // rdmsr
+        0x80, 0xcc, 0x0c, // or ah, 0ch: x2APIC
+        0x0f, 0x30, // wrmsr
+        0x66, 0xb9, 0x0f, 0x08, 0x00, 0x00, // mov ecx, IA32_X2APIC_SIVR
+        0x66, 0xb8, 0xff, 0x01, 0x00, 0x00, // mov eax, 1ffh: enabled
+        0x66, 0x31, 0xd2, // xor edx, edx
+        0x0f, 0x30, // wrmsr
+        0xe6, 0xf4, // out END, al
+        0xfb, // sti
+        0xeb, 0xfe, // jmp to itself
+    ];
+    let handler = [
+        0x66, 0xb9, 0x0b, 0x08, 0x00, 0x00, // mov ecx, IA32_X2APIC_EOI
+        0x66, 0x31, 0xc0, // xor eax, eax
+        0x0f, 0x30, // wrmsr
+        0xe6, 0xf4, // out END, al
+        0xcf, // iret
+    ];
+    for mode in [Mode::Kernel, Mode::Split] {
+        let Some(mut machine) = Machine::new(mode, &program) else {
+            return;
+        };
+        machine.ram.write(0x1100, &handler).unwrap();
+        machine.run();
+        for _ in 0..3 {
+            machine.vm.message(0xfee0_0000, 0x40, 0);
+            machine.run();
+            assert_eq!(machine.vm.irqfds(), 1, "{mode:?}");
+        }
+        // Another guest programs other messages.
+        accel_core::Vcpu::reset(&mut machine.vcpu);
+        assert_eq!(machine.vm.irqfds(), 0, "{mode:?}");
+    }
 }
 
 #[test]
