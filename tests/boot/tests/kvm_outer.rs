@@ -1,35 +1,72 @@
 //! Debian's kernel with busybox under a true KVM, in an emulated outer machine.
 
-use test_boot::{Error, Outer};
+use std::process::Command;
 
-/// One story of `linux.rs`, on the CPU that KVM has.
+use test_boot::{Error, Guest, Outer};
+
+/// A machine, and what its virtio devices are there.
+struct Machine {
+    name: &'static str,
+    irqchip: &'static str,
+    modules: &'static str,
+    /// What follows `virtio-blk-`.
+    bus: &'static str,
+}
+
+/// One story of `linux.rs`, on the CPU that KVM has, with a disk: its bell is an event, its vectors
+/// are too.
 fn reaches_a_shell_and_powers_off(
     outer: &mut Outer,
-    machine: &str,
-    irqchip: &str,
+    machine: &Machine,
+    checksum: &str,
 ) -> Result<(), Error> {
+    let Machine {
+        name,
+        irqchip,
+        modules,
+        bus,
+    } = machine;
     let vm = outer.start(&format!(
-        "-accel kvm,kernel-irqchip={irqchip} -cpu host -machine {machine} -smp 2 -m 256 \
-         -L seabios -kernel vmlinuz -initrd initrd -append 'console=ttyS0 quiet'"
+        "-accel kvm,kernel-irqchip={irqchip} -cpu host -machine {name} -smp 2 -m 256 -L seabios \
+         -drive if=none,id=disk,file=initrd,format=raw,readonly=on \
+         -device virtio-blk-{bus},drive=disk -kernel vmlinuz -initrd initrd-modules \
+         -append 'console=ttyS0 quiet guest.modules={modules},virtio_blk'"
     ))?;
     vm.expect("GUEST-UP x86_64 ")?;
     vm.expect(" cpus=2 mem=")?;
     let said =
         vm.shell("echo $((6 * 7)) $(nproc) $(dmesg | grep -c 'Hypervisor detected: KVM')")?;
-    assert_eq!(said, "42 2 1", "{machine} {irqchip}");
+    assert_eq!(said, "42 2 1", "{name} {irqchip}");
+    assert_eq!(vm.shell("sha256sum /dev/vda | cut -c 1-64")?, checksum);
     vm.send("exit\n")?;
     vm.expect("GUEST-DOWN")?;
-    assert_eq!(outer.status()?, 0, "{machine} {irqchip}");
+    assert_eq!(outer.status()?, 0, "{name} {irqchip}");
     Ok(())
 }
 
 #[test]
 fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
     let Some(mut outer) = Outer::boot()? else {
         return Ok(());
     };
-    reaches_a_shell_and_powers_off(&mut outer, "q35", "on")?;
-    reaches_a_shell_and_powers_off(&mut outer, "pc", "split")?;
-    reaches_a_shell_and_powers_off(&mut outer, "microvm", "off")?;
+    let said = Command::new("sha256sum").arg(&guest.initrd).output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let checksum = said.split_whitespace().next().unwrap_or_default();
+    let machine = |name, irqchip, modules, bus| Machine {
+        name,
+        irqchip,
+        modules,
+        bus,
+    };
+    for machine in [
+        machine("q35", "on", "virtio_pci", "pci"),
+        machine("pc", "split", "virtio_pci", "pci"),
+        machine("microvm", "off", "virtio_mmio", "device"),
+    ] {
+        reaches_a_shell_and_powers_off(&mut outer, &machine, checksum)?;
+    }
     outer.power_off()
 }
