@@ -231,8 +231,15 @@ impl Accelerator for Tcg {
             wires.fabric.memory.clone(),
             wires.clock,
         );
+        let exclusive = Arc::clone(&self.exclusive);
+        if std::env::var_os("INTERP").is_some() {
         let cpu: EngineVcpu<X86, Interp> =
-            EngineVcpu::new(core, Interp::default(), Arc::clone(&self.exclusive));
+            EngineVcpu::new(core, Interp::default(), exclusive);
+        return Ok(Box::new(cpu))
+        }
+        let jit = accel_jit::Jit::new(32<<20).map_err(|e|e.to_string())?;
+        let cpu: EngineVcpu<X86, accel_jit::Jit<X86>> =
+            EngineVcpu::new(core, jit, exclusive);
         Ok(Box::new(cpu))
     }
 

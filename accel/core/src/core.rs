@@ -7,7 +7,7 @@ use hw_clock::Clock;
 use hw_memory::{Attrs, Initiator, MemoryMap};
 
 use crate::pending::Pending;
-use crate::target::Target;
+use crate::target::{Exit, Target, Trap};
 
 /// First scratch slot: slots from here on belong to the executor and hold nothing between units.
 pub const SCRATCH: usize = 256;
@@ -94,6 +94,8 @@ pub struct Core<T: Target> {
     pub budget: i64,
     /// Set when a store hit translated code: the unit is left after the instruction.
     pub code_hit: bool,
+    /// What ended the last run of generated code early.
+    pub trap: Option<Trap>,
     /// Set while all other CPUs are parked: atomics may be done in pieces.
     pub alone: bool,
     /// Attributes of this CPU's accesses now.
@@ -128,6 +130,7 @@ impl<T: Target> Core<T> {
             mode: 0,
             budget: 0,
             code_hit: false,
+            trap: None,
             alone: false,
             attrs: Attrs::default(),
             mmu: Mmu::new(memory, Initiator::Cpu(index)),
@@ -150,5 +153,39 @@ impl<T: Target> Core<T> {
     #[inline(always)]
     pub fn set_pc(&mut self, pc: u64) {
         self.regs.set(T::LAYOUT.pc, pc);
+    }
+
+    /// Acts on a trap. `at` is the PC of the instruction that trapped and its number in the unit from
+    /// 1; `None` if the fetch did. Returns an exit if the CPU stops.
+    #[cold]
+    pub fn after_trap(&mut self, trap: Trap, at: Option<(u64, u64)>) -> Result<(), Exit> {
+        self.code_hit = false;
+        let (pc, done) = at.unwrap_or((self.pc(), 0));
+        let complete = !matches!(trap, Trap::Exception | Trap::Exclusive);
+        let count = if complete {
+            done
+        } else {
+            done.saturating_sub(1)
+        };
+        self.budget -= count as i64;
+        self.counters.insns += count;
+        match trap {
+            Trap::Exception => {
+                self.set_pc(pc);
+                self.counters.exceptions += 1;
+                self.budget -= 1;
+                T::deliver(self)
+            }
+            Trap::After => {
+                self.counters.exceptions += 1;
+                T::deliver(self)
+            }
+            Trap::Leave => Ok(()),
+            Trap::Exclusive => {
+                self.set_pc(pc);
+                Err(Exit::Exclusive)
+            }
+            Trap::Exit(exit) => Err(exit),
+        }
     }
 }

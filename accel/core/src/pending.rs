@@ -23,6 +23,8 @@ pub mod reason {
     pub const PARK: u32 = 1 << 7;
     /// Work posted by other CPUs waits.
     pub const WORK: u32 = 1 << 8;
+    /// Translated code was overwritten: the executor's own business.
+    pub const CODE: u32 = 1 << 9;
 }
 
 /// A CPU's pending word. Setting a bit never blocks and takes no lock unless the CPU sleeps.

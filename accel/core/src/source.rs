@@ -1,10 +1,10 @@
 //! Instruction bytes for a front end, and which pages they came from.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 
 use accel_softmmu::{Access, Physical};
-use hw_memory::{Attrs, ByteOrder, PAGE_SIZE, RamBlock};
+use hw_memory::{Attrs, ByteOrder, CodeWatcher, PAGE_SIZE, RamBlock};
 
 use crate::core::Core;
 use crate::target::{Target, Trap};
@@ -27,6 +27,16 @@ impl PageRef {
         self.block
             .code_version(self.offset)
             .is_some_and(|v| v.load(Ordering::Acquire) == self.version)
+    }
+
+    /// Identity of the block of memory, for as long as it lives.
+    pub fn block_id(&self) -> usize {
+        Arc::as_ptr(&self.block) as usize
+    }
+
+    /// Has `watcher` told of all code of the block that becomes stale from now on.
+    pub fn watch(&self, watcher: Weak<dyn CodeWatcher>) {
+        self.block.watch_code(watcher);
     }
 
     /// An identity of the physical page: same block, same page.
@@ -112,6 +122,11 @@ impl Source {
             self.append(core, next, 16)?;
         }
         Ok(())
+    }
+
+    /// Whether bytes of the next page were added.
+    pub fn is_extended(&self) -> bool {
+        self.bytes.len() > self.first
     }
 
     /// Whether the instruction at `offset` of `len` bytes lies in the first page entirely.

@@ -114,6 +114,9 @@ pub struct Layout {
     /// executor may keep it elsewhere (in the host's MXCSR), as long as the slot is right whenever
     /// IR gets it, a helper reads registers, or the unit is left.
     pub fp: Slot,
+    /// The hottest slots, hottest first: a JIT keeps as many as it can in host registers. None of
+    /// `pc` and `flags`.
+    pub pinned: &'static [Slot],
     /// All registers.
     pub regs: &'static [RegInfo],
 }

@@ -22,6 +22,12 @@ enum Found {
 }
 
 impl Interp {
+    /// Forgets all units.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+        self.once = None;
+    }
+
     /// A unit for the current PC and mode.
     #[inline(always)]
     fn find<T: Target>(&mut self, core: &mut Core<T>, limit: u32) -> Result<Found, Trap> {
@@ -107,61 +113,28 @@ impl Interp {
         )))
     }
 
-    /// Acts on a trap at operation `at` of a unit (`None`: of the fetch). Returns an exit if the CPU
-    /// stops.
+    /// Acts on a trap at operation `at` of a unit.
     #[cold]
     #[inline(never)]
     fn trap<T: Target>(
         core: &mut Core<T>,
         trap: Trap,
-        at: Option<(&Code, usize)>,
+        code: &Code,
+        at: usize,
     ) -> Result<(), Exit> {
-        let mut done = 0;
-        let mut pc = core.pc();
-        if let Some((code, at)) = at {
-            let mark = code
-                .marks
-                .partition_point(|(start, _)| *start as usize <= at);
-            done = mark as u64;
-            pc = mark
-                .checked_sub(1)
-                .and_then(|m| code.marks.get(m))
-                .map_or(pc, |m| m.1);
-        }
-        core.code_hit = false;
-        let complete = !matches!(trap, Trap::Exception | Trap::Exclusive);
-        let count = if complete {
-            done
-        } else {
-            done.saturating_sub(1)
-        };
-        core.budget -= count as i64;
-        core.counters.insns += count;
-        match trap {
-            Trap::Exception => {
-                core.set_pc(pc);
-                core.counters.exceptions += 1;
-                core.budget -= 1;
-                T::deliver(core)
-            }
-            Trap::After => {
-                core.counters.exceptions += 1;
-                T::deliver(core)
-            }
-            Trap::Leave => Ok(()),
-            Trap::Exclusive => {
-                core.set_pc(pc);
-                Err(Exit::Exclusive)
-            }
-            Trap::Exit(exit) => Err(exit),
-        }
+        let mark = code
+            .marks
+            .partition_point(|(start, _)| *start as usize <= at);
+        let pc = mark.checked_sub(1).and_then(|m| code.marks.get(m));
+        core.after_trap(trap, pc.map(|m| (m.1, mark as u64)))
     }
 
-    fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
+    /// Runs one unit: of one instruction where the target wants that.
+    pub fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
         let limit = if core.alone { 1 } else { T::unit_limit(core) };
         let found = match self.find(core, limit) {
             Ok(found) => found,
-            Err(trap) => return Self::trap(core, trap, None),
+            Err(trap) => return core.after_trap(trap, None),
         };
         let code = match found {
             Found::Kept(at) => self.cache.get(at),
@@ -178,7 +151,7 @@ impl Interp {
             }
             Flow::Trap(trap, at) => {
                 let stepped = matches!(trap, Trap::Leave | Trap::Exit(Exit::Halted | Exit::Yield));
-                Self::trap(core, trap, Some((code, at)))?;
+                Self::trap(core, trap, code, at)?;
                 if limit == 1 && !stepped {
                     return Ok(());
                 }
@@ -220,7 +193,6 @@ impl<T: Target> Executor<T> for Interp {
     }
 
     fn flush(&mut self) {
-        self.cache.clear();
-        self.once = None;
+        self.forget();
     }
 }

@@ -45,6 +45,7 @@ impl Target for Toy {
         pc: PC,
         flags: Slot(FLAGS),
         fp: FP,
+        pinned: &[],
         regs: &[],
     };
     type State = ();

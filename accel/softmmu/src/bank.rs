@@ -63,11 +63,49 @@ pub(crate) enum Kind {
     Exec = 2,
 }
 
+/// All that is cached of one page, in one line of the host's cache. Generated code reads it too: see
+/// [`crate::layout`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line {
+    /// By [`Kind`]. All that are not empty are of one page.
+    entries: [Entry; 3],
+    /// Flag byte of the page behind the write entry.
+    flags: *const AtomicU8,
+    /// Identity of the exec entry's virtual and host page; 0 if it is not plain RAM.
+    exec_id: u32,
+}
+
+const EMPTY_LINE: Line = Line {
+    entries: [NONE; 3],
+    flags: std::ptr::null(),
+    exec_id: 0,
+};
+
+/// Where generated code finds what is in a line, in bytes.
+pub mod layout {
+    use super::{ENTRY_BITS, Line};
+    use hw_memory::PAGE_BITS;
+    use std::mem::offset_of;
+
+    /// `va >> LINE_SHIFT & LINE_MASK` is the offset of a page's line in its table.
+    pub const LINE_SHIFT: u32 = PAGE_BITS - 6;
+    /// See [`LINE_SHIFT`].
+    pub const LINE_MASK: u32 = ((1 << ENTRY_BITS) - 1) << 6;
+    /// Tag of loads; the addend follows it. An address whose page is the tag, plus the addend, is
+    /// the host's address.
+    pub const READ: i32 = offset_of!(Line, entries) as i32;
+    /// Tag of stores; the addend follows it.
+    pub const WRITE: i32 = READ + 16;
+    /// Pointer to the byte that is not zero if a store to the page must be announced.
+    pub const FLAGS: i32 = offset_of!(Line, flags) as i32;
+    /// Identity of the virtual page fetched from together with the host page behind it: 32 bits.
+    pub const EXEC_ID: i32 = offset_of!(Line, exec_id) as i32;
+}
+
 /// Tables of one context.
 pub(crate) struct Tables {
-    entries: [[Entry; ENTRIES]; 3],
-    /// Flag byte of the page behind each write entry.
-    flags: [*const AtomicU8; ENTRIES],
+    lines: [Line; ENTRIES],
     global: [u64; ENTRIES / 64],
     /// Indices that hold anything: a flush touches no others.
     filled: [u64; ENTRIES / 64],
@@ -92,28 +130,45 @@ fn index(va: u64) -> usize {
 }
 
 impl Tables {
-    fn new() -> Box<Self> {
-        Box::new(Tables {
-            entries: [[NONE; ENTRIES]; 3],
-            flags: [std::ptr::null(); ENTRIES],
-            global: [0; ENTRIES / 64],
-            filled: [0; ENTRIES / 64],
-        })
+    pub(crate) fn new() -> Box<Self> {
+        let mut tables = Box::<Tables>::new_uninit();
+        let at = tables.as_mut_ptr();
+        // SAFETY: each field is written through the pointer before the box counts as initialized.
+        // In place, as a value on the stack would be copied.
+        unsafe {
+            for i in 0..ENTRIES {
+                (&raw mut (*at).lines[i]).write(EMPTY_LINE);
+            }
+            (&raw mut (*at).global).write([0; ENTRIES / 64]);
+            (&raw mut (*at).filled).write([0; ENTRIES / 64]);
+            tables.assume_init()
+        }
     }
 
     #[inline(always)]
     pub(crate) fn fast(&self, kind: Kind, va: u64) -> Option<*mut u8> {
-        let entry = &self.entries[kind as usize][index(va)];
+        let entry = &self.lines[index(va)].entries[kind as usize];
         (entry.tag == va & PAGE).then(|| va.wrapping_add(entry.addend) as *mut u8)
     }
 
     #[inline(always)]
     pub(crate) fn page_flags(&self, va: u64) -> *const AtomicU8 {
-        self.flags[index(va)]
+        self.lines[index(va)].flags
+    }
+
+    /// Identity of the page that is fetched from at `va`; 0 if it is not cached RAM.
+    #[inline(always)]
+    pub(crate) fn exec_id(&self, va: u64) -> u32 {
+        let line = &self.lines[index(va)];
+        if line.entries[Kind::Exec as usize].tag == va & PAGE {
+            line.exec_id
+        } else {
+            0
+        }
     }
 
     pub(crate) fn hit(&self, kind: Kind, va: u64) -> Option<Hit> {
-        let entry = &self.entries[kind as usize][index(va)];
+        let entry = &self.lines[index(va)].entries[kind as usize];
         let to = va.wrapping_add(entry.addend);
         if entry.tag == va & PAGE {
             Some(Hit::Host(to as *mut u8))
@@ -126,17 +181,14 @@ impl Tables {
 
     fn set(&mut self, kind: Kind, va: u64, to: u64, slow: bool) {
         let tag = va & PAGE | if slow { SLOW } else { 0 };
-        self.entries[kind as usize][index(va)] = Entry {
+        self.lines[index(va)].entries[kind as usize] = Entry {
             tag,
             addend: (to & PAGE).wrapping_sub(va & PAGE),
         };
     }
 
     fn clear(&mut self, i: usize) {
-        for table in &mut self.entries {
-            table[i] = NONE;
-        }
-        self.flags[i] = std::ptr::null();
+        self.lines[i] = EMPTY_LINE;
         self.global[i / 64] &= !(1 << (i % 64));
         self.filled[i / 64] &= !(1 << (i % 64));
     }
@@ -178,7 +230,19 @@ impl Bank {
         self.contexts[usize::from(ctx) & (CONTEXTS - 1)].as_deref()
     }
 
-    pub(crate) fn fill(&mut self, ctx: u8, va: u64, found: &Translation, backing: Option<Backing>) {
+    /// The address of a context's tables, for generated code; they never move while the bank lives.
+    pub(crate) fn tables_ptr(&self, ctx: usize) -> Option<*const Tables> {
+        self.contexts.get(ctx)?.as_deref().map(std::ptr::from_ref)
+    }
+
+    pub(crate) fn fill(
+        &mut self,
+        ctx: u8,
+        va: u64,
+        found: &Translation,
+        backing: Option<Backing>,
+        exec_id: u32,
+    ) {
         if found.page_bits > PAGE_BITS {
             let mask = u64::MAX.checked_shl(found.page_bits).unwrap_or(0);
             let (base, mut all) = self.large.unwrap_or((va & mask, mask));
@@ -195,7 +259,7 @@ impl Bank {
         // The three tables of an index share the global bit, so they hold one page.
         let page = va & PAGE;
         let same = |entry: &Entry| entry.tag == EMPTY || entry.tag & PAGE == page;
-        if !tables.entries.iter().all(|table| same(&table[i])) {
+        if !tables.lines[i].entries.iter().all(same) {
             tables.clear(i);
         }
         let bit = 1 << (i % 64);
@@ -208,12 +272,13 @@ impl Bank {
         }
         if found.allow.exec {
             tables.set(Kind::Exec, va, to, slow);
+            tables.lines[i].exec_id = exec_id;
         }
         if found.allow.write {
             match backing {
                 Some(b) if b.writable => {
                     tables.set(Kind::Write, va, to, false);
-                    tables.flags[i] = b.flags;
+                    tables.lines[i].flags = b.flags;
                 }
                 _ => tables.set(Kind::Write, va, physical, true),
             }
@@ -251,11 +316,8 @@ impl Bank {
         }
         for tables in self.contexts.iter_mut().flatten() {
             let i = index(va);
-            if tables
-                .entries
-                .iter()
-                .any(|table| table[i].tag & PAGE == va & PAGE)
-            {
+            let holds = |entry: &Entry| entry.tag != EMPTY && entry.tag & PAGE == va & PAGE;
+            if tables.lines[i].entries.iter().any(holds) {
                 tables.clear(i);
             }
         }

@@ -13,7 +13,7 @@
 mod bank;
 mod mmu;
 
-pub use bank::{Bank, CONTEXTS, Permissions, Translation};
+pub use bank::{Bank, CONTEXTS, Permissions, Translation, layout};
 pub use mmu::{Access, Fast, Mmu, Physical};
 
 #[cfg(test)]

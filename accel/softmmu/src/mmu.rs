@@ -1,11 +1,12 @@
 //! A vCPU's view of memory: its banks, its snapshot of the map, its access paths.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use hw_memory::{Attrs, ByteOrder, Fault, Initiator, MemoryMap, RamBlock, Snapshot, Span, What};
 
-use crate::bank::{Backing, Bank, Hit, Kind, PAGE, Translation};
+use crate::bank::{Backing, Bank, CONTEXTS, Hit, Kind, PAGE, Tables, Translation};
 
 /// Banks of a vCPU: address spaces whose translations are kept at once.
 const BANKS: usize = 8;
@@ -60,8 +61,43 @@ struct Slot {
     globals_seen: u64,
 }
 
+/// Identities of executable pages remembered; when there are more, new ones are given out.
+const IDS: usize = 1 << 16;
+/// Largest identity: generated code compares with a signed 32-bit constant. After it there are no more,
+/// and code of new pages is looked up each time.
+const LAST_ID: u32 = i32::MAX as u32;
+
+/// Numbers pairs of a virtual and a host page. A number never means two pairs.
+#[derive(Default)]
+struct ExecIds {
+    known: HashMap<(u64, u64), u32>,
+    last: u32,
+}
+
+impl ExecIds {
+    fn of(&mut self, va: u64, host: u64) -> u32 {
+        if let Some(id) = self.known.get(&(va, host)) {
+            return *id;
+        }
+        if self.last == LAST_ID {
+            return 0;
+        }
+        if self.known.len() >= IDS {
+            self.known.clear();
+        }
+        self.last += 1;
+        self.known.insert((va, host), self.last);
+        self.last
+    }
+}
+
 /// A vCPU's translations and its way to physical memory.
 pub struct Mmu {
+    /// The current bank's tables by context, for generated code: never null.
+    hot: [*const Tables; CONTEXTS],
+    /// What a context without tables has in `hot`.
+    empty: Box<Tables>,
+    exec_ids: ExecIds,
     slots: Vec<Slot>,
     current: usize,
     next_victim: usize,
@@ -70,6 +106,9 @@ pub struct Mmu {
     snapshot: Arc<Snapshot>,
     by: Initiator,
 }
+
+// SAFETY: `hot` points into tables that `slots` and `empty` own; nobody else follows it.
+unsafe impl Send for Mmu {}
 
 macro_rules! fast_access {
     ($load:ident, $store:ident, $rmw:ident, $t:ty, $atomic:ty) => {
@@ -157,7 +196,11 @@ impl Mmu {
             })
             .collect();
         let snapshot = map.snapshot();
+        let empty = Tables::new();
         Mmu {
+            hot: [&raw const *empty; CONTEXTS],
+            empty,
+            exec_ids: ExecIds::default(),
             slots,
             current: 0,
             next_victim: 0,
@@ -166,6 +209,28 @@ impl Mmu {
             snapshot,
             by,
         }
+    }
+
+    /// Where in an `Mmu` generated code finds the current bank's tables: an array of pointers by
+    /// context.
+    pub const HOT: usize = std::mem::offset_of!(Mmu, hot);
+
+    /// Brings `hot` in line with the current bank.
+    fn point(&mut self) {
+        let bank = &self.slots[self.current].bank;
+        for (ctx, hot) in self.hot.iter_mut().enumerate() {
+            *hot = bank.tables_ptr(ctx).unwrap_or(&raw const *self.empty);
+        }
+    }
+
+    /// Identity of the virtual page at `va` together with the host page behind it, if code there is
+    /// cached RAM; else 0.
+    #[inline(always)]
+    pub fn exec_id(&self, ctx: u8, va: u64) -> u32 {
+        self.slots[self.current]
+            .bank
+            .tables(ctx)
+            .map_or(0, |t| t.exec_id(va))
     }
 
     /// The memory map this looks at.
@@ -200,6 +265,7 @@ impl Mmu {
                     self.next_victim
                 }
             };
+            self.point();
         }
         let slot = &mut self.slots[self.current];
         if slot.globals_seen != self.globals {
@@ -241,7 +307,14 @@ impl Mmu {
             .snapshot
             .find(found.physical)
             .and_then(|span| backing(span, found.physical & PAGE));
-        self.slots[self.current].bank.fill(ctx, va, found, backing);
+        let id = match &backing {
+            Some(b) if found.allow.exec => self.exec_ids.of(va & PAGE, b.host as u64),
+            _ => 0,
+        };
+        self.slots[self.current]
+            .bank
+            .fill(ctx, va, found, backing, id);
+        self.point();
     }
 
     /// What is cached for an access.
@@ -301,6 +374,19 @@ impl Mmu {
             return Fast::Done(());
         }
         self.stored_slow(at, size)
+    }
+
+    /// Announces a store of `size` bytes, within a page, that generated code has done through the
+    /// cached translation. Returns whether it hit translated code.
+    pub fn announce(&self, ctx: u8, va: u64, size: u8) -> bool {
+        let at = self.slots[self.current]
+            .bank
+            .tables(ctx)
+            .and_then(|t| t.fast(Kind::Write, va));
+        match at {
+            Some(at) => self.stored_slow(at, size.into()) == Fast::HitCode(()),
+            None => false,
+        }
     }
 
     #[cold]

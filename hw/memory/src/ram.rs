@@ -6,6 +6,7 @@
 //! the page, so that a racing store is either seen by that read or sees the flag itself.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, PoisonError, Weak};
 
 use vm_memory::MmapRegion;
 use zerocopy::FromZeros;
@@ -48,6 +49,12 @@ pub enum RamError {
     Size(u64),
 }
 
+/// Told that code translated from a page became stale, by whoever overwrote it, right after the store.
+pub trait CodeWatcher: Send + Sync {
+    /// `page` is the host address of the page. Must neither block nor touch guest memory.
+    fn stale(&self, page: u64);
+}
+
 /// One block of host memory: page-aligned, the process's own, or backed by a memfd or a file of the
 /// user's.
 pub struct RamBlock {
@@ -58,6 +65,7 @@ pub struct RamBlock {
     code: Box<[AtomicU64]>,
     versions: Box<[AtomicU32]>,
     dirty: Box<[AtomicU64]>,
+    watchers: Mutex<Vec<Weak<dyn CodeWatcher>>>,
 }
 
 impl std::fmt::Debug for RamBlock {
@@ -134,6 +142,7 @@ impl RamBlock {
             code: zeroed(pages),
             versions: zeroed(pages),
             dirty: zeroed(pages.div_ceil(64)),
+            watchers: Mutex::default(),
         })
     }
 
@@ -283,6 +292,13 @@ impl RamBlock {
         }
     }
 
+    /// Has `watcher` told of all code of this block that becomes stale, while it lives.
+    pub fn watch_code(&self, watcher: Weak<dyn CodeWatcher>) {
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|w| w.strong_count() != 0);
+        watchers.push(watcher);
+    }
+
     /// Starts (or restarts) dirty logging of the whole block: pages become clean.
     pub fn log_dirty(&self) {
         for flags in &self.flags {
@@ -362,6 +378,11 @@ impl RamBlock {
         flags.fetch_and(!page_flag::CODE, Ordering::SeqCst);
         code.store(0, Ordering::SeqCst);
         version.fetch_add(1, Ordering::SeqCst);
+        let at = (self.host_ptr() as u64).wrapping_add(offset & !PAGE_MASK);
+        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        for watcher in watchers.iter().filter_map(Weak::upgrade) {
+            watcher.stale(at);
+        }
         true
     }
 }

@@ -115,5 +115,17 @@ pub const LAYOUT: Layout = Layout {
     pc: RIP,
     flags: FLAGS,
     fp: MXCSR,
+    pinned: &[
+        gpr(index::RAX),
+        gpr(index::RDX),
+        gpr(index::RCX),
+        gpr(index::RDI),
+        gpr(index::RSI),
+        gpr(index::RSP),
+        gpr(index::RBX),
+        gpr(index::RBP),
+        gpr(8),
+        gpr(12),
+    ],
     regs: REGS,
 };

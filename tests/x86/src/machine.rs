@@ -8,7 +8,7 @@ use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, PAGE_SIZE, RamBlock, What};
 use target_x86::float::X87;
 use target_x86::system::{self, CpuModel, Topology};
-use target_x86::{Core, Port, Segment, Table, decode, regs};
+use target_x86::{Core, Port, X86, Segment, Table, decode, regs};
 use test_native::compare::{End, Engine};
 use test_native::generate::{Case, SELECTORS};
 use test_native::{CODE, CODE_PAGE, DATA, DATA_SIZE, Outcome, RFLAGS_IN};
@@ -91,10 +91,17 @@ impl Port for Nothing {
     }
 }
 
+fn engine() -> Box<dyn Executor<X86>> {
+    if std::env::var_os("INTERP").is_some() {
+        return Box::new(Interp::default());
+    }
+    Box::new(accel_jit::Jit::<X86>::new(1 << 20).unwrap())
+}
+
 /// The emulated CPU as an engine for test cases.
 pub struct Emulated {
     core: Core,
-    interp: Interp,
+    engine: Box<dyn Executor<X86>>,
     kernel: Arc<RamBlock>,
     data: Arc<RamBlock>,
     code: Arc<RamBlock>,
@@ -140,7 +147,7 @@ impl Emulated {
         );
         let mut emulated = Emulated {
             core,
-            interp: Interp::default(),
+            engine: engine(),
             kernel,
             data,
             code,
@@ -298,16 +305,16 @@ impl Engine for Emulated {
         self.load_state(case);
         self.core.budget = BUDGET;
         let mut state = case.state.clone();
-        let mut exit = self.interp.run(&mut self.core);
+        let mut exit = self.engine.run(&mut self.core);
         for _ in 0..1000 {
             match exit {
                 // One CPU is always alone.
                 Exit::Exclusive => {
                     self.core.alone = true;
-                    exit = self.interp.run(&mut self.core);
+                    exit = self.engine.run(&mut self.core);
                     self.core.alone = false;
                 }
-                Exit::Yield => exit = self.interp.run(&mut self.core),
+                Exit::Yield => exit = self.engine.run(&mut self.core),
                 _ => break,
             }
         }

@@ -1,0 +1,751 @@
+//! Encoder of x86-64 host instructions (Intel SDM vol. 2, chapter 2 and the opcode tables).
+//!
+//! Knows whether the host's flags still are those of the operation the compiler last named
+//! ([`Asm::flags_of`]): every instruction that changes flags forgets it.
+
+/// A general register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reg(pub(crate) u8);
+
+/// A vector register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Xmm(pub(crate) u8);
+
+pub(crate) const RAX: Reg = Reg(0);
+pub(crate) const RCX: Reg = Reg(1);
+pub(crate) const RDX: Reg = Reg(2);
+pub(crate) const RBX: Reg = Reg(3);
+pub(crate) const RSP: Reg = Reg(4);
+pub(crate) const RBP: Reg = Reg(5);
+pub(crate) const RSI: Reg = Reg(6);
+pub(crate) const RDI: Reg = Reg(7);
+pub(crate) const R8: Reg = Reg(8);
+pub(crate) const R9: Reg = Reg(9);
+pub(crate) const R10: Reg = Reg(10);
+pub(crate) const R11: Reg = Reg(11);
+pub(crate) const R12: Reg = Reg(12);
+pub(crate) const R13: Reg = Reg(13);
+pub(crate) const R14: Reg = Reg(14);
+pub(crate) const R15: Reg = Reg(15);
+
+/// Width of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd)]
+pub(crate) enum Size {
+    B,
+    W,
+    D,
+    Q,
+}
+
+/// A second operand: a register or memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rm {
+    Reg(Reg),
+    Xmm(Xmm),
+    Mem(Mem),
+}
+
+/// A memory operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mem {
+    /// `[base + index << scale + disp]`.
+    At {
+        base: Option<Reg>,
+        index: Option<(Reg, u8)>,
+        disp: i32,
+    },
+    /// At this offset in the code memory.
+    Code(i32),
+}
+
+impl Mem {
+    pub(crate) fn base(base: Reg, disp: i32) -> Mem {
+        Mem::At {
+            base: Some(base),
+            index: None,
+            disp,
+        }
+    }
+
+    pub(crate) fn sum(base: Reg, index: Reg) -> Mem {
+        Mem::At {
+            base: Some(base),
+            index: Some((index, 0)),
+            disp: 0,
+        }
+    }
+}
+
+impl From<Reg> for Rm {
+    fn from(reg: Reg) -> Rm {
+        Rm::Reg(reg)
+    }
+}
+
+impl From<Xmm> for Rm {
+    fn from(reg: Xmm) -> Rm {
+        Rm::Xmm(reg)
+    }
+}
+
+impl From<Mem> for Rm {
+    fn from(mem: Mem) -> Rm {
+        Rm::Mem(mem)
+    }
+}
+
+/// Arithmetic of the first opcode row group: the number is the opcode's and ModRM's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Alu {
+    Add = 0,
+    Or = 1,
+    Adc = 2,
+    Sbb = 3,
+    And = 4,
+    Sub = 5,
+    Xor = 6,
+    Cmp = 7,
+}
+
+/// Shifts of opcode group 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shift {
+    Rol = 0,
+    Ror = 1,
+    Shl = 4,
+    Shr = 5,
+    Sar = 7,
+}
+
+/// Condition codes are numbered as in `accel_ir::Cond`.
+pub(crate) type Cc = u8;
+/// Carry.
+pub(crate) const CC_B: Cc = 2;
+/// Zero.
+pub(crate) const CC_E: Cc = 4;
+/// Not zero.
+pub(crate) const CC_NE: Cc = 5;
+/// Sign.
+pub(crate) const CC_S: Cc = 8;
+
+/// A jump whose target is not known yet: where its displacement stands.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Fix(usize);
+
+/// Code in the making.
+pub(crate) struct Asm {
+    pub(crate) code: Vec<u8>,
+    /// Offset in the code memory that the first byte will have.
+    pub(crate) origin: usize,
+    /// The operation whose flags the host's flags are; the compiler's numbering.
+    pub(crate) flags_of: Option<u32>,
+}
+
+/// What stands before ModRM.
+#[derive(Clone, Copy)]
+struct Op<'a> {
+    prefix: Option<u8>,
+    wide: bool,
+    opcode: &'a [u8],
+    /// The register operands are bytes: the low bytes of RSI and RDI need a REX prefix.
+    bytes: bool,
+    /// Bytes of immediate behind ModRM.
+    tail: i32,
+}
+
+impl Asm {
+    pub(crate) fn new(origin: usize) -> Asm {
+        Asm {
+            code: Vec::with_capacity(1024),
+            origin,
+            flags_of: None,
+        }
+    }
+
+    /// Offset in the code memory of the next instruction.
+    pub(crate) fn here(&self) -> usize {
+        self.origin + self.code.len()
+    }
+
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.code.push(byte);
+    }
+
+    fn imm32(&mut self, value: i32) {
+        self.code.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn emit(&mut self, op: Op<'_>, reg: u8, rm: Rm) {
+        if let Some(prefix) = op.prefix {
+            self.byte(prefix);
+        }
+        let (b, x) = match rm {
+            Rm::Reg(r) => (r.0, 0),
+            Rm::Xmm(r) => (r.0, 0),
+            Rm::Mem(Mem::At { base, index, .. }) => {
+                (base.map_or(0, |r| r.0), index.map_or(0, |(r, _)| r.0))
+            }
+            Rm::Mem(Mem::Code(_)) => (0, 0),
+        };
+        let low_byte = op.bytes && (reg >= 4 || matches!(rm, Rm::Reg(r) if r.0 >= 4));
+        let rex = u8::from(op.wide) << 3 | (reg >> 3) << 2 | (x >> 3) << 1 | b >> 3;
+        if rex != 0 || low_byte {
+            self.byte(0x40 | rex);
+        }
+        self.code.extend_from_slice(op.opcode);
+        self.modrm(reg & 7, rm, op.tail);
+    }
+
+    fn modrm(&mut self, reg: u8, rm: Rm, tail: i32) {
+        let mem = match rm {
+            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => return self.byte(0xc0 | reg << 3 | r & 7),
+            Rm::Mem(mem) => mem,
+        };
+        let (base, index, disp) = match mem {
+            Mem::Code(at) => {
+                self.byte(reg << 3 | 5);
+                let next = self.here() as i32 + 4 + tail;
+                return self.imm32(at - next);
+            }
+            Mem::At { base, index, disp } => (base, index, disp),
+        };
+        let Some(base) = base else {
+            let (index, scale) = index.unwrap_or((RSP, 0));
+            self.byte(reg << 3 | 4);
+            self.byte(scale << 6 | (index.0 & 7) << 3 | 5);
+            return self.imm32(disp);
+        };
+        // RBP and R13 as a base need a displacement.
+        let mode = match disp {
+            0 if base.0 & 7 != 5 => 0,
+            -128..=127 => 1,
+            _ => 2,
+        };
+        match index {
+            Some((index, scale)) => {
+                self.byte(mode << 6 | reg << 3 | 4);
+                self.byte(scale << 6 | (index.0 & 7) << 3 | base.0 & 7);
+            }
+            None if base.0 & 7 == 4 => {
+                self.byte(mode << 6 | reg << 3 | 4);
+                self.byte(0x24);
+            }
+            None => self.byte(mode << 6 | reg << 3 | base.0 & 7),
+        }
+        match mode {
+            0 => {}
+            1 => self.byte(disp as u8),
+            _ => self.imm32(disp),
+        }
+    }
+
+    /// An instruction with operands of a size: `opcode` for more than bytes, one less for bytes.
+    fn sized(&mut self, size: Size, opcode: u8, reg: u8, rm: Rm, tail: i32) {
+        self.emit(
+            Op {
+                prefix: (size == Size::W).then_some(0x66),
+                wide: size == Size::Q,
+                opcode: &[if size == Size::B { opcode - 1 } else { opcode }],
+                bytes: size == Size::B,
+                tail,
+            },
+            reg,
+            rm,
+        );
+    }
+
+    // --- moves
+
+    /// Loads or copies without extending: 32 bits clear the upper half, narrower ones keep the rest.
+    pub(crate) fn mov(&mut self, size: Size, to: Reg, from: impl Into<Rm>) {
+        self.sized(size, 0x8b, to.0, from.into(), 0);
+    }
+
+    /// Stores, or copies into the low part of a register.
+    pub(crate) fn mov_to(&mut self, size: Size, to: impl Into<Rm>, from: Reg) {
+        self.sized(size, 0x89, from.0, to.into(), 0);
+    }
+
+    /// Stores a constant; sign-extended for 64 bits.
+    pub(crate) fn mov_imm_to(&mut self, size: Size, to: Mem, value: i32) {
+        let tail = match size {
+            Size::B => 1,
+            Size::W => 2,
+            _ => 4,
+        };
+        self.sized(size, 0xc7, 0, to.into(), tail);
+        let bytes = value.to_le_bytes();
+        self.code.extend_from_slice(&bytes[..tail as usize]);
+    }
+
+    /// A constant. Leaves the flags alone.
+    pub(crate) fn mov_imm(&mut self, to: Reg, value: u64) {
+        if let Ok(value) = u32::try_from(value) {
+            if to.0 >= 8 {
+                self.byte(0x41);
+            }
+            self.byte(0xb8 | to.0 & 7);
+            self.imm32(value as i32);
+        } else if i64::from(value as i32) as u64 == value {
+            self.sized(Size::Q, 0xc7, 0, to.into(), 4);
+            self.imm32(value as i32);
+        } else {
+            self.byte(0x48 | to.0 >> 3);
+            self.byte(0xb8 | to.0 & 7);
+            self.code.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    /// Loads or copies zero-extended to 64 bits.
+    pub(crate) fn movzx(&mut self, from_size: Size, to: Reg, from: impl Into<Rm>) {
+        let from = from.into();
+        let opcode: &[u8] = match from_size {
+            Size::B => &[0x0f, 0xb6],
+            Size::W => &[0x0f, 0xb7],
+            _ => return self.mov(from_size, to, from),
+        };
+        self.extend(opcode, from_size, false, to, from);
+    }
+
+    /// Loads or copies sign-extended to 32 (zero above) or 64 bits.
+    pub(crate) fn movsx(&mut self, from_size: Size, to_size: Size, to: Reg, from: impl Into<Rm>) {
+        let opcode: &[u8] = match from_size {
+            Size::B => &[0x0f, 0xbe],
+            Size::W => &[0x0f, 0xbf],
+            Size::D => &[0x63],
+            Size::Q => return self.mov(Size::Q, to, from),
+        };
+        self.extend(opcode, from_size, to_size == Size::Q, to, from.into());
+    }
+
+    fn extend(&mut self, opcode: &[u8], from_size: Size, wide: bool, to: Reg, from: Rm) {
+        let low_byte = from_size == Size::B && matches!(from, Rm::Reg(r) if r.0 >= 4);
+        self.emit(
+            Op {
+                prefix: None,
+                wide,
+                opcode,
+                bytes: low_byte,
+                tail: 0,
+            },
+            to.0,
+            from,
+        );
+    }
+
+    /// The address itself.
+    pub(crate) fn lea(&mut self, size: Size, to: Reg, mem: Mem) {
+        self.sized(size, 0x8d, to.0, mem.into(), 0);
+    }
+
+    pub(crate) fn push(&mut self, reg: Reg) {
+        if reg.0 >= 8 {
+            self.byte(0x41);
+        }
+        self.byte(0x50 | reg.0 & 7);
+    }
+
+    pub(crate) fn pop(&mut self, reg: Reg) {
+        if reg.0 >= 8 {
+            self.byte(0x41);
+        }
+        self.byte(0x58 | reg.0 & 7);
+    }
+
+    /// Swaps registers.
+    pub(crate) fn xchg(&mut self, a: Reg, b: Reg) {
+        self.sized(Size::Q, 0x87, a.0, b.into(), 0);
+    }
+
+    // --- arithmetic
+
+    pub(crate) fn alu(&mut self, op: Alu, size: Size, to: Reg, from: impl Into<Rm>) {
+        self.flags_of = None;
+        self.sized(size, (op as u8) << 3 | 3, to.0, from.into(), 0);
+    }
+
+    pub(crate) fn alu_to(&mut self, op: Alu, size: Size, to: Mem, from: Reg) {
+        self.flags_of = None;
+        self.sized(size, (op as u8) << 3 | 1, from.0, to.into(), 0);
+    }
+
+    /// With a constant: sign-extended from 32 bits.
+    pub(crate) fn alu_imm(&mut self, op: Alu, size: Size, to: impl Into<Rm>, value: i32) {
+        self.flags_of = None;
+        let to = to.into();
+        if size == Size::B {
+            self.sized(size, 0x81, op as u8, to, 1);
+            self.byte(value as u8);
+        } else if i32::from(value as i8) == value {
+            self.sized(size, 0x83, op as u8, to, 1);
+            self.byte(value as u8);
+        } else {
+            let tail = if size == Size::W { 2 } else { 4 };
+            self.sized(size, 0x81, op as u8, to, tail);
+            let bytes = value.to_le_bytes();
+            self.code.extend_from_slice(&bytes[..tail as usize]);
+        }
+    }
+
+    pub(crate) fn test(&mut self, size: Size, a: impl Into<Rm>, b: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0x85, b.0, a.into(), 0);
+    }
+
+    pub(crate) fn test_imm(&mut self, size: Size, a: impl Into<Rm>, value: i32) {
+        self.flags_of = None;
+        let tail = match size {
+            Size::B => 1,
+            Size::W => 2,
+            _ => 4,
+        };
+        self.sized(size, 0xf7, 0, a.into(), tail);
+        let bytes = value.to_le_bytes();
+        self.code.extend_from_slice(&bytes[..tail as usize]);
+    }
+
+    pub(crate) fn shift_imm(&mut self, op: Shift, size: Size, to: Reg, count: u8) {
+        self.flags_of = None;
+        self.sized(size, 0xc1, op as u8, to.into(), 1);
+        self.byte(count);
+    }
+
+    /// By CL.
+    pub(crate) fn shift_cl(&mut self, op: Shift, size: Size, to: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0xd3, op as u8, to.into(), 0);
+    }
+
+    pub(crate) fn not(&mut self, size: Size, to: Reg) {
+        self.sized(size, 0xf7, 2, to.into(), 0);
+    }
+
+    pub(crate) fn neg(&mut self, size: Size, to: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0xf7, 3, to.into(), 0);
+    }
+
+    /// RDX:RAX = RAX * `by`.
+    pub(crate) fn mul(&mut self, signed: bool, by: Reg) {
+        self.flags_of = None;
+        self.sized(Size::Q, 0xf7, if signed { 5 } else { 4 }, by.into(), 0);
+    }
+
+    /// RAX, RDX = quotient and remainder of RDX:RAX.
+    pub(crate) fn div(&mut self, size: Size, signed: bool, by: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0xf7, if signed { 7 } else { 6 }, by.into(), 0);
+    }
+
+    pub(crate) fn imul(&mut self, size: Size, to: Reg, by: impl Into<Rm>) {
+        self.flags_of = None;
+        self.two_byte(size, 0xaf, to, by.into());
+    }
+
+    pub(crate) fn imul_imm(&mut self, size: Size, to: Reg, from: impl Into<Rm>, value: i32) {
+        self.flags_of = None;
+        if i32::from(value as i8) == value {
+            self.sized(size, 0x6b, to.0, from.into(), 1);
+            self.byte(value as u8);
+        } else {
+            self.sized(size, 0x69, to.0, from.into(), 4);
+            self.imm32(value);
+        }
+    }
+
+    fn two_byte(&mut self, size: Size, opcode: u8, reg: Reg, rm: Rm) {
+        self.emit(
+            Op {
+                prefix: (size == Size::W).then_some(0x66),
+                wide: size == Size::Q,
+                opcode: &[0x0f, opcode],
+                bytes: false,
+                tail: 0,
+            },
+            reg.0,
+            rm,
+        );
+    }
+
+    pub(crate) fn cmov(&mut self, cc: Cc, to: Reg, from: impl Into<Rm>) {
+        self.two_byte(Size::Q, 0x40 | cc, to, from.into());
+    }
+
+    /// Sets the low byte to 0 or 1.
+    pub(crate) fn setcc(&mut self, cc: Cc, to: Reg) {
+        self.emit(
+            Op {
+                prefix: None,
+                wide: false,
+                opcode: &[0x0f, 0x90 | cc],
+                bytes: true,
+                tail: 0,
+            },
+            0,
+            to.into(),
+        );
+    }
+
+    pub(crate) fn bswap(&mut self, size: Size, to: Reg) {
+        let rex = u8::from(size == Size::Q) << 3 | to.0 >> 3;
+        if rex != 0 {
+            self.byte(0x40 | rex);
+        }
+        self.byte(0x0f);
+        self.byte(0xc8 | to.0 & 7);
+    }
+
+    /// Bit scan forward (`0xbc`), reverse (`0xbd`); undefined for zero.
+    pub(crate) fn bit_scan(&mut self, reverse: bool, to: Reg, from: Reg) {
+        self.flags_of = None;
+        self.two_byte(Size::Q, 0xbc | u8::from(reverse), to, from.into());
+    }
+
+    /// Needs the host's POPCNT.
+    pub(crate) fn popcnt(&mut self, to: Reg, from: Reg) {
+        self.flags_of = None;
+        self.byte(0xf3);
+        self.two_byte(Size::Q, 0xb8, to, from.into());
+    }
+
+    /// Bit `bit` of `of` into the carry flag.
+    pub(crate) fn bt_imm(&mut self, of: Reg, bit: u8) {
+        self.flags_of = None;
+        self.emit(
+            Op {
+                prefix: None,
+                wide: true,
+                opcode: &[0x0f, 0xba],
+                bytes: false,
+                tail: 1,
+            },
+            4,
+            of.into(),
+        );
+        self.byte(bit);
+    }
+
+    /// Flags but OF into AH.
+    pub(crate) fn lahf(&mut self) {
+        self.byte(0x9f);
+    }
+
+    /// `movzx eax, ah`.
+    pub(crate) fn movzx_eax_ah(&mut self) {
+        self.code.extend_from_slice(&[0x0f, 0xb6, 0xc4]);
+    }
+
+    // --- atomics
+
+    /// `lock op [mem], reg`.
+    pub(crate) fn lock_alu_to(&mut self, op: Alu, size: Size, to: Mem, from: Reg) {
+        self.byte(0xf0);
+        self.alu_to(op, size, to, from);
+    }
+
+    /// `lock op [mem], imm`.
+    pub(crate) fn lock_alu_imm(&mut self, op: Alu, size: Size, to: Mem, value: i32) {
+        self.byte(0xf0);
+        self.alu_imm(op, size, to, value);
+    }
+
+    /// `xchg [mem], reg`, which locks by itself.
+    pub(crate) fn xchg_mem(&mut self, size: Size, mem: Mem, reg: Reg) {
+        self.sized(size, 0x87, reg.0, mem.into(), 0);
+    }
+
+    pub(crate) fn lock_xadd(&mut self, size: Size, mem: Mem, reg: Reg) {
+        self.flags_of = None;
+        self.byte(0xf0);
+        self.locked(size, 0xc1, mem, reg);
+    }
+
+    /// Compares with RAX, which gets the old value.
+    pub(crate) fn lock_cmpxchg(&mut self, size: Size, mem: Mem, reg: Reg) {
+        self.flags_of = None;
+        self.byte(0xf0);
+        self.locked(size, 0xb1, mem, reg);
+    }
+
+    fn locked(&mut self, size: Size, opcode: u8, mem: Mem, reg: Reg) {
+        self.emit(
+            Op {
+                prefix: (size == Size::W).then_some(0x66),
+                wide: size == Size::Q,
+                opcode: &[
+                    0x0f,
+                    if size == Size::B { opcode - 1 } else { opcode },
+                ],
+                bytes: size == Size::B,
+                tail: 0,
+            },
+            reg.0,
+            mem.into(),
+        );
+    }
+
+    // --- control
+
+    /// A jump forward on a condition.
+    pub(crate) fn jcc(&mut self, cc: Cc) -> Fix {
+        self.byte(0x0f);
+        self.byte(0x80 | cc);
+        self.imm32(0);
+        Fix(self.code.len())
+    }
+
+    /// A jump forward.
+    pub(crate) fn jmp(&mut self) -> Fix {
+        self.byte(0xe9);
+        self.imm32(0);
+        Fix(self.code.len())
+    }
+
+    /// Offset in the code memory behind a jump's displacement.
+    pub(crate) fn end_of(&self, fix: Fix) -> usize {
+        self.origin + fix.0
+    }
+
+    /// Makes a jump go here.
+    pub(crate) fn bind(&mut self, fix: Fix) {
+        self.flags_of = None;
+        let at = self.code.len();
+        let distance = (at - fix.0) as i32;
+        self.code[fix.0 - 4..fix.0].copy_from_slice(&distance.to_le_bytes());
+    }
+
+    /// Jumps to an offset in the code memory.
+    pub(crate) fn jmp_to(&mut self, at: usize) {
+        self.byte(0xe9);
+        let next = self.here() as i64 + 4;
+        self.imm32((at as i64 - next) as i32);
+    }
+
+    /// Jumps to an offset in the code memory on a condition.
+    pub(crate) fn jcc_to(&mut self, cc: Cc, at: usize) {
+        self.byte(0x0f);
+        self.byte(0x80 | cc);
+        let next = self.here() as i64 + 4;
+        self.imm32((at as i64 - next) as i32);
+    }
+
+    /// Calls an offset in the code memory.
+    pub(crate) fn call_to(&mut self, at: usize) {
+        self.byte(0xe8);
+        let next = self.here() as i64 + 4;
+        self.imm32((at as i64 - next) as i32);
+        self.flags_of = None;
+    }
+
+    pub(crate) fn call_reg(&mut self, reg: Reg) {
+        self.sized(Size::D, 0xff, 2, reg.into(), 0);
+        self.flags_of = None;
+    }
+
+    pub(crate) fn jmp_rm(&mut self, to: impl Into<Rm>) {
+        self.sized(Size::D, 0xff, 4, to.into(), 0);
+    }
+
+    pub(crate) fn ret(&mut self) {
+        self.byte(0xc3);
+    }
+
+    // --- vectors
+
+    /// An SSE instruction: mandatory prefix, opcode bytes after 0F.
+    pub(crate) fn sse(&mut self, prefix: Option<u8>, opcode: &[u8], reg: Xmm, rm: impl Into<Rm>) {
+        self.sse_wide(prefix, opcode, false, reg.0, rm.into(), 0);
+    }
+
+    /// As [`sse`](Self::sse) with an immediate byte.
+    pub(crate) fn sse_imm(
+        &mut self,
+        prefix: Option<u8>,
+        opcode: &[u8],
+        reg: Xmm,
+        rm: impl Into<Rm>,
+        imm: u8,
+    ) {
+        self.sse_wide(prefix, opcode, false, reg.0, rm.into(), 1);
+        self.byte(imm);
+    }
+
+    fn sse_wide(
+        &mut self,
+        prefix: Option<u8>,
+        opcode: &[u8],
+        wide: bool,
+        reg: u8,
+        rm: Rm,
+        tail: i32,
+    ) {
+        let mut bytes = [0x0f; 4];
+        let len = opcode.len().min(3);
+        bytes[1..=len].copy_from_slice(&opcode[..len]);
+        self.emit(
+            Op {
+                prefix,
+                wide,
+                opcode: &bytes[..=len],
+                bytes: false,
+                tail,
+            },
+            reg,
+            rm,
+        );
+    }
+
+    /// An SSE instruction between a general register (`reg`) and `rm`.
+    pub(crate) fn sse_reg(
+        &mut self,
+        prefix: Option<u8>,
+        opcode: u8,
+        size: Size,
+        reg: u8,
+        rm: impl Into<Rm>,
+    ) {
+        self.sse_wide(prefix, &[opcode], size == Size::Q, reg, rm.into(), 0);
+    }
+
+    /// Unaligned 16 bytes.
+    pub(crate) fn movups(&mut self, to: Xmm, from: Mem) {
+        self.sse(None, &[0x10], to, from);
+    }
+
+    /// Unaligned 16 bytes.
+    pub(crate) fn movups_to(&mut self, to: Mem, from: Xmm) {
+        self.sse(None, &[0x11], from, to);
+    }
+
+    pub(crate) fn movaps(&mut self, to: Xmm, from: Xmm) {
+        if to != from {
+            self.sse(None, &[0x28], to, from);
+        }
+    }
+
+    /// `movd`/`movq xmm, r`: clears the rest.
+    pub(crate) fn movq_to_xmm(&mut self, to: Xmm, from: impl Into<Rm>, size: Size) {
+        self.sse_wide(Some(0x66), &[0x6e], size == Size::Q, to.0, from.into(), 0);
+    }
+
+    /// `movd`/`movq r, xmm`.
+    pub(crate) fn movq_from_xmm(&mut self, to: impl Into<Rm>, from: Xmm, size: Size) {
+        self.sse_wide(Some(0x66), &[0x7e], size == Size::Q, from.0, to.into(), 0);
+    }
+
+    /// `ldmxcsr` (2), `stmxcsr` (3).
+    pub(crate) fn mxcsr(&mut self, store: bool, mem: Mem) {
+        self.emit(
+            Op {
+                prefix: None,
+                wide: false,
+                opcode: &[0x0f, 0xae],
+                bytes: false,
+                tail: 0,
+            },
+            if store { 3 } else { 2 },
+            mem.into(),
+        );
+    }
+}

@@ -1,0 +1,328 @@
+//! Compiled units of one CPU: by what they are for, by page, by where their code is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use accel_core::PageRef;
+
+use crate::compile::{Compiled, Mark, Site, Way};
+use crate::memory::{CodeMemory, cell};
+use crate::table;
+
+/// What a unit is for: everything its translation depended on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Key {
+    /// Address fetched from.
+    pub(crate) va: u64,
+    /// Identity of the physical page there.
+    pub(crate) page: u64,
+    /// The CPU's mode.
+    pub(crate) mode: u64,
+    /// What else the target named.
+    pub(crate) extra: u64,
+}
+
+/// Mixes a key's words; they are addresses and need no more.
+#[derive(Default)]
+pub(crate) struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+}
+
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
+
+/// A compiled unit, by number; numbers are not used again until the cache is emptied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) struct Id(u32);
+
+/// A compiled unit.
+pub(crate) struct Block {
+    pub(crate) key: Key,
+    /// The PC it begins at.
+    pub(crate) pc: u64,
+    /// Offset of its code.
+    pub(crate) start: usize,
+    len: usize,
+    pub(crate) marks: Box<[Mark]>,
+    sites: Box<[Site]>,
+    ways: Box<[Way]>,
+    pub(crate) pages: Vec<PageRef>,
+    /// Identity that the code checks its second page for; 0 if it has one page.
+    pub(crate) second: u32,
+    /// Ways of others that are linked to it.
+    incoming: Vec<(Id, u16)>,
+}
+
+impl Block {
+    /// The number of the instruction that a return address belongs to.
+    pub(crate) fn insn_of(&self, at: usize) -> Option<usize> {
+        let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
+        let i = self.sites.binary_search_by_key(&at, |s| s.at).ok()?;
+        Some(usize::from(self.sites[i].insn))
+    }
+
+    /// The way out whose stub a return address belongs to.
+    pub(crate) fn way_of(&self, at: usize) -> Option<(u16, Way)> {
+        let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
+        let i = self.ways.binary_search_by_key(&at, |w| w.site).ok()?;
+        Some((i as u16, self.ways[i]))
+    }
+
+    /// The instruction before which code was overwritten by a call that returns to this address.
+    pub(crate) fn mark_of(&self, at: usize) -> Option<usize> {
+        let at = u32::try_from(at.checked_sub(self.start + CALL)?).ok()?;
+        self.marks.iter().position(|m| m.at == at)
+    }
+}
+
+/// Bytes of a call.
+const CALL: usize = 5;
+
+/// Pieces that the code memory is freed in, the oldest first.
+const PIECES: usize = 8;
+
+/// All compiled units of a CPU.
+pub(crate) struct Cache {
+    pub(crate) memory: std::sync::Arc<CodeMemory>,
+    blocks: Vec<Option<Box<Block>>>,
+    index: Map<Key, Id>,
+    by_address: BTreeMap<usize, Id>,
+    by_page: Map<u64, Vec<Id>>,
+    /// Where the first unit's code may be: behind the thunks.
+    first: usize,
+    next: usize,
+    /// End of the piece that is being filled.
+    end: usize,
+    /// Bytes of code of units that are alive.
+    used: usize,
+}
+
+impl Cache {
+    pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
+        let mut cache = Cache {
+            memory,
+            blocks: Vec::new(),
+            index: Map::default(),
+            by_address: BTreeMap::new(),
+            by_page: Map::default(),
+            first,
+            next: first,
+            end: first,
+            used: 0,
+        };
+        cache.end = cache.piece_end(first);
+        cache
+    }
+
+    fn limit(&self) -> usize {
+        cell::CODE + self.memory.len()
+    }
+
+    fn piece_end(&self, at: usize) -> usize {
+        let size = (self.limit() - self.first) / PIECES;
+        let n = (at - self.first) / size.max(1);
+        if n + 1 >= PIECES {
+            self.limit()
+        } else {
+            self.first + (n + 1) * size
+        }
+    }
+
+    /// Most bytes that one unit's code may have.
+    pub(crate) fn largest(&self) -> usize {
+        (self.limit() - self.first) / PIECES
+    }
+
+    /// Units alive, and bytes of their code.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.by_address.len(), self.used)
+    }
+
+    pub(crate) fn find(&self, key: &Key) -> Option<Id> {
+        self.index.get(key).copied()
+    }
+
+    pub(crate) fn get(&self, id: Id) -> Option<&Block> {
+        self.blocks.get(id.0 as usize)?.as_deref()
+    }
+
+    /// The unit whose code an offset lies in or just behind.
+    pub(crate) fn at(&self, at: usize) -> Option<(Id, &Block)> {
+        let (_, id) = self.by_address.range(..at).next_back()?;
+        let block = self.get(*id)?;
+        (at <= block.start + block.len).then_some((*id, block))
+    }
+
+    /// Where the next unit's code will be.
+    pub(crate) fn origin(&self) -> usize {
+        self.next
+    }
+
+    /// Whether code of this length fits at `origin`. If not, frees the oldest piece, and the code must be
+    /// made again for the new origin.
+    pub(crate) fn make_room(&mut self, len: usize) -> bool {
+        if self.next + len <= self.end {
+            return true;
+        }
+        self.next = if self.end + self.largest() / 2 > self.limit() {
+            self.first
+        } else {
+            self.end
+        };
+        self.end = self.piece_end(self.next);
+        let doomed: Vec<Id> = self
+            .by_address
+            .range(self.next..self.end)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in doomed {
+            self.kill(id);
+        }
+        false
+    }
+
+    /// Keeps a unit compiled for `origin`.
+    pub(crate) fn insert(
+        &mut self,
+        key: Key,
+        pc: u64,
+        compiled: Compiled,
+        pages: Vec<PageRef>,
+        second: u32,
+    ) -> Id {
+        if let Some(old) = self.find(&key) {
+            self.kill(old);
+        }
+        let start = self.next;
+        self.memory.write(start, &compiled.code);
+        let len = compiled.code.len();
+        // Code begins at multiples of 16, where the host fetches best.
+        self.next = (start + len).next_multiple_of(16).min(self.end);
+        self.used += len;
+        let id = Id(self.blocks.len() as u32);
+        for page in &pages {
+            self.by_page.entry(page.page_id()).or_default().push(id);
+        }
+        self.blocks.push(Some(Box::new(Block {
+            key,
+            pc,
+            start,
+            len,
+            marks: compiled.marks.into(),
+            sites: compiled.sites.into(),
+            ways: compiled.ways.into(),
+            pages,
+            second,
+            incoming: Vec::new(),
+        })));
+        self.index.insert(key, id);
+        self.by_address.insert(start, id);
+        id
+    }
+
+    /// Has a unit's way out go to another unit at once. `page` is the identity of the target's page
+    /// where the way checks it.
+    pub(crate) fn link(&mut self, from: Id, way: u16, to: Id, page: u32) {
+        let Some(source) = self.get(from) else {
+            return;
+        };
+        let (start, Some(found)) = (source.start, source.ways.get(usize::from(way)).copied())
+        else {
+            return;
+        };
+        let Some(target) = self.blocks.get_mut(to.0 as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        target.incoming.push((from, way));
+        let to = target.start;
+        if let Some(check) = found.check {
+            let at = start + check as usize - 4;
+            self.memory.write(at, &page.to_le_bytes());
+        }
+        self.point(start + found.jump as usize, to);
+    }
+
+    /// Has the jump that ends at an offset go to another one.
+    fn point(&self, jump_end: usize, to: usize) {
+        let distance = to as i64 - jump_end as i64;
+        self.memory
+            .write(jump_end - 4, &(distance as i32).to_le_bytes());
+    }
+
+    /// Forgets a unit: nothing leads to it any more.
+    fn kill(&mut self, id: Id) {
+        let Some(block) = self.blocks.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        if self.index.get(&block.key) == Some(&id) {
+            self.index.remove(&block.key);
+        }
+        self.by_address.remove(&block.start);
+        self.used -= block.len;
+        table::remove(&self.memory, block.pc, block.start);
+        for (from, way) in &block.incoming {
+            if let Some(source) = self.get(*from)
+                && let Some(way) = source.ways.get(usize::from(*way))
+            {
+                let stub = source.start + way.site as usize - CALL;
+                self.point(source.start + way.jump as usize, stub);
+            }
+        }
+    }
+
+    /// Forgets all units with code of a page. Returns how many.
+    pub(crate) fn kill_page(&mut self, page: u64) -> u64 {
+        let Some(ids) = self.by_page.remove(&page) else {
+            return 0;
+        };
+        let mut count = 0;
+        for id in ids {
+            count += u64::from(self.get(id).is_some());
+            self.kill(id);
+        }
+        count
+    }
+
+    /// Overwrites the code of an instruction by a call.
+    pub(crate) fn divert(&self, id: Id, mark: usize, to: usize) {
+        if let Some(block) = self.get(id)
+            && let Some(mark) = block.marks.get(mark)
+        {
+            let at = block.start + mark.at as usize;
+            let distance = to as i64 - (at + CALL) as i64;
+            let mut call = [0xe8, 0, 0, 0, 0];
+            call[1..].copy_from_slice(&(distance as i32).to_le_bytes());
+            self.memory.write(at, &call);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        for (_, id) in std::mem::take(&mut self.by_address) {
+            if let Some(block) = self.get(id) {
+                table::remove(&self.memory, block.pc, block.start);
+            }
+        }
+        self.blocks = Vec::new();
+        self.index = Map::default();
+        self.by_page = Map::default();
+        self.next = self.first;
+        self.end = self.piece_end(self.first);
+        self.used = 0;
+    }
+}

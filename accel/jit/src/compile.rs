@@ -1,0 +1,487 @@
+//! One unit of IR into host code: tier 1.
+//!
+//! One pass forward over the operations, after one pass backward that finds what is used
+//! (`plan.rs`). The hottest guest registers live in fixed host registers, across units too; the
+//! others, and lazy flags, in the register file. A guest register is written when its `set` comes, so
+//! at each operation that may fault, and between instructions, the guest's state is whole: a fault
+//! needs nothing but the instruction's number, which is found by where in the code it happened.
+//!
+//! Values of the unit are held in five scratch registers, or stand for something that need not be
+//! held: a constant, an unchanged guest register, a sum that becomes an address (`place.rs`).
+
+mod ends;
+mod flags;
+mod int;
+mod memory;
+mod place;
+mod plan;
+mod vector;
+
+use accel_core::{Effects, Layout};
+use accel_ir::{Op, Slot, Unit, Val};
+
+use crate::asm::{
+    Alu, Asm, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
+};
+use crate::thunks::Thunks;
+pub(crate) use flags::answer;
+use place::Places;
+use plan::Plan;
+
+/// Host registers that hold guest registers, those that calls keep first.
+pub(crate) const PINNED: [Reg; 9] = [RBX, R12, R13, R14, R15, R8, R9, R10, R11];
+/// How many of them calls keep.
+pub(crate) const KEPT_BY_CALLS: usize = 5;
+
+/// RBP points this many bytes into the register file, so that the first 32 slots are near.
+pub(crate) const BIAS: i32 = 128;
+
+/// Scratch slots behind the guest's: arguments of what generated code calls.
+pub(crate) const ARG: usize = accel_core::SCRATCH;
+/// What is asked about flags: other arguments may be in their slots already.
+pub(crate) const QUESTION: usize = ARG + 6;
+/// Its result, two slots.
+pub(crate) const RESULT: usize = ARG + 8;
+/// Values of the unit that found no register.
+const SPILL: usize = ARG + 12;
+const SPILLS: usize = 512 - SPILL;
+
+/// Where a slot of the register file is.
+pub(crate) fn slot_at(slot: usize) -> Mem {
+    Mem::base(RBP, slot as i32 * 8 - BIAS)
+}
+
+/// What code depends on beside the unit: where things are.
+pub(crate) struct Env {
+    /// Host register of each guest slot.
+    pub(crate) pinned: [Option<Reg>; 256],
+    /// The pinned slots, in the order of [`PINNED`].
+    pub(crate) slots: Vec<usize>,
+    pub(crate) layout: Layout,
+    /// Distance from RBP to the array of pointers to translation tables.
+    pub(crate) hot: i32,
+    /// Distance from RBP to the core.
+    pub(crate) core: i32,
+    pub(crate) thunks: Thunks,
+    /// Effects of a helper, by number.
+    pub(crate) effects: fn(u16) -> Effects,
+}
+
+/// The unit is too much for this compiler: the interpreter takes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooBig;
+
+/// A guest instruction's code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// Offset from the start of the code.
+    pub(crate) at: u32,
+    /// Its PC.
+    pub(crate) pc: u64,
+}
+
+/// A return address of something that may fault or overwrite code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// Offset from the start of the code.
+    pub(crate) at: u32,
+    /// The instruction's number in the unit.
+    pub(crate) insn: u16,
+}
+
+/// A way out of the unit to a known PC.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// Offset of what its stub's call returns to: how it is recognised.
+    pub(crate) site: u32,
+    /// Offset behind the displacement of the jump to be linked.
+    pub(crate) jump: u32,
+    /// Offset behind the constant that the target's page identity is compared with, for jumps into
+    /// other pages.
+    pub(crate) check: Option<u32>,
+    /// Where it goes.
+    pub(crate) pc: u64,
+}
+
+/// Code of a unit, not yet in its memory.
+pub(crate) struct Compiled {
+    pub(crate) code: Vec<u8>,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) ways: Vec<Way>,
+}
+
+/// Where a unit is in the guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Where {
+    /// The PC it begins at.
+    pub(crate) pc: u64,
+    /// Whether PCs are the addresses that are fetched from.
+    pub(crate) is_flat: bool,
+    /// The translation context of fetches.
+    pub(crate) fetch_ctx: u8,
+    /// The page that the unit crosses into, and the identity it had.
+    pub(crate) second: Option<(u64, u32)>,
+}
+
+/// A detour out of the main line, emitted behind it.
+struct Detour {
+    from: Fix,
+    back: usize,
+    insn: u16,
+    what: What,
+}
+
+/// What a detour does.
+enum What {
+    /// Loads through a thunk into a register.
+    Load {
+        va: Reg,
+        thunk: usize,
+        to: memory::Loaded,
+    },
+    /// Stores through a thunk.
+    Store {
+        va: Reg,
+        value: memory::Stored,
+        thunk: usize,
+    },
+    /// Calls a thunk about an address.
+    Address { va: Reg, thunk: usize },
+    /// An atomic operation by a thunk, which says what was there before.
+    Complex {
+        va: Reg,
+        args: [Reg; 2],
+        what: i32,
+        to: Reg,
+        vectors: bool,
+    },
+}
+
+/// How registers stand at the beginning of a block that has one predecessor.
+#[derive(Clone)]
+struct Entry {
+    places: Places,
+    /// The flags' last definition, if it is known.
+    flags: Option<u32>,
+}
+
+struct Compiler<'a> {
+    env: &'a Env,
+    unit: &'a Unit,
+    at: Where,
+    asm: Asm,
+    plan: Plan,
+    places: Places,
+    /// The flags' last definition, if it is known.
+    flags: Option<u32>,
+    /// Definitions of the flags passed so far.
+    next_def: u32,
+    entries: Vec<Option<Entry>>,
+    jumps: Vec<Vec<Fix>>,
+    exits: Vec<ends::Exit>,
+    detours: Vec<Detour>,
+    marks: Vec<Mark>,
+    sites: Vec<Site>,
+    ways: Vec<Way>,
+    /// Ways out whose stubs are not emitted yet: jumps to the stub, then as in [`Way`].
+    pending_ways: Vec<(Vec<Fix>, u32, Option<u32>, u64)>,
+    /// Spill slot of each value that was ever spilled, and whether it has garbage above its type.
+    cells: Vec<Option<(u16, bool)>>,
+    spilled: u16,
+    block: usize,
+    /// Number of the operation in its block.
+    op: usize,
+}
+
+/// Compiles a unit for the code memory from `origin` on.
+pub(crate) fn compile(
+    env: &Env,
+    unit: &Unit,
+    at: Where,
+    origin: usize,
+) -> Result<Compiled, TooBig> {
+    let plan = Plan::of(unit, env.effects);
+    let mut compiler = Compiler {
+        env,
+        unit,
+        at,
+        asm: Asm::new(origin),
+        places: Places::new(unit.types.len()),
+        plan,
+        flags: None,
+        next_def: 0,
+        entries: (0..unit.blocks.len()).map(|_| None).collect(),
+        jumps: (0..unit.blocks.len()).map(|_| Vec::new()).collect(),
+        exits: Vec::new(),
+        detours: Vec::new(),
+        marks: Vec::with_capacity(unit.insns as usize),
+        sites: Vec::new(),
+        ways: Vec::new(),
+        pending_ways: Vec::new(),
+        cells: vec![None; unit.types.len()],
+        spilled: 0,
+        block: 0,
+        op: 0,
+    };
+    compiler.all()?;
+    Ok(Compiled {
+        code: compiler.asm.code,
+        marks: compiler.marks,
+        sites: compiler.sites,
+        ways: compiler.ways,
+    })
+}
+
+impl Compiler<'_> {
+    fn all(&mut self) -> Result<(), TooBig> {
+        if let Some((page, id)) = self.at.second {
+            self.check_second(page, id)?;
+        }
+        for index in 0..self.unit.blocks.len() {
+            if !self.plan.blocks[index].is_emitted {
+                // Its operations count all the same.
+                self.pass_over(index);
+                continue;
+            }
+            self.begin(index);
+            self.ops(index)?;
+            self.end(index)?;
+        }
+        self.late();
+        Ok(())
+    }
+
+    /// Keeps the numbering of flags in step over a block that is not emitted in line.
+    fn pass_over(&mut self, index: usize) {
+        for op in &self.unit.blocks[index].ops {
+            match op {
+                Op::FlagsDef { .. } => self.next_def += 1,
+                Op::Insn { pc } => self.mark(*pc),
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        self.block = index;
+        for fix in std::mem::take(&mut self.jumps[index]) {
+            self.asm.bind(fix);
+        }
+        if let Some(entry) = self.entries[index].take() {
+            self.places = entry.places;
+            self.places.free_unused(&self.plan.rest);
+            self.flags = entry.flags;
+        }
+    }
+
+    fn ops(&mut self, index: usize) -> Result<(), TooBig> {
+        let unit = self.unit;
+        for (i, op) in unit.blocks[index].ops.iter().enumerate() {
+            self.op = i;
+            self.places.unlock();
+            self.one(op)?;
+        }
+        self.op = unit.blocks[index].ops.len();
+        self.places.unlock();
+        Ok(())
+    }
+
+    fn one(&mut self, op: &Op) -> Result<(), TooBig> {
+        match op {
+            Op::Insn { pc } => self.mark(*pc),
+            Op::FlagsDef { .. } => self.flags_def(op)?,
+            op if plan::is_pure(op) && op.def().is_some_and(|d| !self.plan.is_used(d)) => {}
+            Op::FlagsUse { d, .. } if self.can_defer(*d) => self.places.defer(*d, *op),
+            Op::FlagsUse { d, cond } => self.flags_value(*d, *cond)?,
+            Op::FlagsGet { d } => self.flags_get(*d)?,
+            Op::Const { d, value } => self.places.set_const(*d, *value),
+            Op::Get { d, slot } => {
+                let dirty = self.ty(*d) != accel_ir::Ty::I64;
+                self.places.set_guest(*d, *slot, dirty);
+            }
+            Op::Set { slot, v } => self.set(*slot, *v)?,
+            Op::GetV { d, slot } => self.places.set_guest_v(*d, *slot),
+            Op::SetV { slot, v } => self.set_v(*slot, *v)?,
+            Op::Unary { op, d, a } => self.unary(*op, *d, *a)?,
+            Op::Binary { op, d, a, b } => self.binary(*op, *d, *a, *b)?,
+            Op::Cmp { d, .. } if self.can_defer(*d) => self.places.defer(*d, *op),
+            Op::Cmp { op, d, a, b } => self.cmp(*op, *d, *a, *b)?,
+            Op::Select { d, c, a, b } => self.select(*d, *c, *a, *b)?,
+            Op::Zext { d, a } => self.zext(*d, *a)?,
+            Op::Sext { d, a } => self.sext(*d, *a)?,
+            Op::Extract { d, a, shift, width } => self.extract(*d, *a, *shift, *width)?,
+            Op::Insert {
+                d,
+                a,
+                b,
+                shift,
+                width,
+            } => self.insert(*d, *a, *b, *shift, *width)?,
+            Op::Load { d, addr, mem } => self.load(*d, *addr, mem)?,
+            Op::Store { addr, v, mem } => self.store(*addr, *v, mem)?,
+            Op::Probe { addr, mem } => self.probe(*addr, mem)?,
+            Op::Rmw {
+                op,
+                d,
+                addr,
+                v,
+                mem,
+            } => self.rmw(*op, *d, *addr, *v, mem)?,
+            Op::Cas {
+                d,
+                addr,
+                expected,
+                new,
+                mem,
+            } => self.cas(*d, *addr, *expected, *new, mem)?,
+            Op::Fence => self.asm.lock_alu_imm(
+                Alu::Or,
+                Size::D,
+                Mem::base(crate::asm::RSP, 0),
+                0,
+            ),
+            Op::Vec { op, d, a, b, imm } => self.vec(*op, *d, *a, *b, *imm)?,
+            Op::VecMake { d, lo, hi } => self.vec_make(*d, *lo, *hi)?,
+            Op::VecHalf { d, a, high } => self.vec_half(*d, *a, *high)?,
+            Op::Call { d, helper, args } => self.call(*d, helper.0, args)?,
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, pc: u64) {
+        self.marks.push(Mark {
+            at: self.asm.code.len() as u32,
+            pc,
+        });
+    }
+
+    /// Number of the current instruction.
+    fn insn(&self) -> u16 {
+        (self.marks.len() as u16).saturating_sub(1)
+    }
+
+    /// Records that the call just emitted belongs to the current instruction.
+    fn site(&mut self) {
+        self.sites.push(Site {
+            at: self.asm.code.len() as u32,
+            insn: self.insn(),
+        });
+    }
+
+    /// Whether a value may wait, unemitted, for its only use.
+    fn can_defer(&self, d: Val) -> bool {
+        self.plan.rest[d.0 as usize] == 1
+    }
+
+    // --- guest registers
+
+    fn set(&mut self, slot: Slot, v: Val) -> Result<(), TooBig> {
+        self.rescue(slot, Some(v))?;
+        self.force(v)?;
+        let pinned = self.env.pinned[usize::from(slot.0)];
+        let is_there = self.places.is_guest(v, slot) && !self.places.is_dirty(v);
+        match (pinned, self.places.constant(v)) {
+            (Some(reg), Some(0)) if self.asm.flags_of.is_none() => {
+                self.asm.alu(Alu::Xor, Size::D, reg, reg);
+            }
+            (Some(reg), Some(value)) => self.asm.mov_imm(reg, value),
+            (None, Some(value)) if i64::from(value as i32) as u64 == value => {
+                let at = slot_at(slot.0.into());
+                self.asm.mov_imm_to(Size::Q, at, value as i32);
+            }
+            _ if is_there => {}
+            (Some(reg), None) => {
+                let size = match self.places.is_dirty(v) {
+                    true => memory::size_of(self.ty(v)),
+                    false => Size::Q,
+                };
+                let from = self.operand(v)?;
+                self.asm.movzx(size, reg, from);
+            }
+            (None, _) => {
+                let from = self.clean(v)?;
+                self.asm.mov_to(Size::Q, slot_at(slot.0.into()), from);
+            }
+        }
+        self.consume(v);
+        self.places.changed(slot);
+        Ok(())
+    }
+
+    fn set_v(&mut self, slot: Slot, v: Val) -> Result<(), TooBig> {
+        self.rescue(slot, Some(v))?;
+        self.rescue(Slot(slot.0 + 1), Some(v))?;
+        if let Some(&Op::VecMake { lo, hi, .. }) = self.places.deferred(v) {
+            // Both halves may be what the register held.
+            self.places.take_deferred(v);
+            self.consume(v);
+            return self.set_halves(slot, lo, hi);
+        }
+        if !self.places.is_guest_v(v, slot) {
+            let from = self.xmm(v)?;
+            self.asm.movups_to(slot_at(slot.0.into()), from);
+        }
+        self.consume(v);
+        self.places.changed_v(slot, v);
+        Ok(())
+    }
+
+    // --- helpers
+
+    fn call(
+        &mut self,
+        d: Option<Val>,
+        helper: u16,
+        args: &[Option<Val>; 4],
+    ) -> Result<(), TooBig> {
+        let effects = (self.env.effects)(helper);
+        for (i, arg) in args.iter().enumerate() {
+            let at = slot_at(ARG + i);
+            match arg {
+                None => {}
+                Some(v) => match self.places.constant(*v) {
+                    Some(value) if i64::from(value as i32) as u64 == value => {
+                        self.asm.mov_imm_to(Size::Q, at, value as i32);
+                    }
+                    _ => {
+                        let from = self.clean(*v)?;
+                        self.asm.mov_to(Size::Q, at, from);
+                        self.places.unlock();
+                    }
+                },
+            }
+        }
+        for arg in args.iter().flatten() {
+            self.consume(*arg);
+        }
+        if effects.writes_regs {
+            self.rescue_all()?;
+            self.flags = None;
+        }
+        self.asm
+            .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
+        let vectors = self.places.has_vectors();
+        let thunk = self.env.thunks.call(effects.writes_regs, vectors);
+        self.asm.call_to(thunk);
+        self.site();
+        if effects.writes_regs {
+            self.places.all_changed();
+        }
+        if let Some(d) = d
+            && self.plan.is_used(d)
+        {
+            let to = self.fresh(d)?;
+            self.asm.mov(Size::Q, to, slot_at(RESULT));
+            self.define(d, to, false);
+        }
+        Ok(())
+    }
+}
+
+/// The two registers that checks of addresses use.
+const CHECK: [Reg; 2] = [RCX, RDX];
+
+/// Vector registers for values: all, as none is pinned.
+const XMMS: u8 = 16;
+

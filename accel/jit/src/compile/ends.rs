@@ -1,0 +1,257 @@
+//! Ways out of blocks and of the unit.
+
+use accel_ir::{BlockId, End, Val};
+use accel_softmmu::layout;
+
+use super::{Compiler, Entry, TooBig, Way, slot_at};
+use crate::asm::{Alu, CC_E, CC_NE, CC_S, Cc, Fix, Mem, RAX, RBP, RCX, RDX, Shift, Size};
+use crate::memory::cell;
+use crate::table;
+
+/// A way out that is emitted behind the main line.
+pub(super) struct Exit {
+    from: Fix,
+    pc: u64,
+    /// Instructions done by then.
+    insns: u16,
+}
+
+impl Compiler<'_> {
+    fn insns_done(&self) -> u16 {
+        self.marks.len() as u16
+    }
+
+    pub(super) fn end(&mut self, index: usize) -> Result<(), TooBig> {
+        let unit = self.unit;
+        match &unit.blocks[index].end {
+            End::Goto { pc } => {
+                self.goto(*pc, self.insns_done());
+                Ok(())
+            }
+            End::GotoVal { pc } => self.goto_val(*pc),
+            End::Leave => {
+                self.count(self.insns_done());
+                self.asm.jmp_to(self.env.thunks.leave);
+                Ok(())
+            }
+            End::Jump { to, args } => self.jump(*to, args),
+            End::Branch { c, then, other } => self.branch(*c, *then, *other),
+        }
+    }
+
+    /// Takes instructions off the budget; the sign flag says that it is used up.
+    fn count(&mut self, insns: u16) {
+        let budget = Mem::Code(cell::BUDGET as i32);
+        self.asm
+            .alu_imm(Alu::Sub, Size::D, budget, i32::from(insns));
+    }
+
+    /// Leaves to a known PC.
+    fn goto(&mut self, pc: u64, insns: u16) {
+        self.count(insns);
+        let mut stubs = vec![self.asm.jcc(CC_S)];
+        // Whether the page is mapped as it was when the jump was linked is certain in its own page.
+        let elsewhere = (pc ^ self.at.pc) >> hw_memory::PAGE_BITS != 0 && self.at.is_flat;
+        let mut check = None;
+        if elsewhere {
+            self.load_tables();
+            let line = (pc >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
+            let id = Mem::base(RCX, line as i32 + layout::EXEC_ID);
+            // No page has this identity.
+            self.asm.alu_imm(Alu::Cmp, Size::D, id, i32::MIN);
+            check = Some(self.asm.code.len() as u32);
+            stubs.push(self.asm.jcc(CC_NE));
+        }
+        let jump = self.asm.jmp();
+        let end = self.asm.end_of(jump) - self.asm.origin;
+        stubs.push(jump);
+        self.pending_ways.push((stubs, end as u32, check, pc));
+    }
+
+    /// At the unit's start: leaves if the page it crosses into is not what it was.
+    pub(super) fn check_second(&mut self, page: u64, id: u32) -> Result<(), TooBig> {
+        let id = i32::try_from(id).ok().filter(|id| *id != 0).ok_or(TooBig)?;
+        self.load_tables();
+        let line = (page >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
+        let at = Mem::base(RCX, line as i32 + layout::EXEC_ID);
+        self.asm.alu_imm(Alu::Cmp, Size::D, at, id);
+        let same = self.asm.jcc(CC_E);
+        self.asm.mov_imm(RAX, self.at.pc);
+        let pc = slot_at(self.env.layout.pc.0.into());
+        self.asm.mov_to(Size::Q, pc, RAX);
+        self.asm.jmp_to(self.env.thunks.leave);
+        self.asm.bind(same);
+        Ok(())
+    }
+
+    /// The tables of fetches into RCX.
+    fn load_tables(&mut self) {
+        let hot = self.env.hot + 8 * i32::from(self.at.fetch_ctx & 3);
+        self.asm.mov(Size::Q, RCX, Mem::base(RBP, hot));
+    }
+
+    /// Leaves to a computed PC: by the table of recent targets if it is there.
+    fn goto_val(&mut self, pc: Val) -> Result<(), TooBig> {
+        // The scratch registers are all free from here on.
+        let from = self.clean(pc)?;
+        if from != RAX {
+            self.asm.mov(Size::Q, RAX, from);
+        }
+        self.consume(pc);
+        self.count(self.insns_done());
+        if !self.at.is_flat {
+            self.asm
+                .mov_to(Size::Q, slot_at(self.env.layout.pc.0.into()), RAX);
+            self.asm.jmp_to(self.env.thunks.leave);
+            return Ok(());
+        }
+        self.asm.jcc_to(CC_S, self.env.thunks.miss);
+        self.asm.imul_imm(Size::D, RCX, RAX, table::HASH);
+        self.asm
+            .shift_imm(Shift::Shr, Size::D, RCX, table::HASH_SHIFT);
+        self.asm
+            .alu_imm(Alu::And, Size::D, RCX, table::HASH_MASK);
+        self.asm
+            .lea(Size::Q, RDX, Mem::Code(cell::TABLE as i32));
+        self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
+        self.asm
+            .alu(Alu::Cmp, Size::Q, RAX, Mem::base(RCX, table::PC));
+        self.asm.jcc_to(CC_NE, self.env.thunks.miss);
+        self.asm.mov(Size::D, RDX, RAX);
+        self.asm
+            .shift_imm(Shift::Shr, Size::D, RDX, layout::LINE_SHIFT as u8);
+        self.asm
+            .alu_imm(Alu::And, Size::D, RDX, layout::LINE_MASK as i32);
+        let hot = self.env.hot + 8 * i32::from(self.at.fetch_ctx & 3);
+        self.asm
+            .alu(Alu::Add, Size::Q, RDX, Mem::base(RBP, hot));
+        self.asm
+            .mov(Size::D, RDX, Mem::base(RDX, layout::EXEC_ID));
+        self.asm
+            .alu(Alu::Or, Size::Q, RDX, Mem::Code(cell::MODE as i32));
+        self.asm
+            .alu(Alu::Cmp, Size::Q, RDX, Mem::base(RCX, table::KEY));
+        self.asm.jcc_to(CC_NE, self.env.thunks.miss);
+        self.asm.jmp_rm(Mem::base(RCX, table::CODE));
+        Ok(())
+    }
+
+    fn jump(&mut self, to: BlockId, args: &[Val]) -> Result<(), TooBig> {
+        let params = &self.unit.blocks[to.0 as usize].params;
+        if !params.is_empty() || !args.is_empty() {
+            return Err(TooBig);
+        }
+        if self.plan.blocks[to.0 as usize].preds > 1 {
+            self.settle()?;
+        }
+        self.leave_to(to);
+        self.jump_on(to);
+        Ok(())
+    }
+
+    /// Jumps to a block unless it is the next one emitted.
+    fn jump_on(&mut self, to: BlockId) {
+        let to = to.0 as usize;
+        let next = (self.block + 1..to).all(|b| !self.plan.blocks[b].is_emitted);
+        if next && to > self.block {
+            return;
+        }
+        let fix = self.asm.jmp();
+        self.jumps[to].push(fix);
+    }
+
+    /// Notes how registers stand where a block begins. Blocks that several lead to find all values
+    /// where `settle` puts them.
+    fn leave_to(&mut self, to: BlockId) {
+        let i = to.0 as usize;
+        let plan = self.plan.blocks[i];
+        if plan.is_emitted && self.entries[i].is_none() {
+            self.entries[i] = Some(Entry {
+                places: self.places.clone(),
+                flags: if plan.preds > 1 { None } else { self.flags },
+            });
+        }
+    }
+
+    fn branch(&mut self, c: Val, then: BlockId, other: BlockId) -> Result<(), TooBig> {
+        let joins = [then, other]
+            .iter()
+            .any(|b| self.plan.blocks[b.0 as usize].preds > 1);
+        if joins {
+            // The condition stays deferred if it is; what it reads is settled with the rest.
+            let op = self.places.take_deferred(c);
+            self.settle()?;
+            if let Some(op) = op {
+                self.places.defer(c, op);
+            }
+            for to in [then, other] {
+                if self.plan.blocks[to.0 as usize].preds > 1 {
+                    self.leave_to(to);
+                }
+            }
+        }
+        let cc = self.truth(c)?;
+        self.places.unlock();
+        self.leave_to(then);
+        self.leave_to(other);
+        let out = |c: &Self, b: BlockId| {
+            let plan = &c.plan.blocks[b.0 as usize];
+            plan.goes_to.filter(|_| !plan.is_emitted)
+        };
+        match (out(self, then), out(self, other)) {
+            (Some(pc), Some(second)) => {
+                self.exit_on(cc, pc);
+                self.goto(second, self.insns_done());
+            }
+            (Some(pc), None) => {
+                self.exit_on(cc, pc);
+                self.jump_on(other);
+            }
+            (None, Some(pc)) => {
+                self.exit_on(cc ^ 1, pc);
+                self.jump_on(then);
+            }
+            (None, None) => {
+                // Falls through to the earlier of the two.
+                let (cc, far, near) = match then.0 < other.0 {
+                    true => (cc ^ 1, other, then),
+                    false => (cc, then, other),
+                };
+                let fix = self.asm.jcc(cc);
+                self.jumps[far.0 as usize].push(fix);
+                self.jump_on(near);
+            }
+        }
+        Ok(())
+    }
+
+    fn exit_on(&mut self, cc: Cc, pc: u64) {
+        let from = self.asm.jcc(cc);
+        self.exits.push(Exit {
+            from,
+            pc,
+            insns: self.insns_done(),
+        });
+    }
+
+    /// What stands behind the main line.
+    pub(super) fn late(&mut self) {
+        for exit in std::mem::take(&mut self.exits) {
+            self.asm.bind(exit.from);
+            self.goto(exit.pc, exit.insns);
+        }
+        self.detours();
+        for (stubs, jump, check, pc) in std::mem::take(&mut self.pending_ways) {
+            for fix in stubs {
+                self.asm.bind(fix);
+            }
+            self.asm.call_to(self.env.thunks.link);
+            self.ways.push(Way {
+                site: self.asm.code.len() as u32,
+                jump,
+                check,
+                pc,
+            });
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a unit needs, found before anything is emitted.
+
+use accel_core::Effects;
+use accel_ir::{End, FlagKind, Op, Ty, Unit, Val};
+
+/// A definition of the flags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Def {
+    pub(super) kind: FlagKind,
+    pub(super) ty: Ty,
+    pub(super) a: Val,
+    pub(super) b: Val,
+    pub(super) c: Option<Val>,
+    /// The flags it defines may be looked at in the guest's state: outside the unit, by a helper, in
+    /// an exception.
+    pub(super) is_stored: bool,
+    /// Operations of the unit that read them and are still to come.
+    pub(super) reads: u32,
+    block: usize,
+}
+
+/// A block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BlockPlan {
+    /// Blocks that lead here.
+    pub(super) preds: u32,
+    /// Emitted in its place; not if it cannot be reached or is nothing but a way out.
+    pub(super) is_emitted: bool,
+    /// Does nothing but leave the unit to this PC.
+    pub(super) goes_to: Option<u64>,
+}
+
+/// What a unit needs.
+pub(super) struct Plan {
+    /// Uses of each value still to come.
+    pub(super) rest: Vec<u16>,
+    used: Vec<bool>,
+    pub(super) defs: Vec<Def>,
+    /// For each read of the flags, the definition it sees, if that is known.
+    pub(super) seen: Vec<Option<u32>>,
+    pub(super) blocks: Vec<BlockPlan>,
+}
+
+/// Whether an operation only computes its value.
+pub(super) fn is_pure(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::Insn { .. }
+            | Op::Set { .. }
+            | Op::SetV { .. }
+            | Op::Load { .. }
+            | Op::Store { .. }
+            | Op::Probe { .. }
+            | Op::Rmw { .. }
+            | Op::Cas { .. }
+            | Op::Fence
+            | Op::FlagsDef { .. }
+            | Op::Call { .. }
+    )
+}
+
+/// Whether an operation may store to memory.
+fn stores(op: &Op, effects: fn(u16) -> Effects) -> bool {
+    match op {
+        Op::Store { .. } | Op::Rmw { .. } | Op::Cas { .. } => true,
+        Op::Call { helper, .. } => effects(helper.0) != Effects::PURE,
+        _ => false,
+    }
+}
+
+fn successors(end: &End) -> impl Iterator<Item = usize> {
+    let (a, b) = match end {
+        End::Jump { to, .. } => (Some(to.0), None),
+        End::Branch { then, other, .. } => (Some(then.0), Some(other.0)),
+        _ => (None, None),
+    };
+    a.into_iter().chain(b).map(|b| b as usize)
+}
+
+impl Plan {
+    pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects) -> Plan {
+        let mut plan = Plan {
+            rest: vec![0; unit.types.len()],
+            used: vec![false; unit.types.len()],
+            defs: Vec::new(),
+            seen: Vec::new(),
+            blocks: vec![BlockPlan::default(); unit.blocks.len()],
+        };
+        plan.shape(unit);
+        let stored_before = plan.flow(unit, effects);
+        plan.liveness(unit, effects, &stored_before);
+        plan.count(unit);
+        plan
+    }
+
+    pub(super) fn is_used(&self, v: Val) -> bool {
+        self.used[v.0 as usize]
+    }
+
+    fn shape(&mut self, unit: &Unit) {
+        self.blocks[0].preds = 1;
+        for (i, block) in unit.blocks.iter().enumerate() {
+            if self.blocks[i].preds == 0 {
+                continue;
+            }
+            for to in successors(&block.end) {
+                self.blocks[to].preds += 1;
+            }
+            let only_leaves = block.ops.iter().all(|op| matches!(op, Op::Const { .. }));
+            if let (End::Goto { pc }, true, 1, true) =
+                (&block.end, only_leaves, self.blocks[i].preds, i != 0)
+            {
+                self.blocks[i].goes_to = Some(*pc);
+            }
+            self.blocks[i].is_emitted = true;
+        }
+        // Ways out are emitted behind the main line if a branch leads there.
+        for block in &unit.blocks {
+            if let End::Branch { then, other, .. } = &block.end {
+                for to in [then, other] {
+                    let to = &mut self.blocks[to.0 as usize];
+                    to.is_emitted &= to.goes_to.is_none();
+                }
+            }
+        }
+    }
+
+    /// Which definition each read of the flags sees. Returns for each instruction whether the one
+    /// before it may have stored.
+    fn flow(&mut self, unit: &Unit, effects: fn(u16) -> Effects) -> Vec<bool> {
+        let mut entry: Vec<Option<u32>> = vec![None; unit.blocks.len()];
+        let mut stored_before = Vec::with_capacity(unit.insns as usize);
+        let mut stored = false;
+        for (i, block) in unit.blocks.iter().enumerate() {
+            let mut now = entry[i];
+            for op in &block.ops {
+                match *op {
+                    Op::Insn { .. } => {
+                        stored_before.push(stored);
+                        stored = false;
+                    }
+                    Op::FlagsDef { kind, ty, a, b, c } => {
+                        now = Some(self.defs.len() as u32);
+                        self.defs.push(Def {
+                            kind,
+                            ty,
+                            a,
+                            b,
+                            c,
+                            is_stored: false,
+                            reads: 0,
+                            block: i,
+                        });
+                    }
+                    Op::FlagsUse { .. } | Op::FlagsGet { .. } => {
+                        if let Some(def) = now
+                            && let Some(def) = self.defs.get_mut(def as usize)
+                            && def.block != i
+                        {
+                            // Its operands are not kept over the end of a block.
+                            def.is_stored = true;
+                        }
+                        self.seen.push(now);
+                    }
+                    Op::Call { helper, .. } if effects(helper.0).writes_regs => now = None,
+                    _ => {}
+                }
+                stored |= stores(op, effects);
+            }
+            for to in successors(&block.end) {
+                if self.blocks[to].preds == 1 {
+                    entry[to] = now;
+                }
+            }
+        }
+        stored_before
+    }
+
+    /// Which definitions must reach the guest's state.
+    fn liveness(&mut self, unit: &Unit, effects: fn(u16) -> Effects, stored_before: &[bool]) {
+        let mut at_entry = vec![true; unit.blocks.len()];
+        let (mut def, mut read, mut insn) =
+            (self.defs.len(), self.seen.len(), stored_before.len());
+        for (i, block) in unit.blocks.iter().enumerate().rev() {
+            let mut live = match &block.end {
+                End::Goto { .. } | End::GotoVal { .. } | End::Leave => true,
+                end => successors(end).any(|to| at_entry[to]),
+            };
+            for op in block.ops.iter().rev() {
+                match op {
+                    Op::Insn { .. } => {
+                        insn -= 1;
+                        live |= stored_before[insn];
+                    }
+                    Op::FlagsDef { .. } => {
+                        def -= 1;
+                        self.defs[def].is_stored |= live;
+                        live = false;
+                    }
+                    Op::FlagsUse { .. } | Op::FlagsGet { .. } => {
+                        read -= 1;
+                        live |= self.seen[read].is_none();
+                    }
+                    Op::Call { helper, .. } => live |= effects(helper.0) != Effects::PURE,
+                    op => live |= op.may_fault(),
+                }
+            }
+            at_entry[i] = live;
+        }
+    }
+
+    /// Counts the uses of values by operations that are needed.
+    fn count(&mut self, unit: &Unit) {
+        let (mut def, mut read) = (self.defs.len(), self.seen.len());
+        for block in unit.blocks.iter().rev() {
+            match &block.end {
+                End::Jump { args, .. } => args.iter().for_each(|v| self.add_use(*v)),
+                End::Branch { c, .. } => self.add_use(*c),
+                End::GotoVal { pc } => self.add_use(*pc),
+                End::Goto { .. } | End::Leave => {}
+            }
+            for op in block.ops.iter().rev() {
+                match op {
+                    Op::FlagsDef { .. } => {
+                        def -= 1;
+                        let found = self.defs[def];
+                        if found.is_stored || found.reads != 0 {
+                            op.for_each_use(|v| self.add_use(v));
+                        }
+                    }
+                    Op::FlagsUse { d, .. } | Op::FlagsGet { d } => {
+                        read -= 1;
+                        if let (true, Some(seen)) = (self.is_used(*d), self.seen[read]) {
+                            self.defs[seen as usize].reads += 1;
+                        }
+                    }
+                    op => {
+                        if !is_pure(op) || op.def().is_some_and(|d| self.is_used(d)) {
+                            op.for_each_use(|v| self.add_use(v));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_use(&mut self, v: Val) {
+        let i = v.0 as usize;
+        self.used[i] = true;
+        self.rest[i] = self.rest[i].saturating_add(1);
+    }
+}

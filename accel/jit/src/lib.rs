@@ -1,0 +1,27 @@
+//! The JIT: compiles units of IR for x86-64 hosts.
+//!
+//! - `asm.rs`: the encoder of host instructions;
+//! - `compile.rs` and its folder: a unit into host code;
+//! - `memory.rs`, `thunks.rs`, `table.rs`: where code lives, the code made once, the targets of indirect
+//!   jumps;
+//! - `cache.rs`: which units are compiled, how they are linked, what makes them stale;
+//! - `run.rs`: the executor; `runtime.rs`: what generated code calls.
+//!
+//! Hosts of other architectures use the interpreter.
+#![allow(unsafe_code)]
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod asm;
+mod cache;
+mod compile;
+mod memory;
+mod run;
+mod runtime;
+mod table;
+mod thunks;
+
+pub use memory::CodeMemoryError;
+pub use run::{Jit, Statistics};
+
+#[cfg(test)]
+mod tests;

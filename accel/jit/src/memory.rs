@@ -1,0 +1,161 @@
+//! Memory that generated code lives in: mapped twice, writable at one address and executable at
+//! another, so that no page is ever both.
+//!
+//! The executable mapping begins with a few writable pages for what generated code reads and writes
+//! by addresses relative to itself ([`cell`]).
+
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::table::TABLE_BYTES;
+
+/// Offsets of cells that generated code reaches relative to itself.
+pub(crate) mod cell {
+    use super::PAGE;
+    use crate::table::TABLE_BYTES;
+
+    /// Guest instructions left: the low 16 bits, signed. The high 16 bits are all ones when somebody
+    /// wants the CPU's attention. 32 bits.
+    pub(crate) const BUDGET: usize = 0;
+    /// The mode's number, in the upper half of 64 bits.
+    pub(crate) const MODE: usize = 8;
+    /// Pointer to the executor, for what generated code calls.
+    pub(crate) const EXECUTOR: usize = 16;
+    /// MXCSR for Rust code, and for the guest. 32 bits each.
+    pub(crate) const HOST_MXCSR: usize = 24;
+    /// Scratch of 32 bits.
+    pub(crate) const SCRATCH: usize = 28;
+    /// Constants of 16 bytes.
+    pub(crate) const CONSTANTS: usize = 64;
+    /// Targets of indirect jumps.
+    pub(crate) const TABLE: usize = PAGE;
+    /// Where code begins.
+    pub(crate) const CODE: usize = TABLE + TABLE_BYTES;
+}
+
+const PAGE: usize = 4096;
+const _: () = assert!(TABLE_BYTES.is_multiple_of(PAGE));
+
+/// Why there is no memory for code.
+#[derive(Debug, thiserror::Error)]
+#[error("the host gives no memory for generated code")]
+pub struct CodeMemoryError(#[source] std::io::Error);
+
+/// Both mappings.
+pub(crate) struct CodeMemory {
+    /// The executable mapping, control pages first.
+    run: *mut u8,
+    /// The writable mapping of the code.
+    write: *mut u8,
+    /// Bytes of code.
+    len: usize,
+}
+
+// SAFETY: the mappings belong to this value; the cells that other threads reach are atomics, all else
+// is touched by the owning executor's thread only.
+unsafe impl Send for CodeMemory {}
+// SAFETY: as above.
+unsafe impl Sync for CodeMemory {}
+
+fn map(
+    at: *mut u8,
+    len: usize,
+    protection: i32,
+    flags: i32,
+    fd: i32,
+) -> Result<*mut u8, CodeMemoryError> {
+    // SAFETY: `MAP_FIXED` is only asked for within a reservation of our own, made just before.
+    let got = unsafe { libc::mmap(at.cast(), len, protection, flags, fd, 0) };
+    if got == libc::MAP_FAILED {
+        return Err(CodeMemoryError(std::io::Error::last_os_error()));
+    }
+    Ok(got.cast())
+}
+
+impl CodeMemory {
+    /// Room for `len` bytes of code, a multiple of the page size.
+    pub(crate) fn new(len: usize) -> Result<Self, CodeMemoryError> {
+        use libc::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED};
+        use libc::{PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE};
+        // SAFETY: the name is a C string.
+        let fd = unsafe { libc::memfd_create(c"jit".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(CodeMemoryError(std::io::Error::last_os_error()));
+        }
+        let result = (|| {
+            // SAFETY: the descriptor is ours.
+            if unsafe { libc::ftruncate(fd, len as libc::off_t) } != 0 {
+                return Err(CodeMemoryError(std::io::Error::last_os_error()));
+            }
+            let private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+            let none = std::ptr::null_mut();
+            let run = map(none, cell::CODE + len, PROT_NONE, private, -1)?;
+            let data = PROT_READ | PROT_WRITE;
+            map(run, cell::CODE, data, private | MAP_FIXED, -1)?;
+            let code = run.wrapping_add(cell::CODE);
+            map(code, len, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd)?;
+            let write = map(none, len, data, MAP_SHARED, fd)?;
+            Ok(CodeMemory { run, write, len })
+        })();
+        // SAFETY: the descriptor is ours; mappings outlive it.
+        unsafe { libc::close(fd) };
+        result
+    }
+
+    /// Bytes of code.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The host address of an offset: of code to run, or of a cell.
+    pub(crate) fn address(&self, at: usize) -> *mut u8 {
+        self.run.wrapping_add(at)
+    }
+
+    /// The offset of a host address in the executable mapping.
+    pub(crate) fn offset(&self, address: u64) -> Option<usize> {
+        let at = usize::try_from(address.checked_sub(self.run as u64)?).ok()?;
+        (at < cell::CODE + self.len).then_some(at)
+    }
+
+    /// Writes code at an offset.
+    pub(crate) fn write(&self, at: usize, code: &[u8]) {
+        let from = at.wrapping_sub(cell::CODE);
+        assert!(
+            at >= cell::CODE && from + code.len() <= self.len,
+            "code fits its memory"
+        );
+        // SAFETY: the range was checked to lie in the writable mapping, which only this thread writes.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(from), code.len()) };
+    }
+
+    /// The budget.
+    pub(crate) fn budget(&self) -> &AtomicU32 {
+        // SAFETY: the cell lies in the control pages, is aligned, and is only accessed as an atomic.
+        unsafe { &*self.address(cell::BUDGET).cast::<AtomicU32>() }
+    }
+
+    /// A cell of 64 bits.
+    pub(crate) fn cell(&self, at: usize) -> &AtomicU64 {
+        assert!(at + 8 <= cell::CODE && at.is_multiple_of(8), "a cell");
+        // SAFETY: checked to lie in the control pages and to be aligned.
+        unsafe { &*self.address(at).cast::<AtomicU64>() }
+    }
+
+    /// Asks the CPU to leave generated code soon. May be called by any thread; may get lost against
+    /// a decrement of the budget, which then ends the run a little later.
+    pub(crate) fn kick(&self) {
+        // SAFETY: the high half of the budget's cell; generated code reads both halves at once.
+        let high = unsafe { &*self.address(cell::BUDGET + 2).cast::<AtomicU16>() };
+        high.store(u16::MAX, Ordering::SeqCst);
+    }
+}
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        // SAFETY: both mappings were made by `new` with these lengths.
+        unsafe {
+            libc::munmap(self.run.cast(), cell::CODE + self.len);
+            libc::munmap(self.write.cast(), self.len);
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! The executor: finds or makes the unit at the PC, runs generated code, acts on why it returned.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use accel_core::{Access, Core, Executor, Exit, PageRef, Pending, Source, Target, Trap, reason};
+use accel_interp::Interp;
+use accel_softmmu::Mmu;
+use hw_memory::CodeWatcher;
+
+use crate::cache::{Cache, Id, Key, Map};
+use crate::compile::{BIAS, Env, PINNED, Where, compile};
+use crate::memory::{CodeMemory, CodeMemoryError, cell};
+use crate::runtime;
+use crate::table;
+use crate::thunks::{self, out};
+
+/// Most instructions between two looks of generated code at anything else.
+const SLICE: i64 = i16::MAX as i64;
+/// Bytes of code kept if nothing else is asked for.
+pub const DEFAULT_CODE: usize = 32 << 20;
+/// Fewest bytes of code kept.
+const LEAST_CODE: usize = 1 << 20;
+/// Most bytes of code kept: jumps reach 2 GiB.
+const MOST_CODE: usize = 1 << 30;
+/// Stale pages noted one by one; beyond, everything is looked at.
+const MOST_STALE: usize = 4096;
+
+/// What overwriters of code tell a CPU.
+struct Stale {
+    pages: Mutex<Vec<u64>>,
+    overflow: AtomicBool,
+    pending: Arc<Pending>,
+}
+
+impl CodeWatcher for Stale {
+    fn stale(&self, page: u64) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.last() != Some(&page) {
+            if pages.len() >= MOST_STALE {
+                self.overflow.store(true, Ordering::SeqCst);
+            } else {
+                pages.push(page);
+            }
+        }
+        drop(pages);
+        self.pending.raise(reason::CODE);
+    }
+}
+
+/// What the JIT holds and did, for `info jit`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Statistics {
+    /// Units compiled and alive.
+    pub units: usize,
+    /// Bytes of their code.
+    pub code_bytes: usize,
+    /// Bytes of code there is room for.
+    pub room_bytes: usize,
+    /// Units compiled so far.
+    pub compiled: u64,
+    /// Guest instructions in them.
+    pub insns: u64,
+    /// Units forgotten because their code was overwritten.
+    pub stale: u64,
+    /// Units left to the interpreter.
+    pub too_big: u64,
+    /// Times generated code was entered.
+    pub entries: u64,
+}
+
+/// Compiles and runs the units of one CPU.
+pub struct Jit<T: Target> {
+    cache: Cache,
+    env: Env,
+    interp: Interp,
+    enter: extern "C" fn(*mut u8, *const u8) -> Out,
+    /// Numbers of modes in generated code.
+    modes: Map<(u64, u64), u32>,
+    stale: Option<Arc<Stale>>,
+    /// Blocks of memory whose overwriters tell.
+    watched: Map<usize, ()>,
+    /// Units that the interpreter runs.
+    left: Map<Key, ()>,
+    statistics: Statistics,
+    target: std::marker::PhantomData<fn(T)>,
+}
+
+/// How generated code returned.
+#[repr(C)]
+struct Out {
+    why: u64,
+    site: u64,
+}
+
+/// The unit to run next.
+enum Found {
+    Code(Id),
+    /// It is the interpreter's.
+    Interpret,
+}
+
+impl<T: Target> Jit<T> {
+    /// An executor that keeps up to `code_bytes` of code.
+    pub fn new(code_bytes: usize) -> Result<Self, CodeMemoryError> {
+        let len = code_bytes.clamp(LEAST_CODE, MOST_CODE).next_multiple_of(4096);
+        let memory = Arc::new(CodeMemory::new(len)?);
+        let base = std::mem::offset_of!(Core<T>, regs) as i32 + BIAS;
+        let mut pinned = [None; 256];
+        let mut slots = Vec::new();
+        for (slot, reg) in T::LAYOUT.pinned.iter().zip(PINNED) {
+            pinned[usize::from(slot.0)] = Some(reg);
+            slots.push(usize::from(slot.0));
+        }
+        let core = -base;
+        let functions = runtime::functions::<T>();
+        let pc = usize::from(T::LAYOUT.pc.0);
+        let (thunks, code) = thunks::make(cell::CODE, &slots, core, pc, &functions);
+        memory.write(cell::CODE, &code);
+        let first = (cell::CODE + code.len()).next_multiple_of(64);
+        let entry = memory.address(thunks.enter);
+        // SAFETY: the thunk made for this has this signature and keeps the calling convention.
+        let enter = unsafe {
+            std::mem::transmute::<*mut u8, extern "C" fn(*mut u8, *const u8) -> Out>(entry)
+        };
+        Ok(Jit {
+            cache: Cache::new(memory, first),
+            env: Env {
+                pinned,
+                slots,
+                layout: T::LAYOUT,
+                hot: std::mem::offset_of!(Core<T>, mmu) as i32 + Mmu::HOT as i32 - base,
+                core,
+                thunks,
+                effects: |number| {
+                    T::helpers()
+                        .get(usize::from(number))
+                        .map_or(accel_core::Effects::ALL, |h| h.effects)
+                },
+            },
+            interp: Interp::default(),
+            enter,
+            modes: Map::default(),
+            stale: None,
+            watched: Map::default(),
+            left: Map::default(),
+            statistics: Statistics::default(),
+            target: std::marker::PhantomData,
+        })
+    }
+
+    /// What it holds and did.
+    pub fn statistics(&self) -> Statistics {
+        let (units, code_bytes) = self.cache.size();
+        Statistics {
+            units,
+            code_bytes,
+            room_bytes: self.cache.memory.len(),
+            ..self.statistics
+        }
+    }
+
+    /// Has everybody who wants this CPU's attention reach it in generated code too.
+    fn attach(&mut self, core: &Core<T>) -> Arc<Stale> {
+        let memory = Arc::downgrade(&self.cache.memory);
+        core.pending.set_kick(move || {
+            if let Some(memory) = memory.upgrade() {
+                memory.kick();
+            }
+        });
+        let stale = Arc::new(Stale {
+            pages: Mutex::default(),
+            overflow: AtomicBool::new(false),
+            pending: core.pending.clone(),
+        });
+        self.stale = Some(stale.clone());
+        stale
+    }
+
+    /// Forgets what was overwritten.
+    #[cold]
+    fn forget_stale(&mut self) {
+        let Some(stale) = &self.stale else { return };
+        let mut pages = stale.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let pages = std::mem::take(&mut *pages);
+        if stale.overflow.swap(false, Ordering::SeqCst) {
+            self.cache.clear();
+            return;
+        }
+        for page in pages {
+            self.statistics.stale += self.cache.kill_page(page);
+        }
+    }
+
+    fn mode_number(&mut self, core: &Core<T>) -> u32 {
+        let next = self.modes.len() as u32 + 1;
+        *self
+            .modes
+            .entry((core.mode, T::extra_key(core)))
+            .or_insert(next)
+    }
+
+    /// The unit at the PC.
+    fn find(&mut self, core: &mut Core<T>) -> Result<Found, Trap> {
+        let va = T::fetch_address(core);
+        let ctx = T::fetch_ctx(core);
+        let mut key = Key {
+            va,
+            page: 0,
+            mode: core.mode,
+            extra: T::extra_key(core),
+        };
+        if let Some(page) = core.mmu.fetch_page(ctx, va) {
+            key.page = page;
+            if let Some(id) = self.cache.find(&key)
+                && self.holds(core, id, ctx)?
+            {
+                return Ok(Found::Code(id));
+            }
+            if self.left.contains_key(&key) {
+                return Ok(Found::Interpret);
+            }
+        }
+        self.make(core, key, ctx)
+    }
+
+    /// Whether a unit that crosses into a second page still finds that there.
+    fn holds(&self, core: &mut Core<T>, id: Id, ctx: u8) -> Result<bool, Trap> {
+        let Some(block) = self.cache.get(id) else {
+            return Ok(false);
+        };
+        if block.second == 0 {
+            return Ok(true);
+        }
+        let (next, wanted) = ((block.key.va | 0xfff).wrapping_add(1), block.second);
+        if core.mmu.fetch_page(ctx, next).is_none() {
+            core.translate_for(next, Access::Fetch, ctx)?;
+        }
+        Ok(core.mmu.exec_id(ctx, next) == wanted)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, core: &mut Core<T>, mut key: Key, ctx: u8) -> Result<Found, Trap> {
+        // The page may only have left the translation bank.
+        core.translate_for(key.va, Access::Fetch, ctx)?;
+        if let Some(page) = core.mmu.fetch_page(ctx, key.va)
+            && page != key.page
+        {
+            key.page = page;
+            if let Some(id) = self.cache.find(&key)
+                && self.holds(core, id, ctx)?
+            {
+                return Ok(Found::Code(id));
+            }
+        }
+        let pc = core.pc();
+        let mut limit = T::unit_limit(core);
+        // Code may change while it is read, by another CPU: a few times at most.
+        for _ in 0..24 {
+            let mut source = Source::new(core, key.va, ctx)?;
+            let unit = T::translate(core, &mut source, limit)?;
+            debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
+            let next_page = (key.va | 0xfff).wrapping_add(1);
+            let at = Where {
+                pc,
+                is_flat: pc == key.va && key.extra == 0,
+                fetch_ctx: ctx,
+                second: source
+                    .is_extended()
+                    .then(|| (next_page, core.mmu.exec_id(ctx, next_page))),
+            };
+            let compiled = compile(&self.env, &unit, at, self.cache.origin());
+            let compiled = match compiled {
+                Ok(compiled) if compiled.code.len() <= self.cache.largest() => compiled,
+                _ if limit > 1 && unit.insns > 1 => {
+                    limit = (limit.min(unit.insns) / 2).max(1);
+                    continue;
+                }
+                _ => {
+                    log::debug!("left to the interpreter:\n{unit}");
+                    self.statistics.too_big += 1;
+                    self.left.insert(key, ());
+                    return Ok(Found::Interpret);
+                }
+            };
+            if !self.cache.make_room(compiled.code.len()) {
+                continue;
+            }
+            let Some(pages) = source.track() else {
+                continue;
+            };
+            if pages.is_empty() {
+                return Ok(Found::Interpret);
+            }
+            self.watch(core, &pages);
+            if !pages.iter().all(PageRef::is_current) {
+                continue;
+            }
+            log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
+            core.counters.units += 1;
+            core.counters.unit_insns += u64::from(unit.insns);
+            self.statistics.compiled += 1;
+            self.statistics.insns += u64::from(unit.insns);
+            let Some(page) = pages.first() else {
+                return Ok(Found::Interpret);
+            };
+            key.page = page.page_id();
+            let second = at.second.map_or(0, |(_, id)| id);
+            let id = self.cache.insert(key, pc, compiled, pages, second);
+            return Ok(Found::Code(id));
+        }
+        Err(Trap::Exit(Exit::Internal(
+            "code changes faster than it can be translated",
+        )))
+    }
+
+    /// Has overwriters of these pages tell.
+    fn watch(&mut self, core: &Core<T>, pages: &[PageRef]) {
+        for page in pages {
+            if self.watched.insert(page.block_id(), ()).is_none() {
+                let stale = match &self.stale {
+                    Some(stale) => stale.clone(),
+                    None => self.attach(core),
+                };
+                let watcher: Weak<Stale> = Arc::downgrade(&stale);
+                page.watch(watcher);
+            }
+        }
+    }
+
+    /// A call at `site` has overwritten translated code: if that may be of the unit it was called from,
+    /// the unit is left after the instruction. All else is left at its end, as overwriters kick.
+    pub(crate) fn code_hit(&mut self, site: u64) {
+        let Some(at) = self.cache.memory.offset(site) else {
+            return;
+        };
+        let Some((id, block)) = self.cache.at(at) else {
+            return;
+        };
+        if block.pages.iter().all(PageRef::is_current) {
+            return;
+        }
+        if let Some(insn) = block.insn_of(at) {
+            self.cache.divert(id, insn + 1, self.env.thunks.stale);
+        }
+    }
+
+    /// Runs generated code from a unit on, and acts on how it returned.
+    fn enter(&mut self, core: &mut Core<T>, mut id: Id) -> Result<(), Exit> {
+        loop {
+            let Some(block) = self.cache.get(id) else {
+                return Ok(());
+            };
+            let code = self.cache.memory.address(block.start);
+            let slice = core.budget.min(SLICE);
+            let mode = self.mode_number(core);
+            let memory = &self.cache.memory;
+            memory
+                .cell(cell::MODE)
+                .store(u64::from(mode) << 32, Ordering::Relaxed);
+            memory.budget().store(slice as u32, Ordering::SeqCst);
+            // A kick from before the store is lost, but not its reason.
+            if core.pending.get() != 0 {
+                return Ok(());
+            }
+            self.statistics.entries += 1;
+            let this: *mut Self = self;
+            // SAFETY: the executor is lent to the run: nothing touches it but what generated code
+            // calls, until that returns.
+            let out = unsafe {
+                (*this)
+                    .cache
+                    .memory
+                    .cell(cell::EXECUTOR)
+                    .store(this as u64, Ordering::Relaxed);
+                let regs = std::ptr::from_mut(core.regs.raw()).cast::<u8>();
+                ((*this).enter)(regs.wrapping_add(BIAS as usize), code)
+            };
+            let left = self.cache.memory.budget().load(Ordering::SeqCst) as i16;
+            let done = slice - i64::from(left);
+            core.budget -= done;
+            core.counters.insns += done as u64;
+            let Some(site) = self.cache.memory.offset(out.site) else {
+                return Err(Exit::Internal("generated code returned from nowhere"));
+            };
+            match out.why {
+                out::LEAVE => return Ok(()),
+                out::LINK => {
+                    let Some((from, block)) = self.cache.at(site) else {
+                        return Err(Exit::Internal("a way out of no unit"));
+                    };
+                    let Some((way, found)) = block.way_of(site) else {
+                        return Err(Exit::Internal("no way out"));
+                    };
+                    let source = block.key.va;
+                    core.set_pc(found.pc);
+                    if !self.may_go_on(core) {
+                        return Ok(());
+                    }
+                    match self.find(core) {
+                        Ok(Found::Code(to)) => {
+                            self.link(core, (from, way), found.check.is_some(), source, to);
+                            id = to;
+                        }
+                        Ok(Found::Interpret) => return self.interp.step(core),
+                        Err(trap) => return core.after_trap(trap, None),
+                    }
+                }
+                out::MISS => {
+                    if !self.may_go_on(core) {
+                        return Ok(());
+                    }
+                    match self.find(core) {
+                        Ok(Found::Code(to)) => {
+                            self.remember(core, to);
+                            id = to;
+                        }
+                        Ok(Found::Interpret) => return self.interp.step(core),
+                        Err(trap) => return core.after_trap(trap, None),
+                    }
+                }
+                out::TRAP => {
+                    let trap = core
+                        .trap
+                        .take()
+                        .unwrap_or(Trap::Exit(Exit::Internal("a trap without a reason")));
+                    let at = self.cache.at(site).and_then(|(_, block)| {
+                        let insn = block.insn_of(site)?;
+                        Some((block.marks.get(insn)?.pc, insn as u64 + 1))
+                    });
+                    if at.is_none() {
+                        return Err(Exit::Internal("a trap from nowhere"));
+                    }
+                    return core.after_trap(trap, at);
+                }
+                _ => {
+                    let at = self.cache.at(site).and_then(|(_, block)| {
+                        let mark = block.mark_of(site)?;
+                        Some((block.marks.get(mark)?.pc, mark))
+                    });
+                    let Some((pc, done)) = at else {
+                        return Err(Exit::Internal("stale code of no unit"));
+                    };
+                    core.set_pc(pc);
+                    core.budget -= done as i64;
+                    core.counters.insns += done as u64;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is due before the next unit.
+    fn may_go_on(&self, core: &Core<T>) -> bool {
+        core.budget > 0 && core.pending.get() == 0
+    }
+
+    fn link(&mut self, core: &Core<T>, from: (Id, u16), checked: bool, source: u64, to: Id) {
+        let Some(target) = self.cache.get(to) else {
+            return;
+        };
+        let va = target.key.va;
+        let page = match checked {
+            true => core.mmu.exec_id(T::fetch_ctx(core), va),
+            false => u32::from((va ^ source) >> hw_memory::PAGE_BITS == 0),
+        };
+        if page != 0 {
+            self.cache.link(from.0, from.1, to, page);
+        }
+    }
+
+    /// Has generated code find a unit by its PC.
+    fn remember(&mut self, core: &Core<T>, to: Id) {
+        let mode = self.mode_number(core);
+        if let Some(block) = self.cache.get(to) {
+            let va = block.key.va;
+            let page = core.mmu.exec_id(T::fetch_ctx(core), va);
+            if page != 0 && va == block.pc {
+                let key = table::key(page, mode);
+                table::insert(&self.cache.memory, block.pc, key, block.start);
+            }
+        }
+    }
+}
+
+impl<T: Target> Executor<T> for Jit<T> {
+    fn run(&mut self, core: &mut Core<T>) -> Exit {
+        loop {
+            if core.pending.get() != 0 {
+                if core.pending.take(reason::CODE) != 0 {
+                    self.forget_stale();
+                }
+                if core.pending.get() != 0
+                    && let Err(exit) = T::service(core)
+                {
+                    return exit;
+                }
+            }
+            if core.budget <= 0 {
+                return Exit::Budget;
+            }
+            let single = core.alone || T::unit_limit(core) == 1;
+            let result = if single {
+                self.interp.step(core)
+            } else {
+                match self.find(core) {
+                    Ok(Found::Code(id)) => self.enter(core, id),
+                    Ok(Found::Interpret) => self.interp.step(core),
+                    Err(trap) => core.after_trap(trap, None),
+                }
+            };
+            if let Err(exit) = result {
+                return exit;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.cache.clear();
+        self.left = Map::default();
+        self.interp.forget();
+    }
+}
+
+impl<T: Target> Drop for Jit<T> {
+    fn drop(&mut self) {
+        if std::env::var_os("JITSTAT").is_some() {
+            eprintln!("{:?}", self.statistics());
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Code that is generated once: the way in, the ways out, and calls of Rust.
+//!
+//! Between units, guest registers are in their host registers, RBP points into the register file, and
+//! RSP is aligned to 16. A thunk for a call keeps all scratch registers; arguments and results go
+//! through scratch slots of the register file. Rust code may see and, where it says so, change guest
+//! registers: they are in the register file while it runs.
+
+use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
+
+use crate::asm::{Asm, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg};
+use crate::asm::{Alu, Size, Xmm};
+use crate::compile::{BIAS, KEPT_BY_CALLS, PINNED, slot_at};
+use crate::memory::cell;
+
+/// Why generated code returned, in RAX.
+pub(crate) mod out {
+    /// At a jump that may be linked, or the budget is used up: RDX tells where.
+    pub(crate) const LINK: u64 = 0;
+    /// To the PC in the register file.
+    pub(crate) const LEAVE: u64 = 1;
+    /// A computed jump whose target is not in the table.
+    pub(crate) const MISS: u64 = 2;
+    /// `Core::trap` says why: RDX tells where.
+    pub(crate) const TRAP: u64 = 3;
+    /// Before an instruction of a unit whose code was overwritten: RDX tells where.
+    pub(crate) const STALE: u64 = 4;
+}
+
+/// What a thunk about memory does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Load = 0,
+    Store = 1,
+    Announce = 2,
+    Probe = 3,
+}
+
+/// An atomic operation done by Rust.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Complex {
+    Rmw(Rmw),
+    Cas,
+}
+
+impl Complex {
+    /// The operation and the access as a number.
+    pub(crate) fn number(self, mem: &Access) -> i32 {
+        let op = match self {
+            Complex::Rmw(Rmw::Xchg) => 0,
+            Complex::Rmw(Rmw::Add) => 1,
+            Complex::Rmw(Rmw::Sub) => 2,
+            Complex::Rmw(Rmw::And) => 3,
+            Complex::Rmw(Rmw::Or) => 4,
+            Complex::Rmw(Rmw::Xor) => 5,
+            Complex::Cas => 6,
+        };
+        how(mem) | op << 16
+    }
+
+    /// The operation of a number.
+    pub(crate) fn of_number(number: u32) -> Complex {
+        match number >> 16 & 7 {
+            0 => Complex::Rmw(Rmw::Xchg),
+            1 => Complex::Rmw(Rmw::Add),
+            2 => Complex::Rmw(Rmw::Sub),
+            3 => Complex::Rmw(Rmw::And),
+            4 => Complex::Rmw(Rmw::Or),
+            5 => Complex::Rmw(Rmw::Xor),
+            _ => Complex::Cas,
+        }
+    }
+}
+
+/// An access as a number: size, context, whether it must be aligned, byte order.
+pub(crate) fn how(mem: &Access) -> i32 {
+    i32::from(mem.ty.bytes())
+        | i32::from(mem.ctx & 3) << 8
+        | i32::from(mem.aligned) << 10
+        | i32::from(mem.endian == accel_ir::Endian::Big) << 11
+}
+
+/// Addresses of the Rust functions that thunks call. All but `flags` return 0, or something else if
+/// `Core::trap` says how it ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Functions {
+    /// By [`Kind`]: (core, return address, how).
+    pub(crate) memory: [usize; 4],
+    /// (core, return address).
+    pub(crate) complex: usize,
+    /// (core, return address).
+    pub(crate) call: usize,
+    /// (core).
+    pub(crate) flags: usize,
+}
+
+const SIZES: usize = 5;
+const CONTEXTS: usize = 4;
+
+/// Where thunks are in the code memory.
+#[derive(Clone, Default)]
+pub(crate) struct Thunks {
+    pub(crate) enter: usize,
+    pub(crate) link: usize,
+    pub(crate) leave: usize,
+    /// The target's PC is in RAX.
+    pub(crate) miss: usize,
+    pub(crate) stale: usize,
+    exit: usize,
+    trap: usize,
+    /// By kind, aligned, size, context, vectors.
+    memory: Vec<usize>,
+    complex: [usize; 2],
+    flags: [usize; 2],
+    /// By whether registers are written, vectors.
+    call: [usize; 4],
+}
+
+fn memory_index(kind: usize, aligned: bool, size: usize, ctx: usize, vectors: bool) -> usize {
+    let at = (kind * 2 + usize::from(aligned)) * SIZES + size;
+    (at * CONTEXTS + ctx) * 2 + usize::from(vectors)
+}
+
+impl Thunks {
+    /// The thunk for an access that is little-endian, or whose byte order is the caller's business.
+    pub(crate) fn memory(&self, kind: Kind, mem: &Access, vectors: bool) -> usize {
+        let size = mem.ty.bytes().trailing_zeros() as usize;
+        let index = memory_index(
+            kind as usize,
+            mem.aligned,
+            size,
+            usize::from(mem.ctx & 3),
+            vectors,
+        );
+        self.memory[index]
+    }
+
+    pub(crate) fn complex(&self, vectors: bool) -> usize {
+        self.complex[usize::from(vectors)]
+    }
+
+    pub(crate) fn flags(&self, vectors: bool) -> usize {
+        self.flags[usize::from(vectors)]
+    }
+
+    pub(crate) fn call(&self, writes: bool, vectors: bool) -> usize {
+        self.call[usize::from(writes) * 2 + usize::from(vectors)]
+    }
+}
+
+/// What a thunk passes to its function beside the core.
+#[derive(Clone, Copy, PartialEq)]
+enum Extra {
+    None,
+    Site,
+    SiteAnd(i32),
+}
+
+struct Make<'a> {
+    asm: Asm,
+    thunks: Thunks,
+    slots: &'a [usize],
+    core: i32,
+    pc: usize,
+}
+
+/// Scratch registers that calls keep.
+const SCRATCH: [Reg; 5] = [RAX, RCX, RDX, RSI, RDI];
+/// Bytes that vector registers take on the stack.
+const VECTOR_BYTES: i32 = 256;
+
+/// Makes all thunks for the code memory from `origin` on. `core` is the distance from RBP to the core.
+pub(crate) fn make(
+    origin: usize,
+    slots: &[usize],
+    core: i32,
+    pc: usize,
+    functions: &Functions,
+) -> (Thunks, Vec<u8>) {
+    let mut make = Make {
+        asm: Asm::new(origin),
+        thunks: Thunks::default(),
+        slots,
+        core,
+        pc,
+    };
+    make.enter();
+    make.exits();
+    let count = memory_index(3, true, SIZES - 1, CONTEXTS - 1, true) + 1;
+    make.thunks.memory = vec![0; count];
+    for kind in 0..4 {
+        for aligned in [false, true] {
+            for (size, ty) in [Ty::I8, Ty::I16, Ty::I32, Ty::I64, Ty::V128]
+                .into_iter()
+                .enumerate()
+            {
+                for ctx in 0..CONTEXTS {
+                    let mem = Access {
+                        ty,
+                        endian: accel_ir::Endian::Little,
+                        aligned,
+                        ordering: Ordering::Relaxed,
+                        ctx: ctx as u8,
+                    };
+                    for vectors in [false, true] {
+                        let at = make.call(
+                            functions.memory[kind],
+                            Extra::SiteAnd(how(&mem)),
+                            false,
+                            vectors,
+                        );
+                        let index = memory_index(kind, aligned, size, ctx, vectors);
+                        make.thunks.memory[index] = at;
+                    }
+                }
+            }
+        }
+    }
+    for vectors in [false, true] {
+        let i = usize::from(vectors);
+        make.thunks.complex[i] = make.call(functions.complex, Extra::Site, false, vectors);
+        make.thunks.flags[i] = make.call(functions.flags, Extra::None, false, vectors);
+        make.thunks.call[i] = make.call(functions.call, Extra::Site, false, vectors);
+        make.thunks.call[i + 2] = make.call(functions.call, Extra::Site, true, vectors);
+    }
+    (make.thunks, make.asm.code)
+}
+
+impl Make<'_> {
+    /// `extern "C" fn(rbp, code) -> (why, where)`.
+    fn enter(&mut self) {
+        self.thunks.enter = self.asm.here();
+        for reg in [RBP, RBX, R12, R13, R14, R15] {
+            self.asm.push(reg);
+        }
+        self.asm.alu_imm(Alu::Sub, Size::Q, RSP, 8);
+        self.asm.mov(Size::Q, RBP, RDI);
+        self.asm.mov(Size::Q, RAX, RSI);
+        self.load_pinned(0);
+        self.asm.jmp_rm(RAX);
+    }
+
+    fn exits(&mut self) {
+        // The common way out, guest registers in the register file.
+        let spilled = self.asm.here();
+        self.asm.alu_imm(Alu::Add, Size::Q, RSP, 8);
+        for reg in [R15, R14, R13, R12, RBX, RBP] {
+            self.asm.pop(reg);
+        }
+        self.asm.ret();
+        self.thunks.exit = self.asm.here();
+        self.store_pinned();
+        self.asm.jmp_to(spilled);
+        // Called: the return address tells where.
+        self.thunks.link = self.out_by_call(out::LINK);
+        self.thunks.stale = self.out_by_call(out::STALE);
+        self.thunks.leave = self.asm.here();
+        self.asm.mov_imm(RAX, out::LEAVE);
+        self.asm.jmp_to(self.thunks.exit);
+        self.thunks.miss = self.asm.here();
+        self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
+        self.asm.mov_imm(RAX, out::MISS);
+        self.asm.jmp_to(self.thunks.exit);
+        // The site is in RDX.
+        self.thunks.trap = self.asm.here();
+        self.asm.mov_imm(RAX, out::TRAP);
+        self.asm.jmp_to(spilled);
+    }
+
+    fn out_by_call(&mut self, why: u64) -> usize {
+        let at = self.asm.here();
+        self.asm.pop(RDX);
+        self.asm.mov_imm(RAX, why);
+        self.asm.jmp_to(self.thunks.exit);
+        at
+    }
+
+    fn load_pinned(&mut self, from: usize) {
+        for (reg, slot) in PINNED.iter().zip(self.slots).skip(from) {
+            self.asm.mov(Size::Q, *reg, slot_at(*slot));
+        }
+    }
+
+    fn store_pinned(&mut self) {
+        for (reg, slot) in PINNED.iter().zip(self.slots) {
+            self.asm.mov_to(Size::Q, slot_at(*slot), *reg);
+        }
+    }
+
+    fn call(&mut self, function: usize, extra: Extra, writes: bool, vectors: bool) -> usize {
+        let at = self.asm.here();
+        for reg in SCRATCH {
+            self.asm.push(reg);
+        }
+        self.store_pinned();
+        let mut depth = 8 * SCRATCH.len() as i32;
+        if vectors {
+            self.asm.alu_imm(Alu::Sub, Size::Q, RSP, VECTOR_BYTES);
+            depth += VECTOR_BYTES;
+            for n in 0..16u8 {
+                let to = Mem::base(RSP, i32::from(n) * 16);
+                self.asm.movups_to(to, Xmm(n));
+            }
+        }
+        self.asm.lea(Size::Q, RDI, Mem::base(RBP, self.core));
+        if extra != Extra::None {
+            self.asm.mov(Size::Q, RSI, Mem::base(RSP, depth));
+        }
+        if let Extra::SiteAnd(how) = extra {
+            self.asm.mov_imm(RDX, how as u64);
+        }
+        self.asm
+            .mov(Size::Q, RCX, Mem::Code(cell::EXECUTOR as i32));
+        self.asm.mov_imm(RAX, function as u64);
+        self.asm.call_reg(RAX);
+        self.asm.test(Size::D, RAX, RAX);
+        let trap = (extra != Extra::None).then(|| self.asm.jcc(CC_NE));
+        if vectors {
+            for n in 0..16u8 {
+                let from = Mem::base(RSP, i32::from(n) * 16);
+                self.asm.movups(Xmm(n), from);
+            }
+            self.asm.alu_imm(Alu::Add, Size::Q, RSP, VECTOR_BYTES);
+        }
+        self.load_pinned(if writes { 0 } else { KEPT_BY_CALLS });
+        for reg in SCRATCH.iter().rev() {
+            self.asm.pop(*reg);
+        }
+        self.asm.ret();
+        if let Some(trap) = trap {
+            self.asm.bind(trap);
+            self.asm.mov(Size::Q, RDX, Mem::base(RSP, depth));
+            self.asm.alu_imm(Alu::Add, Size::Q, RSP, depth + 8);
+            self.asm.jmp_to(self.thunks.trap);
+        }
+        at
+    }
+}
+
+const _: () = assert!(BIAS == 128);
