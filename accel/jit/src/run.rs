@@ -82,6 +82,9 @@ pub struct Jit<T: Target> {
     watched: Map<usize, ()>,
     /// Units that the interpreter runs.
     left: Map<Key, ()>,
+    /// Reasons in the pending word that were looked at and cannot be acted on yet: whatever changes
+    /// that leaves generated code.
+    seen: u32,
     statistics: Statistics,
     target: std::marker::PhantomData<fn(T)>,
 }
@@ -144,6 +147,7 @@ impl<T: Target> Jit<T> {
             stale: None,
             watched: Map::default(),
             left: Map::default(),
+            seen: 0,
             statistics: Statistics::default(),
             target: std::marker::PhantomData,
         })
@@ -361,7 +365,7 @@ impl<T: Target> Jit<T> {
                 .store(u64::from(mode) << 32, Ordering::Relaxed);
             memory.budget().store(slice as u32, Ordering::SeqCst);
             // A kick from before the store is lost, but not its reason.
-            if core.pending.get() != 0 {
+            if core.pending.get() & !self.seen != 0 {
                 return Ok(());
             }
             self.statistics.entries += 1;
@@ -381,9 +385,8 @@ impl<T: Target> Jit<T> {
             let done = slice - i64::from(left);
             core.budget -= done;
             core.counters.insns += done as u64;
-            let Some(site) = self.cache.memory.offset(out.site) else {
-                return Err(Exit::Internal("generated code returned from nowhere"));
-            };
+            // No unit is at 0.
+            let site = self.cache.memory.offset(out.site).unwrap_or(0);
             match out.why {
                 out::LEAVE => return Ok(()),
                 out::LINK => {
@@ -453,7 +456,7 @@ impl<T: Target> Jit<T> {
 
     /// Whether nothing is due before the next unit.
     fn may_go_on(&self, core: &Core<T>) -> bool {
-        core.budget > 0 && core.pending.get() == 0
+        core.budget > 0 && core.pending.get() & !self.seen == 0
     }
 
     fn link(&mut self, core: &Core<T>, from: (Id, u16), checked: bool, source: u64, to: Id) {
@@ -497,6 +500,7 @@ impl<T: Target> Executor<T> for Jit<T> {
                     return exit;
                 }
             }
+            self.seen = core.pending.get() & !reason::CODE;
             if core.budget <= 0 {
                 return Exit::Budget;
             }
