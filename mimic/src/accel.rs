@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, Vcpu};
+use accel_core::{EngineVcpu, Exclusive, Executor, Vcpu};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
-use control_options::{OptionError, PropDef, PropKind, Props, Topology};
+use control_options::{OnOffAuto, OptionError, PropDef, PropKind, Props, Topology};
 use hw_core::Fabric;
 use machine_x86::{Accelerator, CpuWires, Irqchip};
 use target_x86::X86;
@@ -52,12 +52,38 @@ pub static ACCELERATORS: &[AccelDef] = &[
     AccelDef {
         name: "tcg",
         doc: "Mimic's own engine: runs everywhere",
-        props: &[PropDef::new(
-            "thread",
-            PropKind::Enum(&["multi", "single"]),
-            "host threads for several vCPUs: one each, or one for all",
-        )
-        .or("multi")],
+        props: &[
+            PropDef::new(
+                "jit",
+                PropKind::OnOffAuto,
+                "compile guest code for this host; auto: where the host can",
+            )
+            .or("auto"),
+            PropDef::new(
+                "one-insn-per-tb",
+                PropKind::Bool,
+                "run each guest instruction by itself",
+            )
+            .or("off"),
+            PropDef::new(
+                "split-wx",
+                PropKind::Bool,
+                "map generated code twice, writable and executable; always on",
+            )
+            .or("on"),
+            PropDef::new(
+                "tb-size",
+                PropKind::U32,
+                "MiB of generated code to keep for each vCPU; 0: a default",
+            )
+            .or("0"),
+            PropDef::new(
+                "thread",
+                PropKind::Enum(&["multi", "single"]),
+                "host threads for several vCPUs: one each, or one for all",
+            )
+            .or("multi"),
+        ],
         unusable: || None,
         make: make_tcg,
     },
@@ -127,7 +153,13 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
             "-accel: 'thread=single' with {cpus} vCPUs is not available; leave it out: each vCPU has its thread"
         );
     }
-    let tcg = Tcg::new(wanted.cpu, wanted.default_model, wanted.topology)?;
+    if !props.is_on("split-wx") {
+        bail!(
+            "-accel: 'split-wx=off' is not available: generated code is never writable where it runs"
+        );
+    }
+    let mut tcg = Tcg::new(wanted.cpu, wanted.default_model, wanted.topology)?;
+    tcg.engine = Engine::of(props)?;
     Ok(Chosen {
         cpu_model: tcg.model.name.clone(),
         accelerator: Arc::new(tcg),
@@ -184,7 +216,77 @@ pub struct Tcg {
     model: Arc<CpuModel>,
     topology: system::Topology,
     exclusive: Arc<Exclusive>,
+    engine: Engine,
 }
+
+/// How the engine executes.
+#[derive(Clone, Copy, Default)]
+struct Engine {
+    /// Bytes of generated code for each vCPU; `None` to interpret.
+    code_bytes: Option<usize>,
+    /// Each instruction by itself.
+    single: bool,
+}
+
+impl Engine {
+    fn of(props: &Props) -> Result<Self> {
+        let mib = props.unsigned("tb-size").unwrap_or(0);
+        if mib > JIT_MOST_MIB {
+            bail!("-accel: 'tb-size={mib}' is too much; up to {JIT_MOST_MIB} (MiB) can be kept");
+        }
+        let wanted = props.on_off_auto("jit");
+        if wanted == OnOffAuto::On && !HAS_JIT {
+            bail!("-accel: 'jit=on' is not available on this host; leave it out to interpret");
+        }
+        let code_bytes = match mib {
+            0 => DEFAULT_CODE,
+            mib => (mib as usize) << 20,
+        };
+        Ok(Engine {
+            code_bytes: (HAS_JIT && wanted != OnOffAuto::Off).then_some(code_bytes),
+            single: props.is_on("one-insn-per-tb"),
+        })
+    }
+
+    fn executor(self) -> Result<Box<dyn Executor<X86>>, String> {
+        match self.code_bytes {
+            Some(bytes) => jit(bytes),
+            None => Ok(Box::new(Interp::default())),
+        }
+    }
+}
+
+/// Most MiB of generated code for a vCPU: jumps in it reach no further.
+const JIT_MOST_MIB: u64 = 1024;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod host_jit {
+    use super::{Executor, X86};
+
+    pub(super) use accel_jit::DEFAULT_CODE;
+    /// Whether this host has a JIT.
+    pub(super) const HAS_JIT: bool = true;
+
+    pub(super) fn jit(bytes: usize) -> Result<Box<dyn Executor<X86>>, String> {
+        accel_jit::Jit::<X86>::new(bytes)
+            .map(|jit| Box::new(jit) as Box<dyn Executor<X86>>)
+            .map_err(|error| format!("{error}; '-accel tcg,jit=off' does without"))
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod host_jit {
+    use super::{Executor, X86};
+
+    pub(super) const DEFAULT_CODE: usize = 0;
+    pub(super) const HAS_JIT: bool = false;
+
+    pub(super) fn jit(_: usize) -> Result<Box<dyn Executor<X86>>, String> {
+        Err("this host has no JIT".to_owned())
+    }
+}
+
+use host_jit::{DEFAULT_CODE, HAS_JIT, jit};
 
 impl Tcg {
     /// The engine, running CPUs of this model (`default_model` if `-cpu` is absent).
@@ -205,6 +307,7 @@ impl Tcg {
             model: Arc::new(model),
             topology: topology_of(topology),
             exclusive: Arc::default(),
+            engine: Engine::default(),
         })
     }
 }
@@ -231,16 +334,11 @@ impl Accelerator for Tcg {
             wires.fabric.memory.clone(),
             wires.clock,
         );
+        let executor = self.engine.executor()?;
+        let mut core = core;
+        core.single = self.engine.single;
         let exclusive = Arc::clone(&self.exclusive);
-        if std::env::var_os("INTERP").is_some() {
-        let cpu: EngineVcpu<X86, Interp> =
-            EngineVcpu::new(core, Interp::default(), exclusive);
-        return Ok(Box::new(cpu))
-        }
-        let jit = accel_jit::Jit::new(32<<20).map_err(|e|e.to_string())?;
-        let cpu: EngineVcpu<X86, accel_jit::Jit<X86>> =
-            EngineVcpu::new(core, jit, exclusive);
-        Ok(Box::new(cpu))
+        Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
     }
 
     fn tsc_hz(&self) -> u64 {

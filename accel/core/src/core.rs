@@ -98,6 +98,8 @@ pub struct Core<T: Target> {
     pub trap: Option<Trap>,
     /// Set while all other CPUs are parked: atomics may be done in pieces.
     pub alone: bool,
+    /// Each instruction is to be a unit of its own.
+    pub single: bool,
     /// Attributes of this CPU's accesses now.
     pub attrs: Attrs,
     /// Translations and memory.
@@ -132,6 +134,7 @@ impl<T: Target> Core<T> {
             code_hit: false,
             trap: None,
             alone: false,
+            single: false,
             attrs: Attrs::default(),
             mmu: Mmu::new(memory, Initiator::Cpu(index)),
             arch,
@@ -153,6 +156,15 @@ impl<T: Target> Core<T> {
     #[inline(always)]
     pub fn set_pc(&mut self, pc: u64) {
         self.regs.set(T::LAYOUT.pc, pc);
+    }
+
+    /// Most instructions the next unit may have.
+    pub fn unit_limit(&self) -> u32 {
+        if self.alone || self.single {
+            1
+        } else {
+            T::unit_limit(self)
+        }
     }
 
     /// Acts on a trap. `at` is the PC of the instruction that trapped and its number in the unit from

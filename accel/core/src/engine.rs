@@ -166,10 +166,14 @@ impl<T: Guest, E: Executor<T>> Vcpu for EngineVcpu<T, E> {
 impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
     fn statistics(&self) -> String {
         let c = &self.core.counters;
-        format!(
+        let mut text = format!(
             "CPU {}: {} instructions executed\n  units translated  {}\n  instructions in them {}\n  \
              units overwritten {}\n  page walks        {}\n  exceptions        {}\n",
             self.core.index, c.insns, c.units, c.unit_insns, c.stale, c.walks, c.exceptions
-        )
+        );
+        for (name, value) in self.executor.report() {
+            text.push_str(&format!("  {name:<17} {value}\n"));
+        }
+        text
     }
 }

@@ -1,7 +1,7 @@
 //! Instruction bytes for a front end, and which pages they came from.
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use accel_softmmu::{Access, Physical};
 use hw_memory::{Attrs, ByteOrder, CodeWatcher, PAGE_SIZE, RamBlock};

@@ -182,4 +182,23 @@ pub trait Executor<T: Target>: Send {
 
     /// Forgets all translated code.
     fn flush(&mut self);
+
+    /// What it counted, for `info jit`.
+    fn report(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
+
+impl<T: Target> Executor<T> for Box<dyn Executor<T>> {
+    fn run(&mut self, core: &mut Core<T>) -> Exit {
+        (**self).run(core)
+    }
+
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+
+    fn report(&self) -> Vec<(&'static str, u64)> {
+        (**self).report()
+    }
 }

@@ -116,12 +116,7 @@ impl Interp {
     /// Acts on a trap at operation `at` of a unit.
     #[cold]
     #[inline(never)]
-    fn trap<T: Target>(
-        core: &mut Core<T>,
-        trap: Trap,
-        code: &Code,
-        at: usize,
-    ) -> Result<(), Exit> {
+    fn trap<T: Target>(core: &mut Core<T>, trap: Trap, code: &Code, at: usize) -> Result<(), Exit> {
         let mark = code
             .marks
             .partition_point(|(start, _)| *start as usize <= at);
@@ -131,7 +126,7 @@ impl Interp {
 
     /// Runs one unit: of one instruction where the target wants that.
     pub fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
-        let limit = if core.alone { 1 } else { T::unit_limit(core) };
+        let limit = core.unit_limit();
         let found = match self.find(core, limit) {
             Ok(found) => found,
             Err(trap) => return core.after_trap(trap, None),

@@ -353,11 +353,6 @@ impl Asm {
         self.byte(0x58 | reg.0 & 7);
     }
 
-    /// Swaps registers.
-    pub(crate) fn xchg(&mut self, a: Reg, b: Reg) {
-        self.sized(Size::Q, 0x87, a.0, b.into(), 0);
-    }
-
     // --- arithmetic
 
     pub(crate) fn alu(&mut self, op: Alu, size: Size, to: Reg, from: impl Into<Rm>) {
@@ -430,12 +425,6 @@ impl Asm {
     pub(crate) fn mul(&mut self, signed: bool, by: Reg) {
         self.flags_of = None;
         self.sized(Size::Q, 0xf7, if signed { 5 } else { 4 }, by.into(), 0);
-    }
-
-    /// RAX, RDX = quotient and remainder of RDX:RAX.
-    pub(crate) fn div(&mut self, size: Size, signed: bool, by: Reg) {
-        self.flags_of = None;
-        self.sized(size, 0xf7, if signed { 7 } else { 6 }, by.into(), 0);
     }
 
     pub(crate) fn imul(&mut self, size: Size, to: Reg, by: impl Into<Rm>) {
@@ -573,10 +562,7 @@ impl Asm {
             Op {
                 prefix: (size == Size::W).then_some(0x66),
                 wide: size == Size::Q,
-                opcode: &[
-                    0x0f,
-                    if size == Size::B { opcode - 1 } else { opcode },
-                ],
+                opcode: &[0x0f, if size == Size::B { opcode - 1 } else { opcode }],
                 bytes: size == Size::B,
                 tail: 0,
             },

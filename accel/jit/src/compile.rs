@@ -11,6 +11,7 @@
 
 mod ends;
 mod flags;
+mod float;
 mod int;
 mod memory;
 mod place;
@@ -60,8 +61,6 @@ pub(crate) struct Env {
     pub(crate) layout: Layout,
     /// Distance from RBP to the array of pointers to translation tables.
     pub(crate) hot: i32,
-    /// Distance from RBP to the core.
-    pub(crate) core: i32,
     pub(crate) thunks: Thunks,
     /// Effects of a helper, by number.
     pub(crate) effects: fn(u16) -> Effects,
@@ -189,6 +188,10 @@ struct Compiler<'a> {
     /// Spill slot of each value that was ever spilled, and whether it has garbage above its type.
     cells: Vec<Option<(u16, bool)>>,
     spilled: u16,
+    /// Whether the unit computes under the guest's MXCSR.
+    has_float: bool,
+    /// The jump that loads it at the start, and where that comes back to.
+    float_start: Option<(Fix, usize)>,
     block: usize,
     /// Number of the operation in its block.
     op: usize,
@@ -221,6 +224,8 @@ pub(crate) fn compile(
         pending_ways: Vec::new(),
         cells: vec![None; unit.types.len()],
         spilled: 0,
+        has_float: false,
+        float_start: None,
         block: 0,
         op: 0,
     };
@@ -238,6 +243,7 @@ impl Compiler<'_> {
         if let Some((page, id)) = self.at.second {
             self.check_second(page, id)?;
         }
+        self.start_float();
         for index in 0..self.unit.blocks.len() {
             if !self.plan.blocks[index].is_emitted {
                 // Its operations count all the same.
@@ -296,6 +302,8 @@ impl Compiler<'_> {
             Op::FlagsUse { d, cond } => self.flags_value(*d, *cond)?,
             Op::FlagsGet { d } => self.flags_get(*d)?,
             Op::Const { d, value } => self.places.set_const(*d, *value),
+            Op::Get { d, slot } if *slot == self.env.layout.fp => self.get_control(*d, *slot)?,
+            Op::Set { slot, .. } if *slot == self.env.layout.fp => return Err(TooBig),
             Op::Get { d, slot } => {
                 let dirty = self.ty(*d) != accel_ir::Ty::I64;
                 self.places.set_guest(*d, *slot, dirty);
@@ -335,13 +343,15 @@ impl Compiler<'_> {
                 new,
                 mem,
             } => self.cas(*d, *addr, *expected, *new, mem)?,
-            Op::Fence => self.asm.lock_alu_imm(
-                Alu::Or,
-                Size::D,
-                Mem::base(crate::asm::RSP, 0),
-                0,
-            ),
+            Op::Fence => self
+                .asm
+                .lock_alu_imm(Alu::Or, Size::D, Mem::base(crate::asm::RSP, 0), 0),
             Op::Vec { op, d, a, b, imm } => self.vec(*op, *d, *a, *b, *imm)?,
+            Op::VecSigns { d, a, lane } => self.vec_signs(*d, *a, *lane)?,
+            Op::Fp { how, d, a, b } => self.fp(*how, *d, *a, *b)?,
+            Op::FpFromInt { fmt, d, a, v, .. } => self.fp_from_int(*fmt, *d, *a, *v)?,
+            Op::FpToInt { how, d, a } => self.fp_to_int(*how, *d, *a)?,
+            Op::FpCompare { how, d, a, b } => self.fp_compare(*how, *d, *a, *b)?,
             Op::VecMake { d, lo, hi } => self.vec_make(*d, *lo, *hi)?,
             Op::VecHalf { d, a, high } => self.vec_half(*d, *a, *high)?,
             Op::Call { d, helper, args } => self.call(*d, helper.0, args)?,
@@ -429,12 +439,7 @@ impl Compiler<'_> {
 
     // --- helpers
 
-    fn call(
-        &mut self,
-        d: Option<Val>,
-        helper: u16,
-        args: &[Option<Val>; 4],
-    ) -> Result<(), TooBig> {
+    fn call(&mut self, d: Option<Val>, helper: u16, args: &[Option<Val>; 4]) -> Result<(), TooBig> {
         let effects = (self.env.effects)(helper);
         for (i, arg) in args.iter().enumerate() {
             let at = slot_at(ARG + i);
@@ -484,4 +489,3 @@ const CHECK: [Reg; 2] = [RCX, RDX];
 
 /// Vector registers for values: all, as none is pinned.
 const XMMS: u8 = 16;
-

@@ -21,7 +21,7 @@ mod table;
 mod thunks;
 
 pub use memory::CodeMemoryError;
-pub use run::{Jit, Statistics};
+pub use run::{DEFAULT_CODE, Jit};
 
 #[cfg(test)]
 mod tests;

@@ -20,12 +20,12 @@ pub(crate) mod cell {
     pub(crate) const MODE: usize = 8;
     /// Pointer to the executor, for what generated code calls.
     pub(crate) const EXECUTOR: usize = 16;
-    /// MXCSR for Rust code, and for the guest. 32 bits each.
-    pub(crate) const HOST_MXCSR: usize = 24;
-    /// Scratch of 32 bits.
-    pub(crate) const SCRATCH: usize = 28;
-    /// Constants of 16 bytes.
-    pub(crate) const CONSTANTS: usize = 64;
+    /// Not zero while the host's MXCSR is the guest's. 8 bits.
+    pub(crate) const FLOAT: usize = 24;
+    /// MXCSR for Rust code. 32 bits.
+    pub(crate) const RUST_MXCSR: usize = 28;
+    /// MXCSR on its way to or from the register file. 32 bits.
+    pub(crate) const MXCSR: usize = 32;
     /// Targets of indirect jumps.
     pub(crate) const TABLE: usize = PAGE;
     /// Where code begins.
@@ -33,6 +33,8 @@ pub(crate) mod cell {
 }
 
 const PAGE: usize = 4096;
+/// MXCSR as the calling convention has it: nearest, all exceptions masked.
+const RUST_MXCSR: u32 = 0x1f80;
 const _: () = assert!(TABLE_BYTES.is_multiple_of(PAGE));
 
 /// Why there is no memory for code.
@@ -94,6 +96,8 @@ impl CodeMemory {
             let code = run.wrapping_add(cell::CODE);
             map(code, len, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd)?;
             let write = map(none, len, data, MAP_SHARED, fd)?;
+            // SAFETY: within the control pages, aligned, and nobody else has them yet.
+            unsafe { run.add(cell::RUST_MXCSR).cast::<u32>().write(RUST_MXCSR) };
             Ok(CodeMemory { run, write, len })
         })();
         // SAFETY: the descriptor is ours; mappings outlive it.

@@ -18,7 +18,7 @@ use crate::thunks::{self, out};
 /// Most instructions between two looks of generated code at anything else.
 const SLICE: i64 = i16::MAX as i64;
 /// Bytes of code kept if nothing else is asked for.
-pub const DEFAULT_CODE: usize = 32 << 20;
+pub const DEFAULT_CODE: usize = 24 << 20;
 /// Fewest bytes of code kept.
 const LEAST_CODE: usize = 1 << 20;
 /// Most bytes of code kept: jumps reach 2 GiB.
@@ -48,25 +48,14 @@ impl CodeWatcher for Stale {
     }
 }
 
-/// What the JIT holds and did, for `info jit`.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Statistics {
-    /// Units compiled and alive.
-    pub units: usize,
-    /// Bytes of their code.
-    pub code_bytes: usize,
-    /// Bytes of code there is room for.
-    pub room_bytes: usize,
-    /// Units compiled so far.
-    pub compiled: u64,
-    /// Guest instructions in them.
-    pub insns: u64,
-    /// Units forgotten because their code was overwritten.
-    pub stale: u64,
+/// What the JIT did, for `info jit`.
+#[derive(Clone, Copy, Default)]
+struct Statistics {
+    compiled: u64,
     /// Units left to the interpreter.
-    pub too_big: u64,
+    left: u64,
     /// Times generated code was entered.
-    pub entries: u64,
+    entries: u64,
 }
 
 /// Compiles and runs the units of one CPU.
@@ -106,7 +95,9 @@ enum Found {
 impl<T: Target> Jit<T> {
     /// An executor that keeps up to `code_bytes` of code.
     pub fn new(code_bytes: usize) -> Result<Self, CodeMemoryError> {
-        let len = code_bytes.clamp(LEAST_CODE, MOST_CODE).next_multiple_of(4096);
+        let len = code_bytes
+            .clamp(LEAST_CODE, MOST_CODE)
+            .next_multiple_of(4096);
         let memory = Arc::new(CodeMemory::new(len)?);
         let base = std::mem::offset_of!(Core<T>, regs) as i32 + BIAS;
         let mut pinned = [None; 256];
@@ -117,8 +108,7 @@ impl<T: Target> Jit<T> {
         }
         let core = -base;
         let functions = runtime::functions::<T>();
-        let pc = usize::from(T::LAYOUT.pc.0);
-        let (thunks, code) = thunks::make(cell::CODE, &slots, core, pc, &functions);
+        let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, &functions);
         memory.write(cell::CODE, &code);
         let first = (cell::CODE + code.len()).next_multiple_of(64);
         let entry = memory.address(thunks.enter);
@@ -133,7 +123,6 @@ impl<T: Target> Jit<T> {
                 slots,
                 layout: T::LAYOUT,
                 hot: std::mem::offset_of!(Core<T>, mmu) as i32 + Mmu::HOT as i32 - base,
-                core,
                 thunks,
                 effects: |number| {
                     T::helpers()
@@ -151,17 +140,6 @@ impl<T: Target> Jit<T> {
             statistics: Statistics::default(),
             target: std::marker::PhantomData,
         })
-    }
-
-    /// What it holds and did.
-    pub fn statistics(&self) -> Statistics {
-        let (units, code_bytes) = self.cache.size();
-        Statistics {
-            units,
-            code_bytes,
-            room_bytes: self.cache.memory.len(),
-            ..self.statistics
-        }
     }
 
     /// Has everybody who wants this CPU's attention reach it in generated code too.
@@ -183,7 +161,7 @@ impl<T: Target> Jit<T> {
 
     /// Forgets what was overwritten.
     #[cold]
-    fn forget_stale(&mut self) {
+    fn forget_stale(&mut self, core: &mut Core<T>) {
         let Some(stale) = &self.stale else { return };
         let mut pages = stale.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let pages = std::mem::take(&mut *pages);
@@ -192,7 +170,7 @@ impl<T: Target> Jit<T> {
             return;
         }
         for page in pages {
-            self.statistics.stale += self.cache.kill_page(page);
+            core.counters.stale += self.cache.kill_page(page);
         }
     }
 
@@ -259,7 +237,7 @@ impl<T: Target> Jit<T> {
             }
         }
         let pc = core.pc();
-        let mut limit = T::unit_limit(core);
+        let mut limit = core.unit_limit();
         // Code may change while it is read, by another CPU: a few times at most.
         for _ in 0..24 {
             let mut source = Source::new(core, key.va, ctx)?;
@@ -283,7 +261,7 @@ impl<T: Target> Jit<T> {
                 }
                 _ => {
                     log::debug!("left to the interpreter:\n{unit}");
-                    self.statistics.too_big += 1;
+                    self.statistics.left += 1;
                     self.left.insert(key, ());
                     return Ok(Found::Interpret);
                 }
@@ -305,7 +283,6 @@ impl<T: Target> Jit<T> {
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
             self.statistics.compiled += 1;
-            self.statistics.insns += u64::from(unit.insns);
             let Some(page) = pages.first() else {
                 return Ok(Found::Interpret);
             };
@@ -492,7 +469,7 @@ impl<T: Target> Executor<T> for Jit<T> {
         loop {
             if core.pending.get() != 0 {
                 if core.pending.take(reason::CODE) != 0 {
-                    self.forget_stale();
+                    self.forget_stale(core);
                 }
                 if core.pending.get() != 0
                     && let Err(exit) = T::service(core)
@@ -504,8 +481,7 @@ impl<T: Target> Executor<T> for Jit<T> {
             if core.budget <= 0 {
                 return Exit::Budget;
             }
-            let single = core.alone || T::unit_limit(core) == 1;
-            let result = if single {
+            let result = if core.unit_limit() == 1 {
                 self.interp.step(core)
             } else {
                 match self.find(core) {
@@ -525,12 +501,17 @@ impl<T: Target> Executor<T> for Jit<T> {
         self.left = Map::default();
         self.interp.forget();
     }
-}
 
-impl<T: Target> Drop for Jit<T> {
-    fn drop(&mut self) {
-        if std::env::var_os("JITSTAT").is_some() {
-            eprintln!("{:?}", self.statistics());
-        }
+    fn report(&self) -> Vec<(&'static str, u64)> {
+        let (units, code_bytes) = self.cache.size();
+        let counted = &self.statistics;
+        vec![
+            ("units compiled", counted.compiled),
+            ("of them alive", units as u64),
+            ("host code", code_bytes as u64),
+            ("room for code", self.cache.memory.len() as u64),
+            ("left to interpret", counted.left),
+            ("entries", counted.entries),
+        ]
     }
 }

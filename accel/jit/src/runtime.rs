@@ -201,12 +201,7 @@ fn atomic<T: Target>(core: &mut Core<T>) -> Result<(), Trap> {
 }
 
 /// A helper of the target.
-extern "C" fn call<T: Target>(
-    core: *mut Core<T>,
-    site: u64,
-    _: u32,
-    executor: *mut Jit<T>,
-) -> u32 {
+extern "C" fn call<T: Target>(core: *mut Core<T>, site: u64, _: u32, executor: *mut Jit<T>) -> u32 {
     // SAFETY: as for the others.
     let core = unsafe { &mut *core };
     let args = [ARG, ARG + 1, ARG + 2, ARG + 3].map(|i| core.regs.raw()[i]);

@@ -7,8 +7,10 @@
 
 use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
 
-use crate::asm::{Asm, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg};
 use crate::asm::{Alu, Size, Xmm};
+use crate::asm::{
+    Asm, CC_E, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+};
 use crate::compile::{BIAS, KEPT_BY_CALLS, PINNED, slot_at};
 use crate::memory::cell;
 
@@ -93,6 +95,11 @@ pub(crate) struct Functions {
     pub(crate) flags: usize,
 }
 
+/// All exceptions masked in MXCSR (Intel SDM vol. 1, 10.2.3).
+const MASKS: i32 = 0x1f80;
+/// The sticky flags in MXCSR.
+const FLAGS: i32 = 0x3f;
+
 const SIZES: usize = 5;
 const CONTEXTS: usize = 4;
 
@@ -105,6 +112,10 @@ pub(crate) struct Thunks {
     /// The target's PC is in RAX.
     pub(crate) miss: usize,
     pub(crate) stale: usize,
+    /// Loads the guest's MXCSR. All registers stay.
+    pub(crate) float_on: usize,
+    /// Brings the register file's MXCSR up to date. All registers stay.
+    pub(crate) float_sync: usize,
     exit: usize,
     trap: usize,
     /// By kind, aligned, size, context, vectors.
@@ -161,6 +172,7 @@ struct Make<'a> {
     slots: &'a [usize],
     core: i32,
     pc: usize,
+    control: usize,
 }
 
 /// Scratch registers that calls keep.
@@ -173,7 +185,7 @@ pub(crate) fn make(
     origin: usize,
     slots: &[usize],
     core: i32,
-    pc: usize,
+    layout: &accel_core::Layout,
     functions: &Functions,
 ) -> (Thunks, Vec<u8>) {
     let mut make = Make {
@@ -181,8 +193,10 @@ pub(crate) fn make(
         thunks: Thunks::default(),
         slots,
         core,
-        pc,
+        pc: layout.pc.0.into(),
+        control: layout.fp.0.into(),
     };
+    make.float();
     make.enter();
     make.exits();
     let count = memory_index(3, true, SIZES - 1, CONTEXTS - 1, true) + 1;
@@ -239,9 +253,47 @@ impl Make<'_> {
         self.asm.jmp_rm(RAX);
     }
 
+    /// Jumps if the host's MXCSR is not the guest's.
+    fn if_float(&mut self) -> crate::asm::Fix {
+        let is_loaded = Mem::Code(cell::FLOAT as i32);
+        self.asm.alu_imm(Alu::Cmp, Size::B, is_loaded, 0);
+        self.asm.jcc(CC_E)
+    }
+
+    fn float(&mut self) {
+        let mxcsr = Mem::Code(cell::MXCSR as i32);
+        let control = slot_at(self.control);
+        self.thunks.float_on = self.asm.here();
+        self.asm.push(RAX);
+        self.asm.mov(Size::D, RAX, control);
+        // The guest's exceptions are masked wherever units compute by themselves; elsewhere these
+        // bits do not matter.
+        self.asm.alu_imm(Alu::Or, Size::D, RAX, MASKS);
+        self.asm.mov_to(Size::D, mxcsr, RAX);
+        self.asm.mxcsr(false, mxcsr);
+        self.asm
+            .mov_imm_to(Size::B, Mem::Code(cell::FLOAT as i32), 1);
+        self.asm.pop(RAX);
+        self.asm.ret();
+        self.thunks.float_sync = self.asm.here();
+        self.asm.push(RAX);
+        self.asm.mxcsr(true, mxcsr);
+        self.asm.mov(Size::D, RAX, mxcsr);
+        self.asm.alu_imm(Alu::And, Size::D, RAX, FLAGS);
+        self.asm.alu_to(Alu::Or, Size::D, control, RAX);
+        self.asm.pop(RAX);
+        self.asm.ret();
+    }
+
     fn exits(&mut self) {
         // The common way out, guest registers in the register file.
         let spilled = self.asm.here();
+        let float = self.if_float();
+        self.asm.call_to(self.thunks.float_sync);
+        self.asm.mxcsr(false, Mem::Code(cell::RUST_MXCSR as i32));
+        self.asm
+            .mov_imm_to(Size::B, Mem::Code(cell::FLOAT as i32), 0);
+        self.asm.bind(float);
         self.asm.alu_imm(Alu::Add, Size::Q, RSP, 8);
         for reg in [R15, R14, R13, R12, RBX, RBP] {
             self.asm.pop(reg);
@@ -260,8 +312,10 @@ impl Make<'_> {
         self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
         self.asm.mov_imm(RAX, out::MISS);
         self.asm.jmp_to(self.thunks.exit);
-        // The site is in RDX.
+        // The site is in RDX. Rust's MXCSR is in place, the guest's in the register file.
         self.thunks.trap = self.asm.here();
+        self.asm
+            .mov_imm_to(Size::B, Mem::Code(cell::FLOAT as i32), 0);
         self.asm.mov_imm(RAX, out::TRAP);
         self.asm.jmp_to(spilled);
     }
@@ -301,6 +355,10 @@ impl Make<'_> {
                 self.asm.movups_to(to, Xmm(n));
             }
         }
+        let float = self.if_float();
+        self.asm.call_to(self.thunks.float_sync);
+        self.asm.mxcsr(false, Mem::Code(cell::RUST_MXCSR as i32));
+        self.asm.bind(float);
         self.asm.lea(Size::Q, RDI, Mem::base(RBP, self.core));
         if extra != Extra::None {
             self.asm.mov(Size::Q, RSI, Mem::base(RSP, depth));
@@ -308,12 +366,14 @@ impl Make<'_> {
         if let Extra::SiteAnd(how) = extra {
             self.asm.mov_imm(RDX, how as u64);
         }
-        self.asm
-            .mov(Size::Q, RCX, Mem::Code(cell::EXECUTOR as i32));
+        self.asm.mov(Size::Q, RCX, Mem::Code(cell::EXECUTOR as i32));
         self.asm.mov_imm(RAX, function as u64);
         self.asm.call_reg(RAX);
         self.asm.test(Size::D, RAX, RAX);
         let trap = (extra != Extra::None).then(|| self.asm.jcc(CC_NE));
+        let float = self.if_float();
+        self.asm.call_to(self.thunks.float_on);
+        self.asm.bind(float);
         if vectors {
             for n in 0..16u8 {
                 let from = Mem::base(RSP, i32::from(n) * 16);

@@ -9,10 +9,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use accel_core::Executor;
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, Mnemonic,
     NasmFormatter, OpKind,
 };
+use target_x86::X86;
 use test_native::generate::{Rng, undefined_flags};
 use test_native::kvm::{KvmCpu, Segment, Stop, SystemState, TableRegister};
 
@@ -411,10 +413,10 @@ impl Failures {
 
 impl Pair {
     /// Fails where there is no KVM.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new(executor: Box<dyn Executor<X86>>) -> std::io::Result<Self> {
         Ok(Pair {
             native: KvmCpu::new(MEMORY)?,
-            emulated: EmulatedSystem::new(MEMORY),
+            emulated: EmulatedSystem::new(MEMORY, executor),
             scratch: vec![0; MEMORY],
         })
     }

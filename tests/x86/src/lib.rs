@@ -12,7 +12,7 @@ mod machine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod system;
 
-pub use machine::Emulated;
+pub use machine::{Emulated, executors};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use system::EmulatedSystem;
 

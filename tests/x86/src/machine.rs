@@ -8,7 +8,7 @@ use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, PAGE_SIZE, RamBlock, What};
 use target_x86::float::X87;
 use target_x86::system::{self, CpuModel, Topology};
-use target_x86::{Core, Port, X86, Segment, Table, decode, regs};
+use target_x86::{Core, Port, Segment, Table, X86, decode, regs};
 use test_native::compare::{End, Engine};
 use test_native::generate::{Case, SELECTORS};
 use test_native::{CODE, CODE_PAGE, DATA, DATA_SIZE, Outcome, RFLAGS_IN};
@@ -91,11 +91,16 @@ impl Port for Nothing {
     }
 }
 
-fn engine() -> Box<dyn Executor<X86>> {
-    if std::env::var_os("INTERP").is_some() {
-        return Box::new(Interp::default());
+/// All that executes IR on this host, by name.
+pub fn executors() -> Vec<(&'static str, Box<dyn Executor<X86>>)> {
+    let mut all: Vec<(&str, Box<dyn Executor<X86>>)> =
+        vec![("interpreter", Box::new(Interp::default()))];
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    match accel_jit::Jit::<X86>::new(1 << 20) {
+        Ok(jit) => all.push(("JIT", Box::new(jit))),
+        Err(error) => eprintln!("SKIPPED: no JIT: {error}"),
     }
-    Box::new(accel_jit::Jit::<X86>::new(1 << 20).unwrap())
+    all
 }
 
 /// The emulated CPU as an engine for test cases.
@@ -124,15 +129,9 @@ pub(crate) fn ram(map: &MemoryMap, name: &str, base: u64, len: u64) -> Arc<RamBl
     block
 }
 
-impl Default for Emulated {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Emulated {
     /// A CPU with its tables.
-    pub fn new() -> Self {
+    pub fn new(engine: Box<dyn Executor<X86>>) -> Self {
         let map = MemoryMap::default();
         let kernel = ram(&map, "kernel", 0, KERNEL_SIZE);
         let data = ram(&map, "data", DATA, DATA_SIZE as u64);
@@ -147,7 +146,7 @@ impl Emulated {
         );
         let mut emulated = Emulated {
             core,
-            engine: engine(),
+            engine,
             kernel,
             data,
             code,

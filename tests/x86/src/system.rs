@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use accel_core::{Executor, Exit, Source, Target};
-use accel_interp::Interp;
 use hw_clock::Clock;
 use hw_memory::{MemoryMap, PAGE_SIZE, RamBlock};
 use target_x86::system::{self, CpuModel, Topology};
@@ -18,7 +17,7 @@ const BUDGET: i64 = 200_000;
 /// A CPU and its memory, from physical address 0 on.
 pub struct EmulatedSystem {
     core: Core,
-    interp: Interp,
+    engine: Box<dyn Executor<X86>>,
     memory: Arc<RamBlock>,
 }
 
@@ -42,7 +41,7 @@ fn from_segment(s: &Segment) -> kvm::Segment {
 
 impl EmulatedSystem {
     /// A CPU with `len` bytes of memory.
-    pub fn new(len: usize) -> Self {
+    pub fn new(len: usize, engine: Box<dyn Executor<X86>>) -> Self {
         let map = MemoryMap::default();
         let memory = ram(&map, "memory", 0, len as u64);
         let core = system::new_core(
@@ -55,7 +54,7 @@ impl EmulatedSystem {
         );
         EmulatedSystem {
             core,
-            interp: Interp::default(),
+            engine,
             memory,
         }
     }
@@ -159,7 +158,7 @@ impl EmulatedSystem {
         self.load(state);
         self.core.budget = BUDGET;
         let stop = loop {
-            match self.interp.run(&mut self.core) {
+            match self.engine.run(&mut self.core) {
                 Exit::Halted => break Stop::Halted,
                 Exit::Shutdown => break Stop::Shutdown,
                 Exit::Yield => {}

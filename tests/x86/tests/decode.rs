@@ -21,7 +21,7 @@ const MODES: [(u64, u64, u16, u16, u64); 6] = [
 
 #[test]
 fn random_bytes_become_verified_units_in_every_mode() {
-    let mut cpu = EmulatedSystem::new(MEMORY);
+    let mut cpu = EmulatedSystem::new(MEMORY, Box::new(accel_interp::Interp::default()));
     let mut rng = Rng::new(7);
     for round in 0..20_000 {
         let (cr0, efer, cs, ss, rflags) = MODES[round % MODES.len()];

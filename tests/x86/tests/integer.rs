@@ -4,7 +4,7 @@
 use test_native::Native;
 use test_native::compare::campaign;
 use test_native::generate::{Form, forms};
-use test_x86::{Emulated, is_float};
+use test_x86::{Emulated, executors, is_float};
 
 /// Cases per form. `MIMIC_X86_CASES` asks for more.
 const CASES: u64 = 30;
@@ -21,7 +21,9 @@ fn integer_forms_do_what_the_host_does() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(CASES);
     let mut native = Native::new().unwrap();
-    let mut emulated = Emulated::new();
-    let report = campaign(&forms, cases, 1, &mut native, &mut emulated);
-    assert!(report.failing.is_empty(), "{report}");
+    for (name, executor) in executors() {
+        let mut emulated = Emulated::new(executor);
+        let report = campaign(&forms, cases, 1, &mut native, &mut emulated);
+        assert!(report.failing.is_empty(), "{name}: {report}");
+    }
 }

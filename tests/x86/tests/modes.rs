@@ -2,15 +2,13 @@
 //! without a comparison where there is no `/dev/kvm`.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+use test_x86::executors;
 use test_x86::fuzz::{Mode, Pair};
 
 /// Cases per mode. `MIMIC_X86_CASES` asks for more.
 const CASES: u64 = 3000;
 
 fn run(mode: Mode) {
-    let Ok(mut pair) = Pair::new() else {
-        return;
-    };
     let number = |name: &str, default| {
         std::env::var(name)
             .ok()
@@ -19,8 +17,13 @@ fn run(mode: Mode) {
     };
     let only = std::env::var("MIMIC_X86_FORM").unwrap_or_default();
     let cases = number("MIMIC_X86_CASES", CASES);
-    let failures = pair.campaign(mode, cases, number("MIMIC_X86_SEED", 1), &only);
-    assert!(failures.by_code.is_empty(), "{}", failures.text());
+    for (name, executor) in executors() {
+        let Ok(mut pair) = Pair::new(executor) else {
+            return;
+        };
+        let failures = pair.campaign(mode, cases, number("MIMIC_X86_SEED", 1), &only);
+        assert!(failures.by_code.is_empty(), "{name}: {}", failures.text());
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use iced_x86::{
 use test_native::Native;
 use test_native::compare::{Engine, differences};
 use test_native::generate::{Case, Form, Prefix, Rng, Undefined, forms, undefined_flags};
-use test_x86::Emulated;
+use test_x86::{Emulated, executors};
 
 /// Sequences run.
 const SEQUENCES: u64 = 4000;
@@ -75,10 +75,16 @@ fn is_shift(mnemonic: Mnemonic) -> bool {
 
 #[test]
 fn sequences_of_instructions_do_what_the_host_does() {
+    for (name, executor) in executors() {
+        println!("{name}");
+        compare(Emulated::new(executor));
+    }
+}
+
+fn compare(mut emulated: Emulated) {
     let forms: Vec<Form> = forms().into_iter().filter(is_plain).collect();
     assert!(forms.len() > 100, "{} forms", forms.len());
     let mut native = Native::new().unwrap();
-    let mut emulated = Emulated::new();
     let mut rng = Rng::new(3);
     let mut compared = 0;
     for _ in 0..SEQUENCES {

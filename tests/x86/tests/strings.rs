@@ -4,7 +4,7 @@
 use test_native::compare::{Engine, differences};
 use test_native::generate::{Prefix, Rng, Undefined, forms};
 use test_native::{DATA, DATA_SIZE, Native};
-use test_x86::Emulated;
+use test_x86::{Emulated, executors};
 
 const CASES: u64 = 60;
 const RCX: usize = 1;
@@ -14,8 +14,14 @@ const DF: u64 = 1 << 10;
 
 #[test]
 fn long_string_operations_do_what_the_host_does() {
+    for (name, executor) in executors() {
+        println!("{name}");
+        compare(Emulated::new(executor));
+    }
+}
+
+fn compare(mut emulated: Emulated) {
     let mut native = Native::new().unwrap();
-    let mut emulated = Emulated::new();
     let mut rng = Rng::new(11);
     let repeated: Vec<_> = forms()
         .into_iter()

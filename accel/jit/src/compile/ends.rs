@@ -109,10 +109,8 @@ impl Compiler<'_> {
         self.asm.imul_imm(Size::D, RCX, RAX, table::HASH);
         self.asm
             .shift_imm(Shift::Shr, Size::D, RCX, table::HASH_SHIFT);
-        self.asm
-            .alu_imm(Alu::And, Size::D, RCX, table::HASH_MASK);
-        self.asm
-            .lea(Size::Q, RDX, Mem::Code(cell::TABLE as i32));
+        self.asm.alu_imm(Alu::And, Size::D, RCX, table::HASH_MASK);
+        self.asm.lea(Size::Q, RDX, Mem::Code(cell::TABLE as i32));
         self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
         self.asm
             .alu(Alu::Cmp, Size::Q, RAX, Mem::base(RCX, table::PC));
@@ -123,10 +121,8 @@ impl Compiler<'_> {
         self.asm
             .alu_imm(Alu::And, Size::D, RDX, layout::LINE_MASK as i32);
         let hot = self.env.hot + 8 * i32::from(self.at.fetch_ctx & 3);
-        self.asm
-            .alu(Alu::Add, Size::Q, RDX, Mem::base(RBP, hot));
-        self.asm
-            .mov(Size::D, RDX, Mem::base(RDX, layout::EXEC_ID));
+        self.asm.alu(Alu::Add, Size::Q, RDX, Mem::base(RBP, hot));
+        self.asm.mov(Size::D, RDX, Mem::base(RDX, layout::EXEC_ID));
         self.asm
             .alu(Alu::Or, Size::Q, RDX, Mem::Code(cell::MODE as i32));
         self.asm
@@ -241,6 +237,7 @@ impl Compiler<'_> {
             self.goto(exit.pc, exit.insns);
         }
         self.detours();
+        self.late_float();
         for (stubs, jump, check, pc) in std::mem::take(&mut self.pending_ways) {
             for fix in stubs {
                 self.asm.bind(fix);

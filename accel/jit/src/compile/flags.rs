@@ -72,9 +72,7 @@ impl Compiler<'_> {
         let def = &self.plan.defs[def as usize];
         match (def.kind, op) {
             (FlagKind::Sub, Alu::Sub) => def.a == a && def.b == b,
-            (FlagKind::Add, Alu::Add) => {
-                def.a == a && def.b == b || def.a == b && def.b == a
-            }
+            (FlagKind::Add, Alu::Add) => def.a == a && def.b == b || def.a == b && def.b == a,
             _ => false,
         }
     }
@@ -234,11 +232,7 @@ impl Compiler<'_> {
         let carry_only = even == Cond::B;
         let needs_carry = matches!(even, Cond::B | Cond::Be);
         match def.kind {
-            FlagKind::Add
-            | FlagKind::Sub
-            | FlagKind::Adc
-            | FlagKind::Sbb
-            | FlagKind::Logic => {
+            FlagKind::Add | FlagKind::Sub | FlagKind::Adc | FlagKind::Sbb | FlagKind::Logic => {
                 // CMP with zero, which may stand for TEST, has no carry and no overflow either.
                 self.replay(id)?;
                 Ok(Some(cc))
@@ -292,8 +286,7 @@ impl Compiler<'_> {
     /// Asks Rust for a condition on the flags in the guest's state.
     fn ask(&mut self, id: Option<u32>, cond: Cond) -> Result<Cc, TooBig> {
         self.ask_for(id, i32::from(cond as u8))?;
-        self.asm
-            .alu_imm(Alu::Cmp, Size::B, slot_at(RESULT), 0);
+        self.asm.alu_imm(Alu::Cmp, Size::B, slot_at(RESULT), 0);
         Ok(CC_NE)
     }
 
@@ -353,7 +346,14 @@ pub(crate) fn answer(what: u32, kind: FlagKind, ty: Ty, a: u64, b: u64, c: u64) 
     if what == PACK as u32 {
         return flags::pack(kind, ty, a, b, c);
     }
-    u64::from(flags::test(Cond::from_number(what as u8), kind, ty, a, b, c))
+    u64::from(flags::test(
+        Cond::from_number(what as u8),
+        kind,
+        ty,
+        a,
+        b,
+        c,
+    ))
 }
 
 const _: () = assert!(CC_B == Cond::B as u8 && CC_E == Cond::E as u8);

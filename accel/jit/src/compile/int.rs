@@ -155,9 +155,7 @@ impl Compiler<'_> {
         let ty = self.ty(d);
         match op {
             Binary::Add | Binary::Shl
-                if self.can_defer(d)
-                    && self.is_sum(op, b, ty)
-                    && self.set_target(d).is_none() =>
+                if self.can_defer(d) && self.is_sum(op, b, ty) && self.set_target(d).is_none() =>
             {
                 self.places.defer(d, Op::Binary { op, d, a, b });
                 Ok(())
@@ -186,10 +184,7 @@ impl Compiler<'_> {
         }
         self.force(a)?;
         self.force(b)?;
-        let imm = self
-            .places
-            .constant(b)
-            .and_then(|value| imm_of(ty, value));
+        let imm = self.places.constant(b).and_then(|value| imm_of(ty, value));
         let mut from = self.place_of(a)?;
         let mut with: Option<Rm> = match imm {
             Some(_) => None,
@@ -283,8 +278,7 @@ impl Compiler<'_> {
             self.consume(a);
             self.consume(b);
             self.asm.imul(Size::Q, x, y);
-            self.asm
-                .shift_imm(Shift::Shr, Size::Q, x, ty.bits() as u8);
+            self.asm.shift_imm(Shift::Shr, Size::Q, x, ty.bits() as u8);
             self.define(d, x, true);
             return Ok(());
         }
@@ -500,19 +494,12 @@ impl Compiler<'_> {
         let from = self.operand(a)?;
         self.consume(a);
         let to = self.result(d, Some(from))?;
-        self.asm
-            .movsx(size_of(from_ty), wide(to_ty), to, from);
+        self.asm.movsx(size_of(from_ty), wide(to_ty), to, from);
         self.define(d, to, !matches!(to_ty, Ty::I32 | Ty::I64));
         Ok(())
     }
 
-    pub(super) fn extract(
-        &mut self,
-        d: Val,
-        a: Val,
-        shift: u8,
-        width: u8,
-    ) -> Result<(), TooBig> {
+    pub(super) fn extract(&mut self, d: Val, a: Val, shift: u8, width: u8) -> Result<(), TooBig> {
         self.force(a)?;
         let from_ty = self.ty(a);
         let size = wide(from_ty);

@@ -55,7 +55,8 @@ impl Compiler<'_> {
         self.asm.alu(Alu::Add, Size::Q, line, hot);
         if aligned || bytes == 1 {
             self.asm.mov(Size::Q, page, va);
-            self.asm.alu_imm(Alu::And, Size::Q, page, PAGE | (bytes - 1));
+            self.asm
+                .alu_imm(Alu::And, Size::Q, page, PAGE | (bytes - 1));
         } else {
             // An access that ends in the next page does not match.
             self.asm.lea(Size::Q, page, Mem::base(va, bytes - 1));
@@ -89,7 +90,8 @@ impl Compiler<'_> {
         if mem.ty == Ty::V128 {
             let to = self.alloc_v()?;
             let from = self.check(va, mem, layout::READ, mem.aligned);
-            self.asm.mov(Size::Q, page, Mem::base(line, layout::READ + 8));
+            self.asm
+                .mov(Size::Q, page, Mem::base(line, layout::READ + 8));
             self.asm.movups(to, Mem::sum(va, page));
             self.detour(
                 from,
@@ -111,7 +113,8 @@ impl Compiler<'_> {
             false => page,
         };
         let from = self.check(va, mem, layout::READ, mem.aligned);
-        self.asm.mov(Size::Q, page, Mem::base(line, layout::READ + 8));
+        self.asm
+            .mov(Size::Q, page, Mem::base(line, layout::READ + 8));
         let size = size_of(mem.ty);
         self.asm.movzx(size, to, Mem::sum(va, page));
         self.detour(
@@ -199,8 +202,7 @@ impl Compiler<'_> {
 
     /// Leaves to announce a store if the page's flags, pointed to by a register, say so.
     fn announce(&mut self, flags: Reg, va: Reg, mem: &Access, vectors: bool) {
-        self.asm
-            .alu_imm(Alu::Cmp, Size::B, Mem::base(flags, 0), 0);
+        self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(flags, 0), 0);
         let from = self.asm.jcc(CC_NE);
         let thunk = self.env.thunks.memory(Kind::Announce, mem, vectors);
         self.detour(from, What::Address { va, thunk });

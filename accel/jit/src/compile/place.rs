@@ -121,7 +121,10 @@ impl Places {
     }
 
     pub(super) fn deferred(&self, v: Val) -> Option<&Op> {
-        self.deferred.iter().find(|(d, _)| *d == v).map(|(_, op)| op)
+        self.deferred
+            .iter()
+            .find(|(d, _)| *d == v)
+            .map(|(_, op)| op)
     }
 
     pub(super) fn constant(&self, v: Val) -> Option<u64> {
@@ -214,14 +217,6 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whether this is the last use of a value that has a register of its own.
-    pub(super) fn is_last_in_reg(&self, v: Val) -> Option<Reg> {
-        match self.places.of(v) {
-            Place::Reg(reg) if self.plan.rest[v.0 as usize] == 1 => Some(reg),
-            _ => None,
-        }
-    }
-
     /// A value's own spill slot, and whether it holds the value as it is already: values never
     /// change, but may lose garbage above their type.
     fn spill_slot(&mut self, v: Val, cells: u16) -> Result<(u16, bool), TooBig> {
@@ -277,10 +272,7 @@ impl Compiler<'_> {
         let reg = match found {
             Some(reg) => reg,
             None => {
-                let reg = SCRATCH
-                    .into_iter()
-                    .find(|r| free(self, r))
-                    .ok_or(TooBig)?;
+                let reg = SCRATCH.into_iter().find(|r| free(self, r)).ok_or(TooBig)?;
                 if let Some(v) = self.places.owner[usize::from(reg.0)] {
                     self.spill(v)?;
                 }
@@ -336,9 +328,7 @@ impl Compiler<'_> {
         let slot = self.set_target(d)?;
         let reg = self.env.pinned[usize::from(slot.0)]?;
         // Values that stand for the register as it is must not be needed any more.
-        let needed = |v: &Val| {
-            self.places.is_guest(*v, slot) && self.plan.rest[v.0 as usize] != 0
-        };
+        let needed = |v: &Val| self.places.is_guest(*v, slot) && self.plan.rest[v.0 as usize] != 0;
         if self.places.guests.iter().any(needed) || self.waits_for(slot) {
             return None;
         }
@@ -512,10 +502,12 @@ impl Compiler<'_> {
             let size = match (self.ty(v), from) {
                 (Ty::I64, _) => Size::Q,
                 (Ty::I32, _) | (_, Rm::Reg(_)) => Size::D,
-                (ty, _) => return {
-                    self.asm.movzx(size_of(ty), to, from);
-                    Ok(())
-                },
+                (ty, _) => {
+                    return {
+                        self.asm.movzx(size_of(ty), to, from);
+                        Ok(())
+                    };
+                }
             };
             self.asm.mov(size, to, from);
         }
@@ -587,10 +579,7 @@ impl Compiler<'_> {
             .guests
             .iter()
             .copied()
-            .filter(|v| {
-                self.reads(*v, slot)
-                    && rest[v.0 as usize] > u16::from(Some(*v) == but)
-            })
+            .filter(|v| self.reads(*v, slot) && rest[v.0 as usize] > u16::from(Some(*v) == but))
             .collect();
         for v in needed {
             self.detach(v)?;
@@ -778,9 +767,8 @@ impl Compiler<'_> {
         match op {
             Binary::Shl => parts.index.is_none(),
             Binary::Add => {
-                let free = 2
-                    - usize::from(parts.base.is_some())
-                    - usize::from(parts.index.is_some());
+                let free =
+                    2 - usize::from(parts.base.is_some()) - usize::from(parts.index.is_some());
                 let wanted = usize::from(!is_const(a)) + usize::from(!is_const(b));
                 wanted <= free
             }
@@ -817,8 +805,8 @@ impl Compiler<'_> {
     /// A vector register that nothing is in, locked for this operation.
     pub(super) fn alloc_v(&mut self) -> Result<Xmm, TooBig> {
         let free = |c: &Self, r: u8| c.places.locked_v & 1 << r == 0;
-        let found = (0..XMMS)
-            .find(|r| free(self, *r) && self.places.owner_v[usize::from(*r)].is_none());
+        let found =
+            (0..XMMS).find(|r| free(self, *r) && self.places.owner_v[usize::from(*r)].is_none());
         let reg = match found {
             Some(reg) => reg,
             None => {

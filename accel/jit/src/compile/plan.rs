@@ -55,6 +55,10 @@ pub(super) fn is_pure(op: &Op) -> bool {
             | Op::Cas { .. }
             | Op::Fence
             | Op::FlagsDef { .. }
+            | Op::Fp { .. }
+            | Op::FpFromInt { .. }
+            | Op::FpToInt { .. }
+            | Op::FpCompare { .. }
             | Op::Call { .. }
     )
 }
@@ -179,8 +183,7 @@ impl Plan {
     /// Which definitions must reach the guest's state.
     fn liveness(&mut self, unit: &Unit, effects: fn(u16) -> Effects, stored_before: &[bool]) {
         let mut at_entry = vec![true; unit.blocks.len()];
-        let (mut def, mut read, mut insn) =
-            (self.defs.len(), self.seen.len(), stored_before.len());
+        let (mut def, mut read, mut insn) = (self.defs.len(), self.seen.len(), stored_before.len());
         for (i, block) in unit.blocks.iter().enumerate().rev() {
             let mut live = match &block.end {
                 End::Goto { .. } | End::GotoVal { .. } | End::Leave => true,

@@ -84,14 +84,7 @@ fn opcode(op: VecOp) -> Option<&'static [u8]> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn vec(
-        &mut self,
-        op: VecOp,
-        d: Val,
-        a: Val,
-        b: Val,
-        imm: u8,
-    ) -> Result<(), TooBig> {
+    pub(super) fn vec(&mut self, op: VecOp, d: Val, a: Val, b: Val, imm: u8) -> Result<(), TooBig> {
         let o = Some(0x66);
         if let Some(opcode) = opcode(op) {
             let with = self.operand_v(b)?;
@@ -157,21 +150,6 @@ impl Compiler<'_> {
                 self.asm.sse_imm(o, &[0xc4], to, reg, imm & 7);
                 self.define_v(d, to);
             }
-            VecOp::MoveMask8 | VecOp::MoveMask32 | VecOp::MoveMask64 => {
-                let from = self.xmm(a)?;
-                let reg = self.alloc()?;
-                let (prefix, opcode) = match op {
-                    VecOp::MoveMask8 => (o, 0xd7),
-                    VecOp::MoveMask32 => (None, 0x50),
-                    _ => (o, 0x50),
-                };
-                self.asm.sse_reg(prefix, opcode, Size::D, reg.0, from);
-                self.consume(a);
-                self.consume(b);
-                let to = self.alloc_v()?;
-                self.asm.movq_to_xmm(to, reg, Size::D);
-                self.define_v(d, to);
-            }
             _ => return Err(TooBig),
         }
         Ok(())
@@ -203,10 +181,6 @@ impl Compiler<'_> {
         self.consume(hi);
         self.define_v(d, to);
         Ok(())
-    }
-
-    fn places_lock_v(&mut self, reg: Xmm) {
-        self.places.lock_v(reg);
     }
 
     /// Writes a vector register of the guest by its halves.
