@@ -6,7 +6,7 @@ use accel_core::{EngineVcpu, Exclusive, Executor, Vcpu};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
-use control_options::{OnOffAuto, OptionError, PropDef, PropKind, Props, Topology};
+use control_options::{OnOffAuto, OptionError, Opts, PropDef, PropKind, Props, Topology};
 use hw_core::Fabric;
 use machine_x86::{Accelerator, CpuWires, Irqchip};
 use target_x86::X86;
@@ -130,7 +130,9 @@ pub fn choose(list: &[AccelOpt], wanted: &Wanted<'_>) -> Result<Chosen> {
         checked.push((def, props));
     }
     if checked.is_empty() {
-        checked.push((find("tcg")?, Props::default()));
+        let def = find("tcg")?;
+        let props = Props::check("-accel", "accelerator 'tcg'", &Opts::default(), def.props)?;
+        checked.push((def, props));
     }
     let mut refusals = Vec::new();
     for (def, props) in checked {
