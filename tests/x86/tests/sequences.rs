@@ -75,16 +75,16 @@ fn is_shift(mnemonic: Mnemonic) -> bool {
 
 #[test]
 fn sequences_of_instructions_do_what_the_host_does() {
+    let mut native = Native::new().unwrap();
     for (name, executor) in executors() {
         println!("{name}");
-        compare(Emulated::new(executor));
+        compare(&mut native, Emulated::new(executor));
     }
 }
 
-fn compare(mut emulated: Emulated) {
+fn compare(native: &mut Native, mut emulated: Emulated) {
     let forms: Vec<Form> = forms().into_iter().filter(is_plain).collect();
     assert!(forms.len() > 100, "{} forms", forms.len());
-    let mut native = Native::new().unwrap();
     let mut rng = Rng::new(3);
     let mut compared = 0;
     for _ in 0..SEQUENCES {

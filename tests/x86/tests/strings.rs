@@ -14,14 +14,14 @@ const DF: u64 = 1 << 10;
 
 #[test]
 fn long_string_operations_do_what_the_host_does() {
+    let mut native = Native::new().unwrap();
     for (name, executor) in executors() {
         println!("{name}");
-        compare(Emulated::new(executor));
+        compare(&mut native, Emulated::new(executor));
     }
 }
 
-fn compare(mut emulated: Emulated) {
-    let mut native = Native::new().unwrap();
+fn compare(native: &mut Native, mut emulated: Emulated) {
     let mut rng = Rng::new(11);
     let repeated: Vec<_> = forms()
         .into_iter()

@@ -197,9 +197,7 @@ impl Compiler<'_> {
         let target = to;
         if with == Some(to.into()) && from != Some(to.into()) {
             if commutes && from.is_some() {
-                let other = with;
-                with = from;
-                from = other;
+                std::mem::swap(&mut with, &mut from);
                 a = b;
             } else {
                 to = self.alloc()?;
