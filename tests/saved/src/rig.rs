@@ -24,8 +24,6 @@ const ALWAYS: &[&str] = &[
     "-display",
     "none",
     "-no-reboot",
-    "-accel",
-    "tcg",
     "-chardev",
     "ringbuf,id=console,size=16M",
     "-serial",
@@ -43,12 +41,21 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// The machine of this command line, powered on and stopped.
+    /// The machine of this command line on the engine, powered on and stopped.
     ///
     /// # Errors
     /// When there cannot be one.
     pub fn new(args: &[String]) -> Result<Self> {
+        Rig::on("tcg", args)
+    }
+
+    /// The same on another accelerator, as `-accel` names it.
+    ///
+    /// # Errors
+    /// When there cannot be one.
+    pub fn on(accelerator: &str, args: &[String]) -> Result<Self> {
         let mut all: Vec<String> = ALWAYS.iter().map(|word| (*word).to_owned()).collect();
+        all.extend(["-accel".to_owned(), accelerator.to_owned()]);
         all.extend_from_slice(args);
         let Outcome::Run(config) = parse(&all)? else {
             bail!("the command line asks for help");
@@ -91,7 +98,8 @@ impl Rig {
         &self.text
     }
 
-    fn ended(&self) -> Option<Event> {
+    /// How the machine ended, if it did.
+    pub fn ended(&self) -> Option<Event> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let is_end = |event: &&Event| matches!(event, Event::Shutdown { .. } | Event::Failed(_));
         events.iter().find(is_end).cloned()
