@@ -2,11 +2,10 @@
 
 use accel_core::reason;
 use anyhow::{Context as _, Result, ensure};
-use hw_core::{Attrs, ByteOrder, Initiator};
-use hw_memory::{MemoryMap, What};
 use machine_core::{Machine, SavedMachine};
 
 use crate::mutate::{Mutator, Random};
+use crate::traffic::access;
 
 /// Register accesses after each restored mutation.
 const ACCESSES: usize = 24;
@@ -122,8 +121,8 @@ impl<'a> Storm<'a> {
         fabric.clock.start();
         fabric.clock.run_timers();
         for _ in 0..ACCESSES {
-            self.access(&fabric.ports);
-            self.access(&fabric.memory);
+            access(&fabric.ports, &mut self.random);
+            access(&fabric.memory, &mut self.random);
         }
         for cpu in self.machine.cpus() {
             cpu.with(|cpu| {
@@ -135,28 +134,5 @@ impl<'a> Storm<'a> {
         }
         fabric.clock.run_timers();
         fabric.clock.stop();
-    }
-
-    /// One access to some device of this map.
-    fn access(&mut self, map: &MemoryMap) {
-        let mut devices = map.mappings();
-        devices.retain(|mapping| mapping.enabled && matches!(mapping.what, What::Io { .. }));
-        let Some(mapping) = devices.get(self.random.below(devices.len())) else {
-            return;
-        };
-        let len = usize::try_from(mapping.len)
-            .unwrap_or(usize::MAX)
-            .min(0x1000);
-        let address = mapping.base.wrapping_add(self.random.below(len) as u64);
-        let size = 1 << self.random.below(3);
-        let (by, attrs) = (Initiator::Cpu(0), Attrs::default());
-        let snapshot = map.snapshot();
-        // Registers answer or fault; either is well.
-        if self.random.below(2) == 0 {
-            let _ = snapshot.read(address, size, ByteOrder::Little, by, attrs);
-        } else {
-            let value = self.random.number() >> self.random.below(64);
-            let _ = snapshot.write(address, size, value, ByteOrder::Little, by, attrs);
-        }
     }
 }
