@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use hw_clock::{Clock, Timer};
 use hw_memory::{
@@ -13,7 +13,7 @@ use hw_memory::{
     What,
 };
 use hw_state::{Section, StateError};
-use runtime::{Handle, Watch};
+use runtime::{Handle, Rank, Ranked, Watch};
 
 use crate::bell::{Bell, Bells};
 use crate::class::DeviceError;
@@ -21,13 +21,8 @@ use crate::device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
 use crate::irq::{IrqHub, IrqLine, IrqSink, Msi};
 use crate::request::Requests;
 
-type Slot = Mutex<Box<dyn Device>>;
+type Slot = Ranked<Box<dyn Device>>;
 type Drain = Arc<dyn Fn() + Send + Sync>;
-
-fn lock(slot: &Slot) -> MutexGuard<'_, Box<dyn Device>> {
-    // A device that panicked is as broken as one that did not: the machine goes on.
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Index of a part in its fabric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -50,7 +45,7 @@ pub struct Part {
 impl Part {
     /// Runs `f` on the device, locked. For boards, monitors and tests; never from within a device.
     pub fn with<R>(&self, f: impl FnOnce(&mut dyn Device) -> R) -> R {
-        f(lock(&self.slot).as_mut())
+        f(self.slot.lock().as_mut())
     }
 }
 
@@ -84,10 +79,10 @@ pub struct Fabric {
     pub clock: Clock,
     /// What guests ask of the machine.
     pub requests: Requests,
-    msi: Arc<Mutex<Msi>>,
-    parts: Arc<Mutex<Vec<Arc<Part>>>>,
-    drains: Arc<Mutex<Vec<Drain>>>,
-    served: Arc<Mutex<Served>>,
+    msi: Arc<Ranked<Msi>>,
+    parts: Arc<Ranked<Vec<Arc<Part>>>>,
+    drains: Arc<Ranked<Vec<Drain>>>,
+    served: Arc<Ranked<Served>>,
 }
 
 /// Who serves doorbells.
@@ -105,30 +100,26 @@ impl Fabric {
             ports: MemoryMap::default(),
             clock,
             requests: Requests::default(),
-            msi: Arc::default(),
-            parts: Arc::default(),
-            drains: Arc::default(),
-            served: Arc::default(),
+            msi: Arc::new(Ranked::new(Rank::Leaf, Msi::default())),
+            parts: Arc::new(Ranked::new(Rank::Leaf, Vec::new())),
+            drains: Arc::new(Ranked::new(Rank::Leaf, Vec::new())),
+            served: Arc::new(Ranked::new(Rank::Leaf, Served::default())),
         }
     }
 
     /// Says where message-signalled interrupts go, for devices added from now on.
     pub fn set_msi(&self, msi: Msi) {
-        *self.msi.lock().unwrap_or_else(PoisonError::into_inner) = msi;
-    }
-
-    fn parts_locked(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.msi.lock() = msi;
     }
 
     /// All parts in the order they were added.
     pub fn parts(&self) -> Vec<Arc<Part>> {
-        self.parts_locked().clone()
+        self.parts.lock().clone()
     }
 
     /// The part with this path.
     pub fn find(&self, path: &str) -> Option<Arc<Part>> {
-        self.parts_locked().iter().find(|p| p.path == path).cloned()
+        self.parts.lock().iter().find(|p| p.path == path).cloned()
     }
 
     /// Adds a device and realizes it.
@@ -143,7 +134,7 @@ impl Fabric {
                 placement.path
             )));
         }
-        let slot = Arc::new(Mutex::new(device));
+        let slot = Arc::new(Ranked::new(Rank::Device, device));
         let mut wires = Wires {
             fabric: self,
             placement: &placement,
@@ -154,7 +145,7 @@ impl Fabric {
             bells: Bells::default(),
             bell_list: Vec::new(),
         };
-        let realized = lock(&slot).realize(&mut wires);
+        let realized = slot.lock().realize(&mut wires);
         let done = std::mem::take(&mut wires.done);
         let new_drains = std::mem::take(&mut wires.drains);
         let bells = wires.bells.clone();
@@ -172,23 +163,19 @@ impl Fabric {
             bells,
         });
         self.serve(&part);
-        self.parts_locked().push(part.clone());
-        let drains = self.drains.lock();
-        drains
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(new_drains);
+        self.parts.lock().push(part.clone());
+        self.drains.lock().extend(new_drains);
         Ok(part)
     }
 
     /// Has a loop serve the doorbells of all devices, those added later included.
     pub fn serve_doorbells(&self, main_loop: Handle) {
-        let served = self.served.lock();
-        served.unwrap_or_else(PoisonError::into_inner).main_loop = Some(main_loop);
+        self.served.lock().main_loop = Some(main_loop);
         self.parts().iter().for_each(|part| self.serve(part));
     }
 
     fn serve(&self, part: &Part) {
-        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served = self.served.lock();
         if let Some(main_loop) = &served.main_loop {
             let watches = part.bells.serve(main_loop, &poker(&part.slot));
             served.watches.extend(watches);
@@ -208,8 +195,7 @@ impl Fabric {
         for part in self.parts() {
             part.bells.attend(poker(&part.slot).as_ref());
         }
-        let drains = self.drains.lock();
-        let drains = drains.unwrap_or_else(PoisonError::into_inner).clone();
+        let drains = self.drains.lock().clone();
         drains.iter().for_each(|drain| drain());
     }
 
@@ -248,7 +234,7 @@ fn poker(slot: &Arc<Slot>) -> Arc<dyn Fn(u64) + Send + Sync> {
     let slot = Arc::downgrade(slot);
     Arc::new(move |token| {
         if let Some(slot) = slot.upgrade() {
-            lock(&slot).poke(token);
+            slot.lock().poke(token);
         }
     })
 }
@@ -272,7 +258,7 @@ impl Handler {
 impl IoRegion for Handler {
     fn read(&self, access: Access) -> Result<u64, Fault> {
         let slot = self.slot.upgrade().ok_or(Fault::Unassigned)?;
-        lock(&slot).read(self.fix(access))
+        slot.lock().read(self.fix(access))
     }
 
     fn write(&self, access: Access, value: u64) -> Result<(), Fault> {
@@ -281,7 +267,7 @@ impl IoRegion for Handler {
             return Ok(());
         }
         let slot = self.slot.upgrade().ok_or(Fault::Unassigned)?;
-        lock(&slot).write(access, value)
+        slot.lock().write(access, value)
     }
 
     fn doorbells(&self, region: RegionId) -> Vec<RungBell> {
@@ -296,7 +282,7 @@ struct Inputs {
 impl IrqSink for Inputs {
     fn set(&self, pin: u32, level: bool) {
         if let Some(slot) = self.slot.upgrade() {
-            lock(&slot).input(pin, level);
+            slot.lock().input(pin, level);
         }
     }
 }
@@ -391,11 +377,7 @@ impl Wiring for Wires<'_> {
     }
 
     fn msi(&self) -> Msi {
-        self.fabric
-            .msi
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.fabric.msi.lock().clone()
     }
 
     fn dma(&self) -> Dma {
@@ -410,7 +392,7 @@ impl Wiring for Wires<'_> {
         let slot = Arc::downgrade(self.slot);
         self.fabric.clock.timer(move || {
             if let Some(slot) = slot.upgrade() {
-                lock(&slot).timer(id);
+                slot.lock().timer(id);
             }
         })
     }

@@ -1,9 +1,10 @@
 //! A PCI bus: which function sits where, and how configuration accesses and pins get there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use hw_core::{Access, Attrs, DeviceError, Fault, Initiator, IoRegion, IrqLine, IrqSink, RegionId};
+use runtime::{Rank, Ranked, RankedGuard};
 
 use crate::access::ConfigPorts;
 use crate::bar::{self, BarInfo, BarKind};
@@ -27,7 +28,7 @@ struct Inner {
     express: bool,
     /// Takes `devfn << 2 | pin` of functions' INTA# to INTD#.
     intx: Arc<dyn IrqSink>,
-    functions: Mutex<BTreeMap<u8, Plugged>>,
+    functions: Ranked<BTreeMap<u8, Plugged>>,
     ports: OnceLock<Arc<ConfigPorts>>,
 }
 
@@ -82,17 +83,15 @@ impl PciBus {
                 name: name.into(),
                 express,
                 intx,
-                functions: Mutex::default(),
+                // Nothing is called while it is held: the topology is copied out of it.
+                functions: Ranked::new(Rank::Leaf, BTreeMap::new()),
                 ports: OnceLock::new(),
             }),
         }
     }
 
-    fn functions_locked(&self) -> MutexGuard<'_, BTreeMap<u8, Plugged>> {
-        self.inner
-            .functions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn functions_locked(&self) -> RankedGuard<'_, BTreeMap<u8, Plugged>> {
+        self.inner.functions.lock()
     }
 
     /// `pci.0`, `pcie.0`.

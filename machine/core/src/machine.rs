@@ -7,7 +7,7 @@ use control_qapi::RunState;
 use hw_core::{Fabric, Request, ResetKind};
 use hw_memory::What;
 use hw_state::{Section, StateError};
-use runtime::Handle;
+use runtime::{Handle, Rank, Ranked};
 
 use crate::cpu_thread::CpuThread;
 
@@ -117,8 +117,8 @@ struct Shared {
     fabric: Fabric,
     cpus: Mutex<Vec<Arc<CpuThread>>>,
     /// Held over every change of the life cycle, so that they never interleave.
-    turn: Mutex<()>,
-    life: Mutex<Life>,
+    turn: Ranked<()>,
+    life: Ranked<Life>,
     hooks: Mutex<Hooks>,
     listeners: Mutex<Vec<Listener>>,
     main_loop: Handle,
@@ -141,11 +141,14 @@ impl Machine {
             shared: Arc::new(Shared {
                 fabric: fabric.clone(),
                 cpus: Mutex::default(),
-                turn: Mutex::default(),
-                life: Mutex::new(Life {
-                    state: RunState::Prelaunch,
-                    policy: Policy::default(),
-                }),
+                turn: Ranked::new(Rank::Machine, ()),
+                life: Ranked::new(
+                    Rank::Leaf,
+                    Life {
+                        state: RunState::Prelaunch,
+                        policy: Policy::default(),
+                    },
+                ),
                 hooks: Mutex::default(),
                 listeners: Mutex::default(),
                 main_loop: main_loop.clone(),
@@ -194,7 +197,7 @@ impl Machine {
 
     /// Sets what to do when the guest resets, powers off or panics.
     pub fn set_policy(&self, policy: Policy) {
-        lock(&self.shared.life).policy = policy;
+        self.shared.life.lock().policy = policy;
     }
 
     /// Sets what pressing the power button does; it answers whether the guest was told.
@@ -220,15 +223,15 @@ impl Machine {
 
     /// What the machine is doing.
     pub fn state(&self) -> RunState {
-        lock(&self.shared.life).state
+        self.shared.life.lock().state
     }
 
     fn set_state(&self, state: RunState) {
-        lock(&self.shared.life).state = state;
+        self.shared.life.lock().state = state;
     }
 
     fn policy(&self) -> Policy {
-        lock(&self.shared.life).policy
+        self.shared.life.lock().policy
     }
 
     /// Resets everything and puts the kernel in place. Called once before the first start, and for
@@ -247,7 +250,7 @@ impl Machine {
 
     /// Brings a new machine to its start state, still stopped.
     pub fn power_on(&self) {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         self.reset_parts();
     }
 
@@ -268,7 +271,7 @@ impl Machine {
 
     /// Lets the vCPUs run. Does nothing when they do already.
     pub fn start(&self) {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         if self.state() == RunState::Running {
             return;
         }
@@ -279,7 +282,7 @@ impl Machine {
 
     /// Parks the vCPUs; the machine is then in `state`.
     pub fn stop(&self, state: RunState) {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         if self.state() == RunState::Running {
             self.park();
             self.set_state(state);
@@ -289,7 +292,7 @@ impl Machine {
 
     /// Runs `f` with all vCPUs parked and lets them go on after, without anybody being told.
     pub fn while_parked<R>(&self, f: impl FnOnce(&[Arc<CpuThread>]) -> R) -> R {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         let running = self.state() == RunState::Running;
         if running {
             self.park();
@@ -312,7 +315,7 @@ impl Machine {
             self.shut_down(guest, cause, 0);
             return;
         }
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         let running = self.state() == RunState::Running;
         self.park();
         self.reset_parts();
@@ -336,7 +339,7 @@ impl Machine {
 
     /// The machine goes down.
     pub fn shut_down(&self, guest: bool, cause: &'static str, status: i32) {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         if self.state() == RunState::Shutdown {
             return;
         }
@@ -359,7 +362,7 @@ impl Machine {
             Request::Reset => self.reset(true),
             Request::PowerOff => self.shut_down(true, "guest-shutdown", 0),
             Request::Exit(status) => {
-                let _turn = lock(&self.shared.turn);
+                let _turn = self.shared.turn.lock();
                 self.park();
                 self.set_state(RunState::Shutdown);
                 let status = i32::from(status);
@@ -402,7 +405,7 @@ impl Machine {
 
     /// The saved form. The machine must be stopped.
     pub fn save(&self) -> Result<SavedMachine, MachineError> {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         if self.state() == RunState::Running {
             return Err(MachineError::Running);
         }
@@ -426,7 +429,7 @@ impl Machine {
 
     /// Takes over a saved machine of the same shape. The machine must be stopped.
     pub fn restore(&self, saved: &SavedMachine) -> Result<(), MachineError> {
-        let _turn = lock(&self.shared.turn);
+        let _turn = self.shared.turn.lock();
         if self.state() == RunState::Running {
             return Err(MachineError::Running);
         }
