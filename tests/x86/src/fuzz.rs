@@ -473,13 +473,15 @@ impl Pair {
         self.emulated.read(&mut self.scratch);
         self.emulated.restore(&self.scratch, initial);
         let mut got = start.clone();
-        let got_stop = self.emulated.run(&mut got);
+        // KVM leaves at the final HLT before the single-step trap that HLT owes to a TF just loaded.
+        let got_stop = if stop == Stop::Halted && want.rflags & TF != 0 {
+            self.emulated.run_through_traced_halt(&mut got, want.rip)?;
+            Stop::Halted
+        } else {
+            self.emulated.run(&mut got)
+        };
         self.emulated.read(&mut self.scratch);
         let mut list = Vec::new();
-        // KVM leaves at the final HLT before the single-step trap that HLT owes to a TF just loaded.
-        if stop == Stop::Halted && want.rflags & TF != 0 {
-            return None;
-        }
         // With no room for an exception frame the emulator goes its own way.
         if stop != Stop::Halted || got_stop == Stop::Shutdown {
             return None;

@@ -171,4 +171,34 @@ impl EmulatedSystem {
         self.store(state);
         stop
     }
+
+    /// Runs from `state` to where KVM leaves a HLT with TF set that ends at `rip`: after the HLT, but
+    /// before the single-step trap that it owes. `None` if that is never reached.
+    pub fn run_through_traced_halt(&mut self, state: &mut SystemState, rip: u64) -> Option<()> {
+        const HLT: u8 = 0xf4;
+        self.load(state);
+        for _ in 0..BUDGET {
+            let core = &self.core;
+            let traced = core.regs.get(regs::RFLAGS) & regs::rflags::TF != 0;
+            if traced && core.pc().wrapping_add(1) == rip {
+                let mut byte = [0];
+                let at = <X86 as Target>::fetch_address(core);
+                // Paging is off in the modes that need this.
+                self.memory.read(at, &mut byte)?;
+                if byte == [HLT] {
+                    self.core.set_pc(rip);
+                    self.store(state);
+                    return Some(());
+                }
+            }
+            self.core.budget = 1;
+            match self.engine.run(&mut self.core) {
+                Exit::Budget | Exit::Yield => {}
+                Exit::Exclusive if !self.core.alone => self.core.alone = true,
+                _ => break,
+            }
+        }
+        self.core.alone = false;
+        None
+    }
 }
