@@ -108,7 +108,11 @@ impl<'a> Parser<'a, '_> {
         // An operator may follow after spaces: look, and go back if it is not one.
         let spaced = self.rest;
         self.skip_space();
-        if !self.rest.starts_with(|c| "&|^+-*/%".contains(c)) {
+        // A path may follow, too: no operand begins with a letter.
+        let divisor = self.rest.strip_prefix('/').filter(|_| spaced != self.rest);
+        let is_path = divisor
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || "._~".contains(c)));
+        if is_path || !self.rest.starts_with(|c| "&|^+-*/%".contains(c)) {
             self.rest = spaced;
         }
         Ok(value)

@@ -48,7 +48,7 @@ pub(crate) static TOPICS: &[TopicDef] = &[
         "mtree",
         "[-f][-d][-o][-D]",
         "the memory map; -f flat, -d with dispatch, -o with owners, -D with disabled",
-        |c, d| c.topic(InfoTopic::Mtree, d)
+        mtree
     ),
     topic!("name", "", "the guest's name", |c, _| name(c)),
     topic!("pci", "", "PCI functions", |c, _| pci(c)),
@@ -63,6 +63,21 @@ pub(crate) static TOPICS: &[TopicDef] = &[
     topic!("uuid", "", "the machine's UUID", |c, _| uuid(c)),
     topic!("version", "", "who answers", |c, _| version(c)),
 ];
+
+/// Flags of `info mtree`; all but the first show what is shown anyway.
+const MTREE_FLAGS: [&str; 4] = ["-f", "-d", "-o", "-D"];
+
+fn mtree(call: &Call<'_>, detail: &str) -> Result<String, QmpError> {
+    let mut flags = detail.split_whitespace();
+    if let Some(other) = flags.find(|flag| !MTREE_FLAGS.contains(flag)) {
+        let other: String = other.chars().take(40).collect();
+        return Err(QmpError::generic(format!(
+            "info mtree: unsupported option '{other}'; there are {}",
+            MTREE_FLAGS.join(", ")
+        )));
+    }
+    call.topic(InfoTopic::Mtree, detail)
+}
 
 pub(crate) fn run(call: &Call<'_>, topic: &str, detail: &str) -> Result<String, QmpError> {
     match TOPICS.iter().find(|t| t.name == topic) {

@@ -179,6 +179,18 @@ fn commands_reach_the_machine_through_qmp() {
     );
     assert_eq!(std::fs::read(&path).unwrap(), [0x20, 0x21, 0x22]);
     std::fs::remove_file(&path).unwrap();
+    // Without quotation marks a path is no division.
+    let path = std::env::temp_dir().join(format!("mimic-hmp-{}", std::process::id()));
+    assert_eq!(
+        hmp.run(&format!("memsave 0x20 6 /2 {}", path.display())),
+        ""
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), [0x20, 0x21, 0x22]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        hmp.run("info mtree -x"),
+        "Error: info mtree: unsupported option '-x'; there are -f, -d, -o, -D\n"
+    );
 }
 
 #[test]
