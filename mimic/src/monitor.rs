@@ -310,6 +310,10 @@ impl Vm for Monitored {
             InfoTopic::Mtree => Ok(report::mtree(fabric, detail.contains("-f"))),
             InfoTopic::Qtree => Ok(report::qtree(fabric)),
             InfoTopic::Pic | InfoTopic::Irq | InfoTopic::Lapic => {
+                // Reading a CPU brings the models of controllers that the kernel has up to date: its
+                // own local APIC, and with the first CPU's the chips. A machine may have no CPU.
+                let of = if topic == InfoTopic::Lapic { cpu } else { 0 };
+                let _ = self.with_cpu(of, |cpu| cpu.registers());
                 self.board.info(topic.name(), cpu).ok_or_else(absent)
             }
         }

@@ -60,6 +60,32 @@ fn seabios_finds_all_cpus_and_no_bootable_device() -> Result<(), Error> {
     Ok(())
 }
 
+/// The state is the kernel's of now, not of the last stop.
+#[test]
+fn info_pic_shows_what_the_guest_has_programmed() -> Result<(), Error> {
+    if !has_kvm() {
+        return skip("no usable /dev/kvm");
+    }
+    let folder = Folder::new()?;
+    let kernel = folder.join("ticks.elf");
+    std::fs::write(&kernel, kernels::ticks(1_000_000))?;
+    for irqchip in IRQCHIPS {
+        let mut vm = Vm::new("pc")
+            .kernel(&kernel)
+            .args("-m 64")
+            .option("-accel", format!("kvm,kernel-irqchip={irqchip}"))
+            .with_qmp()
+            .boot()?;
+        let mut qmp = vm.qmp()?;
+        vm.expect("abcdef")?;
+        let pic = qmp.hmp("info pic")?;
+        assert!(pic.contains("imr=fe"), "{irqchip}: {pic}");
+        qmp.execute("quit", serde_json::json!({}))?;
+        vm.expect_success()?;
+    }
+    Ok(())
+}
+
 /// What KVM cannot run ends in a sentence with the place, not in a hang.
 #[test]
 fn a_triple_fault_resets_and_no_reboot_ends() -> Result<(), Error> {
