@@ -66,6 +66,8 @@ pub struct Jit<T: Target> {
     enter: extern "C" fn(*mut u8, *const u8) -> Out,
     /// Numbers of modes in generated code.
     modes: Map<(u64, u64), u32>,
+    /// The mode last asked for, and its number; none has 0.
+    last_mode: ((u64, u64), u32),
     stale: Option<Arc<Stale>>,
     /// Blocks of memory whose overwriters tell.
     watched: Map<usize, ()>,
@@ -133,6 +135,7 @@ impl<T: Target> Jit<T> {
             interp: Interp::default(),
             enter,
             modes: Map::default(),
+            last_mode: ((u64::MAX, u64::MAX), 0),
             stale: None,
             watched: Map::default(),
             left: Map::default(),
@@ -175,10 +178,18 @@ impl<T: Target> Jit<T> {
     }
 
     fn mode_number(&mut self, core: &Core<T>) -> u32 {
+        let now = (core.mode, T::extra_key(core));
+        if self.last_mode.0 != now {
+            self.last_mode = (now, self.number_of(now));
+        }
+        self.last_mode.1
+    }
+
+    fn number_of(&mut self, mode: (u64, u64)) -> u32 {
         let next = self.modes.len() as u32 + 1;
         *self
             .modes
-            .entry((core.mode, T::extra_key(core)))
+            .entry(mode)
             .or_insert(next)
     }
 

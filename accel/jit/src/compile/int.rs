@@ -49,7 +49,7 @@ impl Compiler<'_> {
         let bits = ty.bits() as i32;
         match op {
             Unary::Not | Unary::Neg => {
-                self.force(a)?;
+                self.ready(a)?;
                 let from = self.place_of(a)?;
                 self.consume(a);
                 let to = self.result(d, from)?;
@@ -62,7 +62,7 @@ impl Compiler<'_> {
                 self.define(d, to, !matches!(ty, Ty::I32 | Ty::I64));
             }
             Unary::Bswap => {
-                self.force(a)?;
+                self.ready(a)?;
                 let from = self.place_of(a)?;
                 self.consume(a);
                 let to = self.result(d, from)?;
@@ -182,8 +182,8 @@ impl Compiler<'_> {
         if commutes && self.places.constant(a).is_some() {
             (a, b) = (b, a);
         }
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         let imm = self.places.constant(b).and_then(|value| imm_of(ty, value));
         let mut from = self.place_of(a)?;
         let mut with: Option<Rm> = match imm {
@@ -230,8 +230,8 @@ impl Compiler<'_> {
         if self.places.constant(a).is_some() {
             (a, b) = (b, a);
         }
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         let imm = self.places.constant(b).and_then(|value| imm_of(ty, value));
         let size = wide(ty);
         if let Some(imm) = imm {
@@ -301,8 +301,8 @@ impl Compiler<'_> {
             _ => Size::D,
         };
         let narrow = !matches!(ty, Ty::I32 | Ty::I64);
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         let count = self.places.constant(b);
         if count.is_none() {
             self.claim(RCX)?;
@@ -352,8 +352,8 @@ impl Compiler<'_> {
     pub(super) fn compare(&mut self, op: Cmp, a: Val, b: Val) -> Result<Cc, TooBig> {
         let ty = self.ty(a);
         let size = size_of(ty);
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         let mut cc = cc_of(op);
         let (mut x, mut y) = (a, b);
         if self.places.constant(x).is_some() && self.places.constant(y).is_none() {
@@ -429,8 +429,8 @@ impl Compiler<'_> {
 
     pub(super) fn select(&mut self, d: Val, c: Val, a: Val, b: Val) -> Result<(), TooBig> {
         let ty = self.ty(d);
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         let cc = self.truth(c)?;
         self.places.unlock();
         // What follows leaves the flags alone.
@@ -453,7 +453,7 @@ impl Compiler<'_> {
             self.places.set_const(d, value & to_ty.mask());
             return Ok(());
         }
-        self.force(a)?;
+        self.ready(a)?;
         let narrows = to_ty.bits() <= from_ty.bits();
         let last = self.plan.rest[a.0 as usize] == 1;
         if narrows || !self.places.is_dirty(a) {
@@ -488,7 +488,7 @@ impl Compiler<'_> {
                 .set_const(d, from_ty.sext(value) as u64 & to_ty.mask());
             return Ok(());
         }
-        self.force(a)?;
+        self.ready(a)?;
         let from = self.operand(a)?;
         self.consume(a);
         let to = self.result(d, Some(from))?;
@@ -498,7 +498,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn extract(&mut self, d: Val, a: Val, shift: u8, width: u8) -> Result<(), TooBig> {
-        self.force(a)?;
+        self.ready(a)?;
         let from_ty = self.ty(a);
         let size = wide(from_ty);
         if shift > 63 {
@@ -559,8 +559,8 @@ impl Compiler<'_> {
     ) -> Result<(), TooBig> {
         let ty = self.ty(d);
         let size = wide(ty);
-        self.force(a)?;
-        self.force(b)?;
+        self.ready(a)?;
+        self.ready(b)?;
         // The new bits in a register: the lower part of it counts.
         let bits = match self.places.constant(b) {
             Some(_) => None,

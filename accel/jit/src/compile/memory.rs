@@ -160,7 +160,7 @@ impl Compiler<'_> {
         if mem.endian == Endian::Big && mem.ty == Ty::V128 {
             return Err(TooBig);
         }
-        self.force(v)?;
+        self.ready(v)?;
         let va = self.checked_address(addr)?;
         let size = size_of(mem.ty);
         let value = match (mem.ty, self.places.constant(v)) {
@@ -226,14 +226,14 @@ impl Compiler<'_> {
         v: Val,
         mem: &Access,
     ) -> Result<(), TooBig> {
-        self.force(v)?;
+        self.ready(v)?;
         if mem.endian == Endian::Big {
             return self.complex(Complex::Rmw(op), d, addr, [Some(v), None], mem);
         }
         let wanted = self.plan.is_used(d);
         self.claim(RAX)?;
         let va = self.checked_address(addr)?;
-        let value = self.clean(v)?;
+        let value = self.reg(v)?;
         let [line, page] = CHECK;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
@@ -314,15 +314,15 @@ impl Compiler<'_> {
         new: Val,
         mem: &Access,
     ) -> Result<(), TooBig> {
-        self.force(expected)?;
-        self.force(new)?;
+        self.ready(expected)?;
+        self.ready(new)?;
         if mem.endian == Endian::Big {
             return self.complex(Complex::Cas, d, addr, [Some(expected), Some(new)], mem);
         }
         self.claim(RAX)?;
         let va = self.checked_address(addr)?;
-        let old = self.clean(expected)?;
-        let value = self.clean(new)?;
+        let old = self.reg(expected)?;
+        let value = self.reg(new)?;
         let [line, page] = CHECK;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();

@@ -514,6 +514,13 @@ impl Compiler<'_> {
         Ok(())
     }
 
+    /// Computes a deferred value before an operation that uses it takes any registers.
+    pub(super) fn ready(&mut self, v: Val) -> Result<(), TooBig> {
+        self.force(v)?;
+        self.places.unlock();
+        Ok(())
+    }
+
     /// Computes a deferred value into a register.
     pub(super) fn force(&mut self, v: Val) -> Result<(), TooBig> {
         let Some(op) = self.places.take_deferred(v) else {
@@ -584,6 +591,7 @@ impl Compiler<'_> {
         for v in needed {
             self.detach(v)?;
         }
+        self.places.unlock();
         Ok(())
     }
 

@@ -141,6 +141,42 @@ impl Compiler<'_> {
                 self.asm.sse_imm(o, &[0x73], Xmm(digit), to, imm);
                 self.define_v(d, to);
             }
+            VecOp::MoveLow32 | VecOp::MoveLow64 => {
+                // From a register these keep the rest.
+                let low = self.xmm(b)?;
+                let to = self.change_v(a)?;
+                self.consume(b);
+                let prefix = match op {
+                    VecOp::MoveLow32 => 0xf3,
+                    _ => 0xf2,
+                };
+                self.asm.sse(Some(prefix), &[0x10], to, low);
+                self.define_v(d, to);
+            }
+            VecOp::ShlImm16
+            | VecOp::ShlImm32
+            | VecOp::ShlImm64
+            | VecOp::ShrImm16
+            | VecOp::ShrImm32
+            | VecOp::ShrImm64
+            | VecOp::SarImm16
+            | VecOp::SarImm32 => {
+                // Groups 12 to 14 by the lanes' width: /2 logical right, /4 arithmetic, /6 left.
+                let (opcode, digit) = match op {
+                    VecOp::ShlImm16 => (0x71, 6),
+                    VecOp::ShlImm32 => (0x72, 6),
+                    VecOp::ShlImm64 => (0x73, 6),
+                    VecOp::ShrImm16 => (0x71, 2),
+                    VecOp::ShrImm32 => (0x72, 2),
+                    VecOp::ShrImm64 => (0x73, 2),
+                    VecOp::SarImm16 => (0x71, 4),
+                    _ => (0x72, 4),
+                };
+                self.consume(b);
+                let to = self.change_v(a)?;
+                self.asm.sse_imm(o, &[opcode], Xmm(digit), to, imm);
+                self.define_v(d, to);
+            }
             VecOp::Insert16 => {
                 let word = self.xmm(b)?;
                 let reg = self.alloc()?;
