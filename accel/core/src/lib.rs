@@ -19,7 +19,9 @@ pub use engine::{EngineVcpu, Guest};
 pub use exclusive::{Exclusive, ExclusiveGuard};
 pub use pending::{Pending, reason};
 pub use source::{PageRef, Source};
-pub use target::{Effects, Executor, Exit, Helper, HelperFn, Layout, RegInfo, Target, Trap};
+pub use target::{
+    Effects, Executor, Exit, Helper, HelperFn, Intrinsic, Layout, RegInfo, Target, Trap,
+};
 pub use vcpu::{Vcpu, VcpuError, VcpuExit};
 
 pub use accel_softmmu::{Access, Fast, Mmu, Permissions, Physical, Translation};

@@ -73,6 +73,17 @@ impl Effects {
 /// A helper: called by both executors, never unwinds.
 pub type HelperFn<T> = fn(&mut Core<T>, [u64; 4]) -> Result<u64, Trap>;
 
+/// What a helper computes, where an executor may do so by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Intrinsic {
+    /// The quotient of a dividend of twice a width by a divisor: (high half, low half, divisor, width
+    /// in bits). The helper is called whenever the quotient does not exist or may not fit the width.
+    Divide {
+        /// Operands and quotient are signed.
+        signed: bool,
+    },
+}
+
 /// A helper and what it touches. Every helper that may trap does so before it changes anything.
 pub struct Helper<T: Target + 'static> {
     /// Name, for the text form.
@@ -81,6 +92,8 @@ pub struct Helper<T: Target + 'static> {
     pub run: HelperFn<T>,
     /// What it touches.
     pub effects: Effects,
+    /// What it computes.
+    pub intrinsic: Option<Intrinsic>,
 }
 
 impl<T: Target> Clone for Helper<T> {

@@ -37,6 +37,7 @@ static HELPERS: [Helper<Toy>; 1] = [Helper {
     name: "clobber",
     run: clobber,
     effects: Effects::ALL,
+    intrinsic: None,
 }];
 
 impl Target for Toy {

@@ -121,6 +121,10 @@ pub(crate) enum Shift {
 pub(crate) type Cc = u8;
 /// Carry.
 pub(crate) const CC_B: Cc = 2;
+/// No carry.
+pub(crate) const CC_AE: Cc = 3;
+/// Carry or zero.
+pub(crate) const CC_BE: Cc = 6;
 /// Zero.
 pub(crate) const CC_E: Cc = 4;
 /// Not zero.
@@ -425,6 +429,12 @@ impl Asm {
     pub(crate) fn mul(&mut self, signed: bool, by: Reg) {
         self.flags_of = None;
         self.sized(Size::Q, 0xf7, if signed { 5 } else { 4 }, by.into(), 0);
+    }
+
+    /// RAX, RDX = quotient and remainder of RDX:RAX. Traps if the quotient does not fit.
+    pub(crate) fn div(&mut self, size: Size, signed: bool, by: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0xf7, if signed { 7 } else { 6 }, by.into(), 0);
     }
 
     pub(crate) fn imul(&mut self, size: Size, to: Reg, by: impl Into<Rm>) {

@@ -110,7 +110,14 @@ pub(crate) struct Cache {
     end: usize,
     /// Bytes of code of units that are alive.
     used: usize,
+    /// Units found lately, by address.
+    recent: Box<[Option<(Key, Id)>]>,
+    /// Where calls returned to lately: offset, and the instruction's PC and number from 1.
+    sites: Box<[(usize, u64, u64)]>,
 }
+
+/// Units and sites remembered, each; a power of two.
+const RECENT: usize = 1024;
 
 impl Cache {
     pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
@@ -124,6 +131,8 @@ impl Cache {
             next: first,
             end: first,
             used: 0,
+            recent: vec![None; RECENT].into(),
+            sites: vec![(0, 0, 0); RECENT].into(),
         };
         cache.end = cache.piece_end(first);
         cache
@@ -153,8 +162,31 @@ impl Cache {
         (self.by_address.len(), self.used)
     }
 
-    pub(crate) fn find(&self, key: &Key) -> Option<Id> {
-        self.index.get(key).copied()
+    pub(crate) fn find(&mut self, key: &Key) -> Option<Id> {
+        let slot = (key.va ^ key.va >> 10) as usize & (RECENT - 1);
+        if let Some((found, id)) = self.recent[slot]
+            && found == *key
+        {
+            return Some(id);
+        }
+        let id = self.index.get(key).copied()?;
+        self.recent[slot] = Some((*key, id));
+        Some(id)
+    }
+
+    /// The PC of the instruction that a return address belongs to, and its number in its unit from 1.
+    pub(crate) fn insn_at(&mut self, at: usize) -> Option<(u64, u64)> {
+        let slot = at & (RECENT - 1);
+        let (known, pc, nth) = self.sites[slot];
+        if known == at {
+            return Some((pc, nth));
+        }
+        let (_, block) = self.at(at)?;
+        let insn = block.insn_of(at)?;
+        let pc = block.marks.get(insn)?.pc;
+        let nth = insn as u64 + 1;
+        self.sites[slot] = (at, pc, nth);
+        Some((pc, nth))
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Block> {
@@ -193,6 +225,7 @@ impl Cache {
         for id in doomed {
             self.kill(id);
         }
+        self.sites.fill((0, 0, 0));
         false
     }
 
@@ -272,6 +305,10 @@ impl Cache {
         if self.index.get(&block.key) == Some(&id) {
             self.index.remove(&block.key);
         }
+        let slot = (block.key.va ^ block.key.va >> 10) as usize & (RECENT - 1);
+        if self.recent[slot].is_some_and(|(_, found)| found == id) {
+            self.recent[slot] = None;
+        }
         self.by_address.remove(&block.start);
         self.used -= block.len;
         table::remove(&self.memory, block.pc, block.start);
@@ -319,6 +356,8 @@ impl Cache {
             }
         }
         self.blocks = Vec::new();
+        self.recent.fill(None);
+        self.sites.fill((0, 0, 0));
         self.index = Map::default();
         self.by_page = Map::default();
         self.next = self.first;

@@ -18,7 +18,7 @@ mod place;
 mod plan;
 mod vector;
 
-use accel_core::{Effects, Layout};
+use accel_core::{Effects, Intrinsic, Layout};
 use accel_ir::{Op, Slot, Unit, Val};
 
 use crate::asm::{
@@ -64,6 +64,8 @@ pub(crate) struct Env {
     pub(crate) thunks: Thunks,
     /// Effects of a helper, by number.
     pub(crate) effects: fn(u16) -> Effects,
+    /// What a helper computes, by number.
+    pub(crate) intrinsic: fn(u16) -> Option<Intrinsic>,
 }
 
 /// The unit is too much for this compiler: the interpreter takes it.
@@ -147,6 +149,13 @@ enum What {
     },
     /// Calls a thunk about an address.
     Address { va: Reg, thunk: usize },
+    /// Divides by a helper.
+    Divide {
+        args: [Reg; 3],
+        bits: i32,
+        helper: u16,
+        vectors: bool,
+    },
     /// An atomic operation by a thunk, which says what was there before.
     Complex {
         va: Reg,
@@ -440,6 +449,15 @@ impl Compiler<'_> {
     // --- helpers
 
     fn call(&mut self, d: Option<Val>, helper: u16, args: &[Option<Val>; 4]) -> Result<(), TooBig> {
+        if let (
+            Some(Intrinsic::Divide { signed }),
+            Some(d),
+            [Some(high), Some(low), Some(by), Some(bits)],
+        ) = ((self.env.intrinsic)(helper), d, *args)
+            && let Some(bits @ (32 | 64)) = self.places.constant(bits)
+        {
+            return self.divide(signed, helper, d, [high, low, by], bits);
+        }
         let effects = (self.env.effects)(helper);
         for (i, arg) in args.iter().enumerate() {
             let at = slot_at(ARG + i);

@@ -131,6 +131,7 @@ impl<T: Target> Jit<T> {
                         .get(usize::from(number))
                         .map_or(accel_core::Effects::ALL, |h| h.effects)
                 },
+                intrinsic: |number| T::helpers().get(usize::from(number))?.intrinsic,
             },
             interp: Interp::default(),
             enter,
@@ -187,10 +188,7 @@ impl<T: Target> Jit<T> {
 
     fn number_of(&mut self, mode: (u64, u64)) -> u32 {
         let next = self.modes.len() as u32 + 1;
-        *self
-            .modes
-            .entry(mode)
-            .or_insert(next)
+        *self.modes.entry(mode).or_insert(next)
     }
 
     /// The unit at the PC.
@@ -416,10 +414,7 @@ impl<T: Target> Jit<T> {
                         .trap
                         .take()
                         .unwrap_or(Trap::Exit(Exit::Internal("a trap without a reason")));
-                    let at = self.cache.at(site).and_then(|(_, block)| {
-                        let insn = block.insn_of(site)?;
-                        Some((block.marks.get(insn)?.pc, insn as u64 + 1))
-                    });
+                    let at = self.cache.insn_at(site);
                     if at.is_none() {
                         return Err(Exit::Internal("a trap from nowhere"));
                     }

@@ -29,6 +29,7 @@ const fn fill() -> [Helper<X86>; 3 * RANGE] {
         name: "unused",
         run: unused,
         effects: Effects::ALL,
+        intrinsic: None,
     }; 3 * RANGE];
     let parts = [
         (DECODE, crate::decode::HELPERS),
@@ -54,10 +55,10 @@ pub(crate) static ALL: [Helper<X86>; 3 * RANGE] = fill();
 /// Names helpers, numbers them from `$first` in order, and lists them as `HELPERS`.
 ///
 /// ```text
-/// helpers! { FIRST; CPUID => cpuid, Effects::ALL; ... }
+/// helpers! { FIRST; CPUID => cpuid, Effects::ALL; DIVIDE => divide, CHECK, Intrinsic::...; ... }
 /// ```
 macro_rules! helpers {
-    ($first:expr; $($name:ident => $run:path, $effects:expr;)*) => {
+    ($first:expr; $($name:ident => $run:path, $effects:expr $(, $intrinsic:expr)?;)*) => {
         #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
         #[repr(u16)]
         enum Number { $($name,)* Count }
@@ -67,11 +68,26 @@ macro_rules! helpers {
                 accel_ir::HelperId($first + Number::$name as u16);
         )*
         pub(crate) const HELPERS: &[accel_core::Helper<crate::X86>] = &[
-            $(accel_core::Helper { name: stringify!($run), run: $run, effects: $effects }),*
+            $(accel_core::Helper {
+                name: stringify!($run),
+                run: $run,
+                effects: $effects,
+                intrinsic: crate::helper::intrinsic!($($intrinsic)?),
+            }),*
         ];
     };
 }
+/// An intrinsic, or none.
+macro_rules! intrinsic {
+    () => {
+        None
+    };
+    ($intrinsic:expr) => {
+        Some($intrinsic)
+    };
+}
 pub(crate) use helpers;
+pub(crate) use intrinsic;
 
 /// Only for the table's own checks.
 #[cfg(test)]

@@ -4,7 +4,7 @@ use accel_ir::{Binary, Cmp, Op, Ty, Unary, Val};
 
 use super::memory::size_of;
 use super::{Compiler, TooBig};
-use crate::asm::{Alu, CC_E, CC_NE, Cc, RAX, RCX, RDX, Reg, Rm, Shift, Size};
+use crate::asm::{Alu, CC_AE, CC_BE, CC_E, CC_NE, Cc, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 
 /// The condition under which a comparison holds, and whether its operands change places.
 pub(super) fn cc_of(op: Cmp) -> Cc {
@@ -288,6 +288,75 @@ impl Compiler<'_> {
         self.consume(a);
         self.consume(b);
         self.define(d, RDX, false);
+        Ok(())
+    }
+
+    /// The quotient by the host's division where that cannot trap; else by the helper, which knows
+    /// what the guest does then.
+    pub(super) fn divide(
+        &mut self,
+        signed: bool,
+        helper: u16,
+        d: Val,
+        [high, low, by]: [Val; 3],
+        bits: u64,
+    ) -> Result<(), TooBig> {
+        let size = if bits == 64 { Size::Q } else { Size::D };
+        for v in [high, low, by] {
+            self.ready(v)?;
+        }
+        self.claim(RAX)?;
+        self.claim(RDX)?;
+        self.claim(RCX)?;
+        let divisor = self.clean(by)?;
+        self.copy_clean(RAX, low)?;
+        self.copy_clean(RDX, high)?;
+        let vectors = self.places.has_vectors();
+        let mut slow = Vec::new();
+        if signed {
+            // The dividend must be the low half extended, the divisor neither 0 nor -1.
+            self.asm.mov(size, RCX, RAX);
+            self.asm.shift_imm(Shift::Sar, size, RCX, bits as u8 - 1);
+            self.asm.alu(Alu::Cmp, size, RCX, RDX);
+            slow.push(self.asm.jcc(CC_NE));
+            self.asm.lea(size, RCX, crate::asm::Mem::base(divisor, 1));
+            self.asm.alu_imm(Alu::Cmp, size, RCX, 1);
+            slow.push(self.asm.jcc(CC_BE));
+        } else {
+            // Fits, and the divisor is not 0, if the high half is less.
+            self.asm.alu(Alu::Cmp, size, RDX, divisor);
+            slow.push(self.asm.jcc(CC_AE));
+        }
+        self.asm.div(size, signed, divisor);
+        for from in slow {
+            self.detour(
+                from,
+                super::What::Divide {
+                    args: [RDX, RAX, divisor],
+                    bits: bits as i32,
+                    helper,
+                    vectors,
+                },
+            );
+        }
+        for v in [high, low, by] {
+            self.consume(v);
+        }
+        if self.plan.is_used(d) {
+            self.define(d, RAX, false);
+        }
+        Ok(())
+    }
+
+    /// Copies a value, zero-extended.
+    fn copy_clean(&mut self, to: Reg, v: Val) -> Result<(), TooBig> {
+        match self.places.constant(v) {
+            Some(value) => self.asm.mov_imm(to, value),
+            None => {
+                let from = self.operand(v)?;
+                self.asm.movzx(size_of(self.ty(v)), to, from);
+            }
+        }
         Ok(())
     }
 

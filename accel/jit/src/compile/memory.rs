@@ -390,7 +390,7 @@ impl Compiler<'_> {
         op.number(mem)
     }
 
-    fn detour(&mut self, from: crate::asm::Fix, what: What) {
+    pub(super) fn detour(&mut self, from: crate::asm::Fix, what: What) {
         self.detours.push(Detour {
             from,
             back: self.asm.here(),
@@ -406,6 +406,16 @@ impl Compiler<'_> {
         for detour in std::mem::take(&mut self.detours) {
             self.asm.bind(detour.from);
             let (va, thunk) = match detour.what {
+                What::Divide {
+                    args,
+                    helper,
+                    vectors,
+                    ..
+                } => {
+                    self.asm
+                        .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
+                    (args[0], self.env.thunks.call(false, vectors))
+                }
                 What::Load { va, thunk, .. }
                 | What::Store { va, thunk, .. }
                 | What::Address { va, thunk } => (va, thunk),
@@ -420,6 +430,11 @@ impl Compiler<'_> {
                         Stored::Xmm(reg) => self.asm.movups_to(at, reg),
                         Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at, imm),
                     }
+                }
+                What::Divide { args, bits, .. } => {
+                    self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[1]);
+                    self.asm.mov_to(Size::Q, slot_at(ARG + 2), args[2]);
+                    self.asm.mov_imm_to(Size::Q, slot_at(ARG + 3), bits);
                 }
                 What::Complex { args, what, .. } => {
                     self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[0]);
@@ -439,6 +454,7 @@ impl Compiler<'_> {
                     Loaded::Xmm(to) => self.asm.movups(to, slot_at(RESULT)),
                 },
                 What::Complex { to, .. } => self.asm.mov(Size::Q, to, slot_at(RESULT)),
+                What::Divide { .. } => self.asm.mov(Size::Q, RAX, slot_at(RESULT)),
                 _ => {}
             }
             self.asm.jmp_to(detour.back);

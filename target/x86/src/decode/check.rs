@@ -1,7 +1,7 @@
 //! Helpers of integer code: raising exceptions, segment limits, division, and what IR has no
 //! operation for.
 
-use accel_core::{Effects, Trap};
+use accel_core::{Effects, Intrinsic, Trap};
 use accel_ir::flags::{self, FlagKind};
 
 use super::decimal::adjust;
@@ -33,9 +33,9 @@ helpers! { crate::helper::DECODE;
     // (offset of the last byte of the instruction).
     CODE_LIMIT => code_limit, CHECK;
     // (high, low, divisor, bits): the quotient.
-    DIVIDE => divide, CHECK;
+    DIVIDE => divide, CHECK, Intrinsic::Divide { signed: false };
     // As DIVIDE, signed.
-    DIVIDE_SIGNED => divide_signed, CHECK;
+    DIVIDE_SIGNED => divide_signed, CHECK, Intrinsic::Divide { signed: true };
     // (linear address, size | context << 8): the value before.
     LOCKED_NEG => locked_neg, CHECK;
     // (linear address, context | lock << 8): 1 if exchanged.
