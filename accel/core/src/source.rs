@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use accel_softmmu::{Access, Physical};
-use hw_memory::{Attrs, ByteOrder, CodeWatcher, PAGE_SIZE, RamBlock};
+use hw_memory::{Attrs, ByteOrder, CodeWatcher, PAGE_SIZE, RamBlock, granules};
 
 use crate::core::Core;
 use crate::target::{Target, Trap};
@@ -18,6 +18,7 @@ pub struct PageRef {
     block: Arc<RamBlock>,
     offset: u64,
     version: u32,
+    granules: u64,
 }
 
 impl PageRef {
@@ -27,6 +28,11 @@ impl PageRef {
         self.block
             .code_version(self.offset)
             .is_some_and(|v| v.load(Ordering::Acquire) == self.version)
+    }
+
+    /// The 64-byte granules of the page that the code was read from, a bit each.
+    pub fn granules(&self) -> u64 {
+        self.granules
     }
 
     /// Identity of the block of memory, for as long as it lives.
@@ -88,6 +94,7 @@ impl Source {
                     block: block.clone(),
                     offset,
                     version,
+                    granules: 0,
                 });
                 return Ok(());
             }
@@ -155,8 +162,10 @@ impl Source {
         let split = self.used.min(self.first);
         self.pages
             .truncate(if self.used > self.first { 2 } else { 1 });
-        for (page, (from, to)) in self.pages.iter().zip([(0, split), (self.first, self.used)]) {
+        let parts = [(0, split), (self.first, self.used)];
+        for (page, (from, to)) in self.pages.iter_mut().zip(parts) {
             let wanted = self.bytes.get(from..to)?;
+            page.granules = granules(page.offset, wanted.len() as u64);
             page.block.track_code(page.offset, wanted.len() as u64);
             let mut now = vec![0; wanted.len()];
             page.block.read(page.offset, &mut now)?;

@@ -69,6 +69,13 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Whether it was made from any of these granules of a page.
+    pub(crate) fn reads(&self, page: u64, granules: u64) -> bool {
+        self.pages
+            .iter()
+            .any(|p| p.page_id() == page && p.granules() & granules != 0)
+    }
+
     /// The number of the instruction that a return address belongs to.
     pub(crate) fn insn_of(&self, at: usize) -> Option<usize> {
         let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
@@ -322,15 +329,25 @@ impl Cache {
         }
     }
 
-    /// Forgets all units with code of a page. Returns how many.
-    pub(crate) fn kill_page(&mut self, page: u64) -> u64 {
-        let Some(ids) = self.by_page.remove(&page) else {
+    /// Forgets all units with code of these granules of a page. Returns how many.
+    pub(crate) fn kill_code(&mut self, page: u64, granules: u64) -> u64 {
+        let Some(mut ids) = self.by_page.remove(&page) else {
             return 0;
         };
         let mut count = 0;
-        for id in ids {
-            count += u64::from(self.get(id).is_some());
-            self.kill(id);
+        ids.retain(|id| {
+            let Some(block) = self.get(*id) else {
+                return false;
+            };
+            if !block.reads(page, granules) {
+                return true;
+            }
+            self.kill(*id);
+            count += 1;
+            false
+        });
+        if !ids.is_empty() {
+            self.by_page.insert(page, ids);
         }
         count
     }

@@ -28,20 +28,20 @@ const MOST_STALE: usize = 4096;
 
 /// What overwriters of code tell a CPU.
 struct Stale {
-    pages: Mutex<Vec<u64>>,
+    /// Pages and granules of them.
+    pages: Mutex<Vec<(u64, u64)>>,
     overflow: AtomicBool,
     pending: Arc<Pending>,
 }
 
 impl CodeWatcher for Stale {
-    fn stale(&self, page: u64) {
+    fn stale(&self, page: u64, granules: u64) {
         let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.last() != Some(&page) {
-            if pages.len() >= MOST_STALE {
-                self.overflow.store(true, Ordering::SeqCst);
-            } else {
-                pages.push(page);
-            }
+        let is_full = pages.len() >= MOST_STALE;
+        match pages.last_mut() {
+            Some((last, all)) if *last == page => *all |= granules,
+            _ if is_full => self.overflow.store(true, Ordering::SeqCst),
+            _ => pages.push((page, granules)),
         }
         drop(pages);
         self.pending.raise(reason::CODE);
@@ -173,8 +173,8 @@ impl<T: Target> Jit<T> {
             self.cache.clear();
             return;
         }
-        for page in pages {
-            core.counters.stale += self.cache.kill_page(page);
+        for (page, granules) in pages {
+            core.counters.stale += self.cache.kill_code(page, granules);
         }
     }
 
@@ -328,9 +328,15 @@ impl<T: Target> Jit<T> {
         let Some((id, block)) = self.cache.at(at) else {
             return;
         };
-        if block.pages.iter().all(PageRef::is_current) {
+        let Some(stale) = &self.stale else { return };
+        let pages = stale.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_hit = pages
+            .iter()
+            .any(|(page, granules)| block.reads(*page, *granules));
+        if !is_hit && !stale.overflow.load(Ordering::SeqCst) {
             return;
         }
+        drop(pages);
         if let Some(insn) = block.insn_of(at) {
             self.cache.divert(id, insn + 1, self.env.thunks.stale);
         }
@@ -473,7 +479,8 @@ impl<T: Target> Jit<T> {
 impl<T: Target> Executor<T> for Jit<T> {
     fn run(&mut self, core: &mut Core<T>) -> Exit {
         loop {
-            if core.pending.get() != 0 {
+            let before = core.pending.get();
+            if before != 0 {
                 if core.pending.take(reason::CODE) != 0 {
                     self.forget_stale(core);
                 }
@@ -483,7 +490,8 @@ impl<T: Target> Executor<T> for Jit<T> {
                     return exit;
                 }
             }
-            self.seen = core.pending.get() & !reason::CODE;
+            // What came in the meantime was not looked at.
+            self.seen = before & core.pending.get() & !reason::CODE;
             if core.budget <= 0 {
                 return Exit::Budget;
             }

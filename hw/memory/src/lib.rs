@@ -28,7 +28,7 @@ pub use access::{
 pub use advice::Advice;
 pub use dma::{Dma, DmaError};
 pub use map::{IoRegion, Mapping, MappingSpec, MemoryMap, Place, Snapshot, Span, What};
-pub use ram::{CodeWatcher, PAGE_BITS, PAGE_SIZE, RamBlock, RamError, page_flag};
+pub use ram::{CodeWatcher, PAGE_BITS, PAGE_SIZE, RamBlock, RamError, granules, page_flag};
 
 #[cfg(test)]
 mod tests;

@@ -51,8 +51,9 @@ pub enum RamError {
 
 /// Told that code translated from a page became stale, by whoever overwrote it, right after the store.
 pub trait CodeWatcher: Send + Sync {
-    /// `page` is the host address of the page. Must neither block nor touch guest memory.
-    fn stale(&self, page: u64);
+    /// `page` is the host address of the page, `granules` has a bit for each of its 64-byte granules
+    /// that is concerned. Must neither block nor touch guest memory.
+    fn stale(&self, page: u64, granules: u64);
 }
 
 /// One block of host memory: page-aligned, the process's own, or backed by a memfd or a file of the
@@ -369,26 +370,32 @@ impl RamBlock {
                 word.fetch_or(1u64.wrapping_shl(page as u32 & 63), Ordering::SeqCst);
             }
         }
-        if seen & page_flag::CODE == 0 || code.load(Ordering::SeqCst) & granules(offset, len) == 0 {
+        let hit = granules(offset, len);
+        if seen & page_flag::CODE == 0 || code.load(Ordering::SeqCst) & hit == 0 {
             return false;
         }
-        // All code of the page is stale now; whoever translates it again announces itself anew.
-        // The version moves last: a translator that read it before is stale, one that reads it later
-        // raises its flags after they were lowered here.
-        flags.fetch_and(!page_flag::CODE, Ordering::SeqCst);
-        code.store(0, Ordering::SeqCst);
+        // Whoever translates these granules again announces itself anew. The version moves last: a
+        // translator that read it before is stale, one that reads it later raises its flags after
+        // they were lowered here. If no code is left the page's flag is lowered too; somebody may just
+        // then announce more, so that everything of the page counts as hit.
+        let mut stale = hit;
+        if code.fetch_and(!hit, Ordering::SeqCst) & !hit == 0 {
+            flags.fetch_and(!page_flag::CODE, Ordering::SeqCst);
+            code.store(0, Ordering::SeqCst);
+            stale = u64::MAX;
+        }
         version.fetch_add(1, Ordering::SeqCst);
         let at = (self.host_ptr() as u64).wrapping_add(offset & !PAGE_MASK);
         let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         for watcher in watchers.iter().filter_map(Weak::upgrade) {
-            watcher.stale(at);
+            watcher.stale(at, stale);
         }
         true
     }
 }
 
-/// Bits of the 64-byte granules that `offset..offset + len` touches in its page.
-fn granules(offset: u64, len: u64) -> u64 {
+/// Bits of the 64-byte granules that `offset..offset + len` touches in the page of `offset`.
+pub fn granules(offset: u64, len: u64) -> u64 {
     let start = offset & PAGE_MASK;
     let end = start
         .saturating_add(len.max(1).wrapping_sub(1))
