@@ -124,7 +124,7 @@ fn compare(seed: u64) {
         state ^= state << 17;
         state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 7
     };
-    let unit = make(&mut random);
+    let unit = make(&mut random, true);
     let code = lower::<Toy>(&unit).expect("a small unit fits");
     let (mut core, block) = core();
     let mut plain = Plain {

@@ -1,1 +1,261 @@
-//! tests
+//! Compiled code against the interpreter, on random units.
+
+use std::sync::Arc;
+
+use accel_core::{
+    Access, Core, Effects, Executor, Exit, Helper, Layout, Permissions, Source, Target,
+    Translation, Trap,
+};
+use accel_interp::Interp;
+use accel_ir::{FlagKind, Slot, Ty, Unit, flags};
+use hw_clock::Clock;
+use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
+use proptest::prelude::*;
+
+use crate::Jit;
+
+// The interpreter's own tests make the same units.
+#[path = "../../interp/src/tests/maker.rs"]
+mod maker;
+
+/// Slots that units set at random: all below the floating-point control.
+const SLOTS: u8 = 7;
+const FP: Slot = Slot(7);
+const PC: Slot = Slot(39);
+const FLAGS: Slot = Slot(40);
+/// Where the unit lies.
+const START: u64 = 0x1010;
+/// Data, twice a page, and the unit's page behind it.
+const DATA: u64 = 0x2000;
+const RAM: u64 = 0x3000;
+/// Nothing answers here.
+const NOWHERE: u64 = 0x10_0000;
+/// All exceptions masked in MXCSR.
+const MASKED: u64 = 0x1f80;
+/// Pages of every sixteen that fault, and that lie where nothing answers.
+const FAULTING: u64 = 5;
+const UNANSWERED: u64 = 9;
+
+/// What the guest saw beside its registers.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Seen {
+    faults: Vec<(u64, Access)>,
+    unanswered: Vec<(u64, Access)>,
+}
+
+#[derive(Default)]
+struct State {
+    unit: Option<Unit>,
+    seen: Seen,
+}
+
+/// A guest of one unit.
+struct Toy;
+
+fn clobber(core: &mut Core<Toy>, args: [u64; 4]) -> Result<u64, Trap> {
+    core.regs.set(Slot(0), args[0]);
+    Ok(args[0].wrapping_add(args[1]))
+}
+
+static HELPERS: [Helper<Toy>; 1] = [Helper {
+    name: "clobber",
+    run: clobber,
+    effects: Effects::ALL,
+}];
+
+static PINNED: [Slot; 9] = [
+    Slot(0),
+    Slot(1),
+    Slot(2),
+    Slot(3),
+    Slot(4),
+    Slot(5),
+    Slot(6),
+    Slot(16),
+    Slot(17),
+];
+
+impl Target for Toy {
+    const NAME: &'static str = "toy";
+    const LAYOUT: Layout = Layout {
+        pc: PC,
+        flags: FLAGS,
+        fp: FP,
+        pinned: &PINNED,
+        regs: &[],
+    };
+    type State = State;
+    type Port = ();
+    fn helpers() -> &'static [Helper<Self>] {
+        &HELPERS
+    }
+    fn fetch_address(core: &Core<Self>) -> u64 {
+        core.pc()
+    }
+    fn fetch_ctx(_: &Core<Self>) -> u8 {
+        0
+    }
+    fn unit_limit(_: &Core<Self>) -> u32 {
+        64
+    }
+    fn translate(core: &mut Core<Self>, source: &mut Source, _: u32) -> Result<Unit, Trap> {
+        source.set_used(16);
+        match &core.arch.unit {
+            Some(unit) if source.start() == START => Ok(unit.clone()),
+            // The way out of the unit.
+            _ => Err(Trap::Exit(Exit::Halted)),
+        }
+    }
+    fn walk(core: &mut Core<Self>, va: u64, access: Access, _: u8) -> Result<Translation, Trap> {
+        let physical = match (access, va >> 12 & 15) {
+            (Access::Fetch, _) => DATA | va & 0xfff,
+            (_, FAULTING) => {
+                core.arch.seen.faults.push((va, access));
+                return Err(Trap::Exception);
+            }
+            (_, UNANSWERED) => NOWHERE | va & 0xfff,
+            _ => va & (DATA - 1),
+        };
+        // What is fetched lies elsewhere than what is loaded from the same address.
+        let allow = Permissions {
+            read: access != Access::Fetch,
+            write: access != Access::Fetch,
+            exec: access == Access::Fetch,
+        };
+        Ok(Translation {
+            physical,
+            page_bits: 12,
+            allow,
+            global: false,
+        })
+    }
+    fn bus_fault(core: &mut Core<Self>, pa: u64, access: Access, _: Fault) -> Result<u64, Trap> {
+        core.arch.seen.unanswered.push((pa, access));
+        Ok(pa.wrapping_mul(0x0101_0101))
+    }
+    fn alignment_fault(core: &mut Core<Self>, va: u64, access: Access) -> Trap {
+        core.arch.seen.faults.push((va, access));
+        Trap::Exception
+    }
+    fn deliver(_: &mut Core<Self>) -> Result<(), Exit> {
+        Err(Exit::Shutdown)
+    }
+    fn service(_: &mut Core<Self>) -> Result<(), Exit> {
+        Err(Exit::Pending)
+    }
+    fn after_step(_: &mut Core<Self>) -> Result<(), Exit> {
+        Ok(())
+    }
+}
+
+fn core() -> (Core<Toy>, Arc<RamBlock>) {
+    let map = MemoryMap::default();
+    let block = Arc::new(RamBlock::new("ram", RAM).unwrap());
+    map.add(MappingSpec {
+        name: "ram".into(),
+        base: 0,
+        len: RAM,
+        priority: 0,
+        enabled: true,
+        what: What::Ram {
+            block: block.clone(),
+            offset: 0,
+        },
+    });
+    let clock = Clock::manual().0;
+    (
+        Core::new(0, State::default(), Box::new(()), map, clock),
+        block,
+    )
+}
+
+/// What a run leaves behind. Lazy flags are packed: how they are kept is the executor's business.
+#[derive(PartialEq, Debug)]
+struct After {
+    exit: Exit,
+    regs: Vec<u64>,
+    flags: u64,
+    budget: i64,
+    insns: u64,
+    seen: Seen,
+}
+
+fn packed_flags(core: &Core<Toy>) -> u64 {
+    let at = |i: u8| core.regs.get(Slot(FLAGS.0 + i));
+    let (kind, ty) = (
+        FlagKind::from_number((at(0) >> 8) as u8),
+        Ty::of_bytes(at(0) as u32 & 15),
+    );
+    flags::pack(kind, ty, at(1) & ty.mask(), at(2) & ty.mask(), at(3))
+}
+
+fn run(
+    executor: &mut dyn Executor<Toy>,
+    unit: &Unit,
+    regs: &[u64],
+    bytes: &[u8],
+) -> (After, Vec<u8>) {
+    let (mut core, block) = core();
+    core.arch.unit = Some(unit.clone());
+    for (slot, value) in regs.iter().enumerate() {
+        core.regs.set(Slot(slot as u8), *value);
+    }
+    core.set_pc(START);
+    core.budget = 1000;
+    block.write(0, bytes).unwrap();
+    let exit = executor.run(&mut core);
+    let mut memory = vec![0; RAM as usize];
+    block.read(0, &mut memory).unwrap();
+    let after = After {
+        exit,
+        regs: (0..40).map(|i| core.regs.get(Slot(i))).collect(),
+        flags: packed_flags(&core),
+        budget: core.budget,
+        insns: core.counters.insns,
+        seen: std::mem::take(&mut core.arch.seen),
+    };
+    (after, memory)
+}
+
+fn compare(seed: u64) -> bool {
+    let mut state = seed | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 7
+    };
+    let unit = maker::make(&mut random, false);
+    let mut regs: Vec<u64> = (0..20)
+        .map(|_| match random() % 3 {
+            0 => random() & 0xff,
+            _ => random() << 7 ^ random(),
+        })
+        .collect();
+    // Any rounding, flags, flushing and zeroing of denormals; no exception is unmasked.
+    regs[usize::from(FP.0)] = MASKED | random() & 0xe07f;
+    let bytes: Vec<u8> = (0..RAM).map(|_| random() as u8).collect();
+    let mut jit = Jit::<Toy>::new(0).unwrap();
+    let (got, got_memory) = run(&mut jit, &unit, &regs, &bytes);
+    let (wanted, memory) = run(&mut Interp::default(), &unit, &regs, &bytes);
+    assert_eq!(got, wanted, "seed {seed}\n{unit}");
+    assert!(got_memory == memory, "memory, seed {seed}\n{unit}");
+    let left = Executor::<Toy>::report(&jit)
+        .into_iter()
+        .find(|(name, _)| *name == "left to interpret");
+    matches!(left, Some((_, 0)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #[test]
+    fn compiled_code_does_what_the_interpreter_does(seed: u64) {
+        compare(seed);
+    }
+}
+
+#[test]
+fn most_units_are_compiled() {
+    let compiled = (0..1000).filter(|i| compare(i << 1)).count();
+    assert!(compiled > 990, "{compiled} of 1000");
+}

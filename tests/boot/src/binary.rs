@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::Error;
+
+/// A build that takes longer is told.
+const NOTABLE: Duration = Duration::from_secs(3);
 
 /// The workspace's folder.
 pub(crate) fn workspace() -> PathBuf {
@@ -29,7 +33,22 @@ pub(crate) fn program() -> Result<PathBuf, Error> {
         })
 }
 
+/// Under nextest each test is a process, and the first ones wait here for the whole build: the test is
+/// not slow then, so say where the time went.
 fn build() -> Result<PathBuf, String> {
+    let started = Instant::now();
+    let program = cargo_build();
+    let took = started.elapsed();
+    if took > NOTABLE {
+        eprintln!(
+            "test_boot: {} s of this test were the release build of mimic; MIMIC_BIN names one that is there",
+            took.as_secs()
+        );
+    }
+    program
+}
+
+fn cargo_build() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let out = Command::new(cargo)
         .args(["build", "--release", "--package", "mimic", "--bin", "mimic"])

@@ -157,8 +157,7 @@ impl Maker<'_> {
         }
     }
 
-    fn step(&mut self, pc: u64) {
-        self.b.insn(pc);
+    fn step(&mut self) {
         let ty = INTS[self.pick(4)];
         match self.pick(17) {
             0 | 1 => {
@@ -322,8 +321,9 @@ impl Maker<'_> {
     }
 }
 
-/// A random unit with a branch and a join.
-pub(super) fn make(random: &mut dyn FnMut() -> u64) -> Unit {
+/// A random unit with a branch and a join. If `passes`, both sides are instructions that pass a value
+/// to the join; else they are parts of one instruction, as front ends make them.
+pub(super) fn make(random: &mut dyn FnMut() -> u64, passes: bool) -> Unit {
     let mut m = Maker {
         random,
         b: Builder::new(),
@@ -333,10 +333,12 @@ pub(super) fn make(random: &mut dyn FnMut() -> u64) -> Unit {
     let first = m.b.get(Slot(1));
     m.ints.push(first);
     for pc in 0..6 {
-        m.step(pc);
+        m.b.insn(pc);
+        m.step();
     }
+    m.b.insn(9);
     let (then, other, join) = (m.b.block(), m.b.block(), m.b.block());
-    let param = m.b.param(join, Ty::I64);
+    let param = passes.then(|| m.b.param(join, Ty::I64));
     let c = match m.pick(3) {
         0 => m.b.flags_use(Cond::from_number((m.random)() as u8)),
         1 => {
@@ -351,16 +353,20 @@ pub(super) fn make(random: &mut dyn FnMut() -> u64) -> Unit {
         m.b.switch(block);
         m.ints = ints.clone();
         m.vectors = vectors.clone();
-        m.step(pc);
+        if passes {
+            m.b.insn(pc);
+        }
+        m.step();
         let arg = m.int_of(Ty::I64);
-        m.b.jump(join, &[arg]);
+        m.b.jump(join, param.map(|_| arg).as_slice());
     }
     m.b.switch(join);
     m.ints = ints;
-    m.ints.push(param);
+    m.ints.extend(param);
     m.vectors = vectors;
     for pc in 30..33 {
-        m.step(pc);
+        m.b.insn(pc);
+        m.step();
     }
     let pc = m.int_of(Ty::I64);
     m.b.goto_val(pc);
