@@ -194,8 +194,8 @@ struct Compiler<'a> {
     ways: Vec<Way>,
     /// Ways out whose stubs are not emitted yet: jumps to the stub, then as in [`Way`].
     pending_ways: Vec<(Vec<Fix>, u32, Option<u32>, u64)>,
-    /// Spill slot of each value that was ever spilled, and whether it has garbage above its type.
-    cells: Vec<Option<(u16, bool)>>,
+    /// Spill slot of each value that was ever spilled.
+    cells: Vec<Option<u16>>,
     spilled: u16,
     /// Whether the unit computes under the guest's MXCSR.
     has_float: bool,

@@ -173,17 +173,20 @@ impl Compiler<'_> {
         let joins = [then, other]
             .iter()
             .any(|b| self.plan.blocks[b.0 as usize].preds > 1);
+        // The condition stays deferred if it is. All else is computed once, before the ways part: an
+        // operand's use must not be counted on both.
+        let op = self.places.take_deferred(c);
         if joins {
-            // The condition stays deferred if it is; what it reads is settled with the rest.
-            let op = self.places.take_deferred(c);
             self.settle()?;
-            if let Some(op) = op {
-                self.places.defer(c, op);
-            }
-            for to in [then, other] {
-                if self.plan.blocks[to.0 as usize].preds > 1 {
-                    self.leave_to(to);
-                }
+        } else {
+            self.force_all()?;
+        }
+        if let Some(op) = op {
+            self.places.defer(c, op);
+        }
+        for to in [then, other] {
+            if self.plan.blocks[to.0 as usize].preds > 1 {
+                self.leave_to(to);
             }
         }
         let cc = self.truth(c)?;

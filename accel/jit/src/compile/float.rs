@@ -107,6 +107,13 @@ impl Compiler<'_> {
             FpOp::ToI32Trunc if double => (Some(0x66), 0xe6),
             FpOp::ToI32Trunc => (Some(0xf3), 0x5b),
         };
+        let packed_only = matches!(
+            how.op,
+            FpOp::HAdd | FpOp::HSub | FpOp::AddSub | FpOp::FromI32 | FpOp::ToI32 | FpOp::ToI32Trunc
+        );
+        if packed_only && !packed {
+            return Err(TooBig);
+        }
         let with = self.operand_v(b)?;
         // Those that look at one operand need no copy of the other.
         let one = packed

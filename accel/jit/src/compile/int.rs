@@ -551,6 +551,9 @@ impl Compiler<'_> {
 
     pub(super) fn sext(&mut self, d: Val, a: Val) -> Result<(), TooBig> {
         let (to_ty, from_ty) = (self.ty(d), self.ty(a));
+        if to_ty.bits() <= from_ty.bits() {
+            return self.zext(d, a);
+        }
         if let Some(value) = self.places.constant(a) {
             self.consume(a);
             self.places
@@ -633,6 +636,8 @@ impl Compiler<'_> {
         // The new bits in a register: the lower part of it counts.
         let bits = match self.places.constant(b) {
             Some(_) => None,
+            // Bits above its type are zero.
+            None if u32::from(width) > self.ty(b).bits() => Some(self.clean(b)?),
             None => Some(self.reg(b)?),
         };
         let from = self.place_of(a)?;

@@ -217,22 +217,20 @@ impl Compiler<'_> {
         }
     }
 
-    /// A value's own spill slot, and whether it holds the value as it is already: values never
-    /// change, but may lose garbage above their type.
-    fn spill_slot(&mut self, v: Val, cells: u16) -> Result<(u16, bool), TooBig> {
-        let dirty = self.places.is_dirty(v);
+    /// A value's own spill slot: the same on all paths, whether or not something was stored there on
+    /// this one.
+    fn spill_slot(&mut self, v: Val, cells: u16) -> Result<u16, TooBig> {
         let i = v.0 as usize;
-        if let Some((at, was_dirty)) = self.cells[i] {
-            self.cells[i] = Some((at, dirty));
-            return Ok((at, dirty == was_dirty));
+        if let Some(at) = self.cells[i] {
+            return Ok(at);
         }
         let at = self.spilled;
         if usize::from(at + cells) > SPILLS {
             return Err(TooBig);
         }
         self.spilled += cells;
-        self.cells[i] = Some((at, dirty));
-        Ok((at, false))
+        self.cells[i] = Some(at);
+        Ok(at)
     }
 
     pub(super) fn spill_at(n: u16) -> Mem {
@@ -243,18 +241,14 @@ impl Compiler<'_> {
     pub(super) fn spill(&mut self, v: Val) -> Result<(), TooBig> {
         match self.places.of(v) {
             Place::Reg(reg) => {
-                let (n, is_there) = self.spill_slot(v, 1)?;
-                if !is_there {
-                    self.asm.mov_to(Size::Q, Self::spill_at(n), reg);
-                }
+                let n = self.spill_slot(v, 1)?;
+                self.asm.mov_to(Size::Q, Self::spill_at(n), reg);
                 self.places.vacate(v);
                 self.places.set(v, Place::Spill(n));
             }
             Place::Xmm(reg) => {
-                let (n, is_there) = self.spill_slot(v, 2)?;
-                if !is_there {
-                    self.asm.movups_to(Self::spill_at(n), reg);
-                }
+                let n = self.spill_slot(v, 2)?;
+                self.asm.movups_to(Self::spill_at(n), reg);
                 self.places.vacate(v);
                 self.places.set(v, Place::Spill(n));
             }
