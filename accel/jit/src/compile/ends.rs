@@ -162,8 +162,13 @@ impl Compiler<'_> {
         let i = to.0 as usize;
         let plan = self.plan.blocks[i];
         if plan.is_emitted && self.entries[i].is_none() {
+            let mut places = self.places.clone();
+            if plan.preds > 1 {
+                // Another way there may not have cleaned what this one did.
+                places.distrust(&self.unit.types);
+            }
             self.entries[i] = Some(Entry {
-                places: self.places.clone(),
+                places,
                 flags: if plan.preds > 1 { None } else { self.flags },
             });
         }

@@ -647,6 +647,8 @@ impl Compiler<'_> {
         if bits == Some(to) && from != Some(to.into()) {
             to = self.alloc()?;
         }
+        // In place, the bits above the type stay.
+        let is_copied = from != Some(to.into());
         self.move_to(to, from, a, ty)?;
         let bytes = match width {
             8 => Some(Size::B),
@@ -666,7 +668,8 @@ impl Compiler<'_> {
         if to != target {
             self.asm.mov(size, target, to);
         }
-        self.define(d, target, !matches!(ty, Ty::I32 | Ty::I64));
+        let is_clean = ty == Ty::I64 || ty == Ty::I32 && is_copied;
+        self.define(d, target, !is_clean);
         Ok(())
     }
 

@@ -68,6 +68,13 @@ impl Places {
         self.of[v.0 as usize] = place;
     }
 
+    /// From here on the bits above each narrow value's type may be garbage.
+    pub(super) fn distrust(&mut self, types: &[Ty]) {
+        for (dirty, ty) in self.dirty.iter_mut().zip(types) {
+            *dirty |= ty.bits() < Ty::I64.bits();
+        }
+    }
+
     pub(super) fn is_dirty(&self, v: Val) -> bool {
         self.dirty[v.0 as usize]
     }
