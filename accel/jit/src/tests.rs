@@ -255,7 +255,18 @@ fn compiled_units_do_what_the_interpreter_does_and_most_are_compiled() {
 #[test]
 fn units_that_differed_once_do_not_any_more() {
     // A value narrowed on one way to a join only; a 32-bit field inserted into a guest register in place.
-    for seed in [4040, 10_010, 211_836, 361_244, 398_208] {
+    const SEEDS: [u64; 9] = [
+        4040,
+        10_010,
+        211_836,
+        361_244,
+        398_208,
+        975_994_754_934_879_666,
+        4_724_857_155_875_374_708,
+        6_899_151_901_920_325_136,
+        14_702_666_279_405_300_746,
+    ];
+    for seed in SEEDS {
         compare(seed);
     }
 }
