@@ -8,6 +8,7 @@
 mod core;
 mod engine;
 mod exclusive;
+mod map;
 mod memory;
 mod pending;
 mod source;
@@ -17,6 +18,7 @@ mod vcpu;
 pub use crate::core::{Core, Counters, RegFile, SCRATCH};
 pub use engine::{EngineVcpu, Guest};
 pub use exclusive::{Exclusive, ExclusiveGuard};
+pub use map::{Map, Mixer};
 pub use pending::{Pending, reason};
 pub use source::{PageRef, Source};
 pub use target::{

@@ -40,9 +40,11 @@ impl PageRef {
         Arc::as_ptr(&self.block) as usize
     }
 
-    /// Has `watcher` told of all code of the block that becomes stale from now on.
-    pub fn watch(&self, watcher: Weak<dyn CodeWatcher>) {
+    /// Has `watcher` told of all code of the block that becomes stale from now on. While the reference
+    /// returned is kept, no other block has this one's identity.
+    pub fn watch(&self, watcher: Weak<dyn CodeWatcher>) -> Weak<RamBlock> {
         self.block.watch_code(watcher);
+        Arc::downgrade(&self.block)
     }
 
     /// An identity of the physical page: same block, same page.

@@ -1,9 +1,6 @@
 //! The units of one CPU: all of them by key, the recent ones by address.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
-use accel_core::PageRef;
+use accel_core::{Map, PageRef};
 
 use crate::code::Code;
 
@@ -29,32 +26,10 @@ pub(crate) struct Key {
     pub(crate) single: bool,
 }
 
-/// Mixes a key's words; they are addresses and need no more.
-#[derive(Default)]
-struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 29
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(u64::from(byte));
-    }
-}
-
 /// All units of a CPU.
 pub(crate) struct Cache {
     units: Vec<(Key, Code)>,
-    index: HashMap<Key, u32, BuildHasherDefault<Mixer>>,
+    index: Map<Key, u32>,
     recent: Vec<u32>,
 }
 
@@ -62,7 +37,7 @@ impl Default for Cache {
     fn default() -> Self {
         Cache {
             units: Vec::new(),
-            index: HashMap::default(),
+            index: Map::default(),
             recent: vec![NONE; RECENT],
         }
     }
@@ -127,7 +102,7 @@ impl Cache {
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.units = Vec::new();
-        self.index = HashMap::default();
+        self.index = Map::default();
         self.recent.fill(NONE);
     }
 }

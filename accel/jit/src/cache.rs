@@ -1,9 +1,8 @@
 //! Compiled units of one CPU: by what they are for, by page, by where their code is.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 
-use accel_core::PageRef;
+use accel_core::{Map, PageRef};
 
 use crate::compile::{Compiled, Mark, Site, Way};
 use crate::memory::{CodeMemory, cell};
@@ -22,33 +21,9 @@ pub(crate) struct Key {
     pub(crate) extra: u64,
 }
 
-/// Mixes a key's words; they are addresses and need no more.
-#[derive(Default)]
-pub(crate) struct Mixer(u64);
-
-impl Hasher for Mixer {
-    fn finish(&self) -> u64 {
-        self.0 ^ self.0 >> 29
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(word.into());
-    }
-}
-
-pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
-
-/// A compiled unit, by number; numbers are not used again until the cache is emptied.
+/// A compiled unit, by number; numbers are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub(crate) struct Id(u32);
+pub(crate) struct Id(u64);
 
 /// A compiled unit.
 pub(crate) struct Block {
@@ -106,7 +81,8 @@ const PIECES: usize = 8;
 /// All compiled units of a CPU.
 pub(crate) struct Cache {
     pub(crate) memory: std::sync::Arc<CodeMemory>,
-    blocks: Vec<Option<Box<Block>>>,
+    blocks: Map<Id, Box<Block>>,
+    next_id: u64,
     index: Map<Key, Id>,
     by_address: BTreeMap<usize, Id>,
     by_page: Map<u64, Vec<Id>>,
@@ -130,7 +106,8 @@ impl Cache {
     pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
         let mut cache = Cache {
             memory,
-            blocks: Vec::new(),
+            blocks: Map::default(),
+            next_id: 0,
             index: Map::default(),
             by_address: BTreeMap::new(),
             by_page: Map::default(),
@@ -197,7 +174,7 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Block> {
-        self.blocks.get(id.0 as usize)?.as_deref()
+        self.blocks.get(&id).map(Box::as_ref)
     }
 
     /// The unit whose code an offset lies in or just behind.
@@ -254,11 +231,12 @@ impl Cache {
         // Code begins at multiples of 16, where the host fetches best.
         self.next = (start + len).next_multiple_of(16).min(self.end);
         self.used += len;
-        let id = Id(self.blocks.len() as u32);
+        let id = Id(self.next_id);
+        self.next_id += 1;
         for page in &pages {
             self.by_page.entry(page.page_id()).or_default().push(id);
         }
-        self.blocks.push(Some(Box::new(Block {
+        let block = Block {
             key,
             pc,
             start,
@@ -269,7 +247,8 @@ impl Cache {
             pages,
             second,
             incoming: Vec::new(),
-        })));
+        };
+        self.blocks.insert(id, Box::new(block));
         self.index.insert(key, id);
         self.by_address.insert(start, id);
         id
@@ -285,16 +264,26 @@ impl Cache {
         else {
             return;
         };
-        let Some(target) = self.blocks.get_mut(to.0 as usize).and_then(Option::as_mut) else {
+        let Some(target) = self.blocks.get_mut(&to) else {
             return;
         };
-        target.incoming.push((from, way));
-        let to = target.start;
+        // A way is linked anew when its page was mapped elsewhere in between.
+        let mut incoming = std::mem::take(&mut target.incoming);
+        let start_of_target = target.start;
+        if !incoming.contains(&(from, way)) {
+            if incoming.len() == incoming.capacity() {
+                incoming.retain(|(source, _)| self.blocks.contains_key(source));
+            }
+            incoming.push((from, way));
+        }
+        if let Some(target) = self.blocks.get_mut(&to) {
+            target.incoming = incoming;
+        }
         if let Some(check) = found.check {
             let at = start + check as usize - 4;
             self.memory.write(at, &page.to_le_bytes());
         }
-        self.point(start + found.jump as usize, to);
+        self.point(start + found.jump as usize, start_of_target);
     }
 
     /// Has the jump that ends at an offset go to another one.
@@ -306,9 +295,17 @@ impl Cache {
 
     /// Forgets a unit: nothing leads to it any more.
     fn kill(&mut self, id: Id) {
-        let Some(block) = self.blocks.get_mut(id.0 as usize).and_then(Option::take) else {
+        let Some(block) = self.blocks.remove(&id) else {
             return;
         };
+        for page in &block.pages {
+            if let Some(ids) = self.by_page.get_mut(&page.page_id()) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.by_page.remove(&page.page_id());
+                }
+            }
+        }
         if self.index.get(&block.key) == Some(&id) {
             self.index.remove(&block.key);
         }
@@ -372,7 +369,7 @@ impl Cache {
                 table::remove(&self.memory, block.pc, block.start);
             }
         }
-        self.blocks = Vec::new();
+        self.blocks = Map::default();
         self.recent.fill(None);
         self.sites.fill((0, 0, 0));
         self.index = Map::default();

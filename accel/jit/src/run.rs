@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use accel_core::{Access, Core, Executor, Exit, PageRef, Pending, Source, Target, Trap, reason};
+use accel_core::{
+    Access, Core, Executor, Exit, Map, PageRef, Pending, Source, Target, Trap, reason,
+};
 use accel_interp::Interp;
 use accel_softmmu::Mmu;
-use hw_memory::CodeWatcher;
+use hw_memory::{CodeWatcher, RamBlock};
 
-use crate::cache::{Cache, Id, Key, Map};
+use crate::cache::{Cache, Id, Key};
 use crate::compile::{BIAS, Env, PINNED, Where, compile};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
 use crate::runtime;
@@ -25,6 +27,9 @@ const LEAST_CODE: usize = 1 << 20;
 const MOST_CODE: usize = 1 << 30;
 /// Stale pages noted one by one; beyond, everything is looked at.
 const MOST_STALE: usize = 4096;
+
+/// Modes numbered, and units known to be the interpreter's, each: a guest can make up any number.
+const MOST_REMEMBERED: usize = 4096;
 
 /// What overwriters of code tell a CPU.
 struct Stale {
@@ -69,8 +74,9 @@ pub struct Jit<T: Target> {
     /// The mode last asked for, and its number; none has 0.
     last_mode: ((u64, u64), u32),
     stale: Option<Arc<Stale>>,
-    /// Blocks of memory whose overwriters tell.
-    watched: Map<usize, ()>,
+    /// Blocks of memory whose overwriters tell, by identity, which the reference keeps from being used
+    /// again.
+    watched: Map<usize, Weak<RamBlock>>,
     /// Units that the interpreter runs.
     left: Map<Key, ()>,
     /// Reasons in the pending word that were looked at and cannot be acted on yet: whatever changes
@@ -187,6 +193,11 @@ impl<T: Target> Jit<T> {
     }
 
     fn number_of(&mut self, mode: (u64, u64)) -> u32 {
+        if self.modes.len() >= MOST_REMEMBERED {
+            // Numbers begin anew, so that the table must not know the old ones.
+            self.modes.clear();
+            table::clear(&self.cache.memory);
+        }
         let next = self.modes.len() as u32 + 1;
         *self.modes.entry(mode).or_insert(next)
     }
@@ -271,6 +282,9 @@ impl<T: Target> Jit<T> {
                 _ => {
                     log::debug!("left to the interpreter:\n{unit}");
                     self.statistics.left += 1;
+                    if self.left.len() >= MOST_REMEMBERED {
+                        self.left.clear();
+                    }
                     self.left.insert(key, ());
                     return Ok(Found::Interpret);
                 }
@@ -308,13 +322,13 @@ impl<T: Target> Jit<T> {
     /// Has overwriters of these pages tell.
     fn watch(&mut self, core: &Core<T>, pages: &[PageRef]) {
         for page in pages {
-            if self.watched.insert(page.block_id(), ()).is_none() {
+            if !self.watched.contains_key(&page.block_id()) {
                 let stale = match &self.stale {
                     Some(stale) => stale.clone(),
                     None => self.attach(core),
                 };
                 let watcher: Weak<Stale> = Arc::downgrade(&stale);
-                page.watch(watcher);
+                self.watched.insert(page.block_id(), page.watch(watcher));
             }
         }
     }

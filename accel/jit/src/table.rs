@@ -55,3 +55,10 @@ pub(crate) fn remove(memory: &CodeMemory, pc: u64, code: usize) {
         memory.cell(at + CODE as usize).store(0, Ordering::Relaxed);
     }
 }
+
+/// Forgets everything.
+pub(crate) fn clear(memory: &CodeMemory) {
+    for at in (cell::TABLE..cell::TABLE + TABLE_BYTES).step_by(1 << ENTRY_SHIFT) {
+        memory.cell(at + KEY as usize).store(0, Ordering::Relaxed);
+    }
+}
