@@ -7,7 +7,7 @@ use accel_kvm::{Chips, Host, KvmVcpu, Mode, Parts, Vm};
 use anyhow::{Context, Result, bail};
 use control_options::config::CpuOpt;
 use hw_core::{Fabric, IrqSink, MsiSink};
-use hw_intc::{I8259State, IoApicState, LapicState};
+use hw_intc::{I8259State, IoApicState, KernelI8254, LapicState};
 use machine_x86::{Accelerator, Controllers, CpuWires, Irqchip};
 use target_x86::system::{self, CpuModel};
 
@@ -207,6 +207,11 @@ impl Accelerator for Kvm {
     fn messages(&self) -> Option<Arc<dyn MsiSink>> {
         let (vm, _) = self.made().ok()?;
         (self.mode != Mode::User).then(|| Arc::clone(vm) as Arc<dyn MsiSink>)
+    }
+
+    fn pit(&self) -> Result<Option<Arc<dyn KernelI8254>>, String> {
+        let (vm, _) = self.made()?;
+        vm.pit().map_err(|error| error.to_string())
     }
 
     fn attach(&self, fabric: &Fabric) -> Result<(), String> {

@@ -12,6 +12,7 @@ use target_x86::system::CpuState;
 
 use crate::exit::{Entry, Exit, Flags};
 use crate::kick::Kick;
+use crate::reason;
 
 /// `_IOW(KVMIO, 0x86, struct kvm_interrupt)`.
 const KVM_INTERRUPT: libc::c_ulong = 0x4004_ae86;
@@ -36,16 +37,29 @@ impl RealEntry {
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 return Ok(Exit::Intr);
             }
-            Err(error) => {
-                let reason = self.fd.get_kvm_run().exit_reason;
-                return Err(io::Error::other(format!(
-                    "{} (exit reason {reason}, {})",
-                    io::Error::from(error),
-                    self.place()
-                )));
-            }
+            Err(error) => return Err(self.refusal(error)),
         }
         Ok(self.decode())
+    }
+
+    /// Why guest code was not entered.
+    fn refusal(&mut self, error: kvm_ioctls::Error) -> io::Error {
+        let run = self.fd.get_kvm_run();
+        let why = match run.exit_reason {
+            // Told together with EFAULT or EHWPOISON.
+            KVM_EXIT_MEMORY_FAULT => {
+                // SAFETY: the exit reason says that this member is the one in use.
+                let fault = unsafe { run.__bindgen_anon_1.memory_fault };
+                let (at, size) = (fault.gpa, fault.size);
+                format!("the host cannot give the guest its memory at {at:#x} ({size} bytes)")
+            }
+            number => reason::sentence(number),
+        };
+        io::Error::other(format!(
+            "{}; {why} ({})",
+            io::Error::from(error),
+            self.place()
+        ))
     }
 
     fn decode(&mut self) -> Exit {
@@ -94,7 +108,7 @@ impl RealEntry {
                 }
             }
             KVM_EXIT_DEBUG => Exit::Debug,
-            // Hints about the task priority: nothing to do.
+            // Hints about the task priority, and an NMI of the host's: nothing to do.
             KVM_EXIT_SET_TPR | KVM_EXIT_TPR_ACCESS | KVM_EXIT_NMI => Exit::Intr,
             KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: as above.
@@ -114,7 +128,8 @@ impl RealEntry {
                 // SAFETY: all bytes of the union are initialised: the kernel shares a zeroed page.
                 let hardware = unsafe { what.hw }.hardware_exit_reason;
                 Exit::Failed(format!(
-                    "KVM exit {other} is not known here (hardware reason {hardware:#x}, {})",
+                    "{} (hardware reason {hardware:#x}, {})",
+                    reason::sentence(other),
                     self.place()
                 ))
             }

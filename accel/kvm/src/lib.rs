@@ -23,6 +23,10 @@ mod kick;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod msrs;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod pit;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod reason;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod routes;
 mod run;
 mod slots;
@@ -51,7 +55,7 @@ pub enum Mode {
     User,
     /// Local APICs in the kernel (`kernel_irqchip=split`).
     Split,
-    /// Local APICs, I/O APIC and i8259 in the kernel (`kernel_irqchip=on`).
+    /// Local APICs, I/O APIC, i8259 and i8254 in the kernel (`kernel_irqchip=on`).
     Kernel,
 }
 

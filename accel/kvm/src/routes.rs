@@ -18,7 +18,7 @@ pub(crate) const IOAPIC_INPUTS: u32 = 24;
 /// ISA interrupts.
 const ISA: u32 = 16;
 /// The ISA timer's interrupt is at this input of the I/O APIC, as the firmware's tables say.
-const TIMER_INPUT: u32 = 2;
+pub(crate) const TIMER_INPUT: u32 = 2;
 /// Messages with an irqfd at most; others are sent one by one.
 const MOST_MESSAGES: usize = 256;
 

@@ -17,6 +17,9 @@ const TSC_DEADLINE: u32 = 0x6e0;
 const EVENT_SHUTDOWN: u32 = 1;
 const EVENT_RESET: u32 = 2;
 const EVENT_CRASH: u32 = 3;
+const EVENT_WAKEUP: u32 = 4;
+const EVENT_SUSPEND: u32 = 5;
+const EVENT_SEV_TERM: u32 = 6;
 /// Most exits that completing one instruction may take: a page-crossing string operation has a few.
 const MOST_EXITS: u32 = 64;
 /// Refused MSRs are logged this often in a CPU's life.
@@ -299,6 +302,12 @@ impl<E: Entry> Loop<E> {
             Exit::SystemEvent(EVENT_SHUTDOWN) => self.bus.requests.post(Request::PowerOff),
             Exit::SystemEvent(EVENT_RESET) => self.bus.requests.post(Request::Reset),
             Exit::SystemEvent(EVENT_CRASH) => self.bus.requests.post(Request::Panicked),
+            Exit::SystemEvent(EVENT_WAKEUP) => self.bus.requests.post(Request::WakeUp),
+            Exit::SystemEvent(EVENT_SUSPEND) => self.bus.requests.post(Request::Suspend),
+            Exit::SystemEvent(EVENT_SEV_TERM) => {
+                return self
+                    .failed("the guest ended itself as an encrypted machine, which it is not");
+            }
             Exit::SystemEvent(other) => {
                 return self.failed(&format!("unknown KVM system event {other}"));
             }

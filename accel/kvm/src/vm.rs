@@ -1,6 +1,7 @@
 //! One machine: memory slots, interrupt controllers in the kernel, messages and lines into them.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hw_core::{IrqSink, MsiSink};
@@ -11,7 +12,7 @@ use kvm_ioctls::{Cap, MsrExitReason, VmFd};
 
 use crate::bells::{self, Space, Wires};
 use crate::host::refused;
-use crate::routes::{IOAPIC_INPUTS, Message, Routes};
+use crate::routes::{IOAPIC_INPUTS, Message, Routes, TIMER_INPUT};
 use crate::slots::{Step, Table, Wanted, wanted};
 use crate::{Chips, Host, KvmError, Mode, chips};
 
@@ -23,6 +24,9 @@ const IDENTITY_MAP: u64 = 0xfeff_c000;
 const MSI_LEVEL: u32 = 1 << 15;
 /// `_IO(KVMIO, 0xa3)` on a machine: the frequency that new vCPUs have, in kHz.
 const KVM_GET_TSC_KHZ: libc::c_ulong = 0xaea3;
+/// The i8254's line. The model's stays high between its edges, the kernel's is low: with the other one
+/// in place the line's level is made to fit, else an edge would be lost or be one too many.
+const TIMER_IRQ: u8 = 0;
 /// Inputs of the two i8259 that may be made level-triggered.
 const ELCR_MASKS: [u8; 2] = [0xf8, 0xde];
 
@@ -43,6 +47,7 @@ pub struct Vm {
     memory_bells: Mutex<Wires>,
     port_bells: Mutex<Wires>,
     routes: Mutex<Routes>,
+    pub(crate) has_pit: AtomicBool,
 }
 
 impl std::fmt::Debug for Vm {
@@ -77,6 +82,7 @@ impl Vm {
             memory_bells: Mutex::default(),
             port_bells: Mutex::default(),
             routes: Mutex::new(Routes::new(mode)),
+            has_pit: AtomicBool::new(false),
         };
         vm.create_controllers()?;
         if vm.fd.check_extension(Cap::X86UserSpaceMsr) {
@@ -278,12 +284,18 @@ impl Vm {
                 // SAFETY: the kernel filled the member that the id names.
                 *chip = chips::pic_of(unsafe { &kernel.chip.pic }, chip);
             }
+            if self.has_pit.load(Ordering::Relaxed) {
+                pic.master.lines |= 1 << TIMER_IRQ;
+            }
             models.set_pic(pic);
         }
         let mut kernel = irqchip(KVM_IRQCHIP_IOAPIC);
         self.fd.get_irqchip(&mut kernel)?;
         // SAFETY: as above.
-        let state = chips::ioapic_of(unsafe { &kernel.chip.ioapic }, &models.ioapic());
+        let mut state = chips::ioapic_of(unsafe { &kernel.chip.ioapic }, &models.ioapic());
+        if self.has_pit.load(Ordering::Relaxed) {
+            state.lines |= 1 << TIMER_INPUT;
+        }
         models.set_ioapic(state);
         Ok(())
     }
@@ -313,7 +325,10 @@ impl Vm {
         if self.host.mode != Mode::Kernel {
             return Ok(());
         }
-        if let Some(pic) = models.pic() {
+        if let Some(mut pic) = models.pic() {
+            if self.has_pit.load(Ordering::Relaxed) {
+                pic.master.lines &= !(1 << TIMER_IRQ);
+            }
             for (id, chip, mask) in [
                 (KVM_IRQCHIP_PIC_MASTER, &pic.master, ELCR_MASKS[0]),
                 (KVM_IRQCHIP_PIC_SLAVE, &pic.slave, ELCR_MASKS[1]),

@@ -16,10 +16,10 @@ mod pit;
 
 pub use hpet::{HPET, HPET_BASE, Hpet, HpetConfig};
 pub use hw_intc::LegacyReplacement;
-pub use pit::{ISA_PIT, Pit};
+pub use pit::{ISA_PIT, KVM_PIT, KernelPit, Pit};
 
 /// All classes of this crate.
-pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_PIT, &HPET];
+pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_PIT, &KVM_PIT, &HPET];
 
 /// An interrupt source asked to fire faster fires only this often: the guest could not keep up, and
 /// the main loop has other work.

@@ -20,10 +20,12 @@ use hw_intc::{I8254State, LegacyReplacement, PIT_HZ};
 use crate::MIN_PERIOD_NS;
 
 mod counter;
+mod kernel;
 #[cfg(test)]
 mod tests;
 
 use counter::Counter;
+pub use kernel::{KVM_PIT, KernelPit};
 
 const CONTROL: u64 = 3;
 /// Control word: the counter field's value for read-back.
@@ -31,6 +33,8 @@ const READ_BACK: u8 = 3;
 const READ_BACK_NO_COUNT: u8 = 1 << 5;
 const READ_BACK_NO_STATUS: u8 = 1 << 4;
 
+/// Where a PC has it.
+const PORT_40: u64 = 0x40;
 /// Port 61h.
 const PORT_61: u64 = 0x61;
 const SPEAKER_GATE: u8 = 1 << 0;
@@ -147,20 +151,32 @@ impl Pit {
             self.sync();
         }
     }
+}
 
-    fn read_61(&self, now: u64) -> u8 {
-        let [_, _, speaker] = &self.state.channels;
-        let refresh = (now.checked_div(REFRESH_TICKS).unwrap_or(0) & 1) != 0;
-        [
-            (speaker.gate, SPEAKER_GATE),
-            (self.state.speaker_data, SPEAKER_DATA),
-            (refresh, REFRESH),
-            (speaker.out(now), SPEAKER_OUT),
-        ]
-        .iter()
-        .filter(|(on, _)| *on)
-        .fold(0, |value, (_, bit)| value | bit)
-    }
+fn read_61(state: &I8254State, now: u64) -> u8 {
+    let [_, _, speaker] = &state.channels;
+    let refresh = (now.checked_div(REFRESH_TICKS).unwrap_or(0) & 1) != 0;
+    [
+        (speaker.gate, SPEAKER_GATE),
+        (state.speaker_data, SPEAKER_DATA),
+        (refresh, REFRESH),
+        (speaker.out(now), SPEAKER_OUT),
+    ]
+    .iter()
+    .filter(|(on, _)| *on)
+    .fold(0, |value, (_, bit)| value | bit)
+}
+
+fn inspect(state: &I8254State) -> Vec<(&'static str, u64)> {
+    let [a, b, c] = &state.channels;
+    vec![
+        ("mode0", a.mode.into()),
+        ("count0", a.reload.into()),
+        ("mode1", b.mode.into()),
+        ("count1", b.reload.into()),
+        ("mode2", c.mode.into()),
+        ("count2", c.reload.into()),
+    ]
 }
 
 impl Device for Pit {
@@ -185,7 +201,7 @@ impl Device for Pit {
     fn read(&mut self, access: Access) -> Result<u64, Fault> {
         let now = self.now();
         if access.region == self.port_61 {
-            return Ok(self.read_61(now).into());
+            return Ok(read_61(&self.state, now).into());
         }
         let n = usize::try_from(access.offset).unwrap_or(usize::MAX);
         match self.state.channels.get_mut(n) {
@@ -236,15 +252,7 @@ impl Device for Pit {
     }
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {
-        let [a, b, c] = &self.state.channels;
-        vec![
-            ("mode0", a.mode.into()),
-            ("count0", a.reload.into()),
-            ("mode1", b.mode.into()),
-            ("count1", b.reload.into()),
-            ("mode2", c.mode.into()),
-            ("count2", c.reload.into()),
-        ]
+        inspect(&self.state)
     }
 }
 

@@ -13,7 +13,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 mod timers;
@@ -96,6 +96,14 @@ struct Shared {
     offset_ns: AtomicI64,
     turn: Mutex<()>,
     queue: TimerQueue,
+    followers: Mutex<Vec<Follower>>,
+}
+
+/// Told whether virtual time runs.
+type Follower = Arc<dyn Fn(bool) + Send + Sync>;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A handle to the machine's time. Cheap to clone; every device has one.
@@ -114,8 +122,21 @@ impl Clock {
                 offset_ns: AtomicI64::new(0),
                 turn: Mutex::new(()),
                 queue: TimerQueue::default(),
+                followers: Mutex::default(),
             }),
         }
+    }
+
+    /// Calls `follower` when virtual time starts (`true`) or halts, from whoever does it, with no lock
+    /// of the clock's held: for timers that are not of this process and run on by themselves.
+    pub fn follow(&self, follower: impl Fn(bool) + Send + Sync + 'static) {
+        let mut followers = lock(&self.shared.followers);
+        followers.push(Arc::new(follower));
+    }
+
+    fn tell(&self, runs: bool) {
+        let followers = lock(&self.shared.followers).clone();
+        followers.iter().for_each(|follower| follower(runs));
     }
 
     /// A running clock whose time is moved by the returned hand.
@@ -151,12 +172,9 @@ impl Clock {
 
     /// Lets virtual time run. Called by the machine when its vCPUs start.
     pub fn start(&self) {
-        let _turn = self
-            .shared
-            .turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !self.shared.running.load(Ordering::Acquire) {
+        let turn = lock(&self.shared.turn);
+        let starts = !self.shared.running.load(Ordering::Acquire);
+        if starts {
             let now = self
                 .shared
                 .offset_ns
@@ -168,22 +186,27 @@ impl Clock {
                 .store(offset.cast_signed(), Ordering::Release);
             self.shared.running.store(true, Ordering::Release);
         }
+        drop(turn);
         self.shared.queue.wake();
+        if starts {
+            self.tell(true);
+        }
     }
 
     /// Halts virtual time. Called by the machine with all vCPUs parked.
     pub fn stop(&self) {
-        let _turn = self
-            .shared
-            .turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if self.shared.running.load(Ordering::Acquire) {
+        let turn = lock(&self.shared.turn);
+        let halts = self.shared.running.load(Ordering::Acquire);
+        if halts {
             let now = self.now_ns();
             self.shared.running.store(false, Ordering::Release);
             self.shared
                 .offset_ns
                 .store(now.cast_signed(), Ordering::Release);
+        }
+        drop(turn);
+        if halts {
+            self.tell(false);
         }
     }
 
@@ -194,11 +217,7 @@ impl Clock {
 
     /// Sets virtual time of a stopped clock: for restoring a saved machine.
     pub fn set_ns(&self, now_ns: u64) {
-        let _turn = self
-            .shared
-            .turn
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&self.shared.turn);
         if !self.shared.running.load(Ordering::Acquire) {
             self.shared
                 .offset_ns

@@ -44,3 +44,20 @@ fn ticks_and_nanoseconds_agree() {
     assert_eq!(ns_to_ticks(NS_PER_S, 1_193_182), 1_193_182);
     assert_eq!(ns_to_ticks(ticks_to_ns(12345, 3_579_545), 3_579_545), 12345);
 }
+
+#[test]
+fn a_follower_hears_of_each_start_and_halt_once() {
+    let clock = Clock::new(ManualTime::new(0));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (ear, now) = (heard.clone(), clock.clone());
+    // It may ask for the time, and whether it runs.
+    clock.follow(move |runs| {
+        assert_eq!(now.is_running(), runs);
+        ear.lock().unwrap().push((runs, now.now_ns()));
+    });
+    clock.start();
+    clock.start();
+    clock.stop();
+    clock.stop();
+    assert_eq!(*heard.lock().unwrap(), [(true, 0), (false, 0)]);
+}

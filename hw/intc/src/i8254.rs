@@ -80,6 +80,28 @@ impl Default for I8254State {
     }
 }
 
+/// An i8254 with port 61h that an accelerator has in the kernel, where its time goes on by itself.
+pub trait KernelI8254: Send + Sync {
+    /// Its state, at virtual time `now` in ticks. When counter 0 raises its interrupt next is not told.
+    ///
+    /// # Errors
+    /// Why the kernel does not tell.
+    fn get(&self, now: u64) -> Result<I8254State, String>;
+
+    /// Gives it this state. Counts start over; counter 0 waits unless its interrupt is due some time
+    /// and nobody else has it (`replaced`).
+    ///
+    /// # Errors
+    /// Why the kernel refuses.
+    fn put(&self, state: &I8254State, replaced: bool) -> Result<(), String>;
+
+    /// Whether interrupts that the guest was too slow to take are given later, one by one.
+    ///
+    /// # Errors
+    /// Why the kernel refuses.
+    fn set_catch_up(&self, on: bool) -> Result<(), String>;
+}
+
 const NAME: &str = "i8254";
 const VERSION: u16 = 1;
 

@@ -21,7 +21,7 @@ mod legacy;
 mod message;
 mod signal;
 
-pub use i8254::{I8254Channel, I8254State, PIT_HZ};
+pub use i8254::{I8254Channel, I8254State, KernelI8254, PIT_HZ};
 pub use i8259::{I8259Chip, I8259State};
 pub use ioapic::{IOAPIC_PINS, IoApicState, redirection};
 pub use lapic::{

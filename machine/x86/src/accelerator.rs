@@ -5,6 +5,7 @@ use std::sync::Arc;
 use accel_core::Vcpu;
 use device_intc::{ApicBus, I8259, IoApic};
 use hw_core::{Clock, Fabric, IrqSink, MsiSink};
+use hw_intc::KernelI8254;
 use target_x86::Port;
 
 /// Where the interrupt controllers are.
@@ -63,6 +64,14 @@ pub trait Accelerator: Send + Sync {
     /// Takes messages; `Some` if the local APICs are in the kernel.
     fn messages(&self) -> Option<Arc<dyn MsiSink>> {
         None
+    }
+
+    /// Makes the machine's i8254; `Some` if it is in the kernel. Called once at most.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    fn pit(&self) -> Result<Option<Arc<dyn KernelI8254>>, String> {
+        Ok(None)
     }
 
     /// Called once, when the memory map stands, before any CPU is made: memory slots, in-kernel

@@ -131,7 +131,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) boot_order: BootOrder,
     /// First port and interrupt of each serial port of `-serial`.
     serials: Vec<Ports>,
-    accelerator: Arc<dyn Accelerator>,
+    pub(crate) accelerator: Arc<dyn Accelerator>,
     /// How the interrupt controllers reach the bootstrap processor.
     first_ear: Arc<Ear>,
     anonymous: usize,

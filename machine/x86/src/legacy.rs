@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use device_fwcfg::{Items, keys};
 use device_rtc::{Cmos, Rtc, RtcBase, RtcClock, RtcConfig};
+use device_timer::{KernelPit, Pit};
 use firmware_load::{
     Boot, BzImage, E820, E820Kind, Kind as FileKind, Module, Places, find_firmware, identify,
     linux_option_rom,
 };
 use firmware_smbios::{EntryPoint, Smbios};
+use hw_core::Device;
 use hw_intc::LegacyReplacement;
 use hw_memory::{MappingSpec, RamBlock, What};
 
@@ -236,6 +238,30 @@ pub(crate) fn offer_kernel(
         .add_file("genroms/linuxboot_dma.bin", linux_option_rom())
         .map_err(|e| error(&e))?;
     b.boot_order.add_kernel();
+    Ok(())
+}
+
+/// The interval timer: the kernel's, where it has the interrupt controllers.
+pub(crate) fn add_pit(
+    b: &mut Builder<'_>,
+    legacy: Arc<LegacyReplacement>,
+) -> Result<(), BoardError> {
+    let kernel = b.accelerator.pit().map_err(BoardError::Accelerator)?;
+    let (class, device): (_, Box<dyn Device>) = match kernel {
+        None => {
+            let args = b.spec.args(&device_timer::ISA_PIT, &[])?;
+            let pit = Pit::new(args.need_int("iobase")?, legacy);
+            (device_timer::ISA_PIT.name, Box::new(pit))
+        }
+        Some(kernel) => {
+            let args = b.spec.args(&device_timer::KVM_PIT, &[])?;
+            let catch_up = args.text("lost_tick_policy") != Some("discard");
+            let pit = KernelPit::new(kernel, legacy, catch_up);
+            (device_timer::KVM_PIT.name, Box::new(pit))
+        }
+    };
+    // One path for both: a saved machine moves between accelerators.
+    b.add("isa-pit", class, device, &[])?;
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use device_acpi::{GED_EVENT_BASE, GED_REGISTER_BASE, Ged, ged_register};
 use device_fwcfg::FwCfg;
-use device_timer::Pit;
 use firmware_acpi::{GenericEvents, IrqOverride, Legacy, Power};
 use hw_core::{BusKind, Clock, Links};
 use hw_virtio::MmioSlot;
@@ -46,12 +45,7 @@ pub(crate) fn build(
     let tsc_hz = accelerator.tsc_hz();
     let mut b = Builder::new(spec, links, accelerator, clock, LOW_LIMIT, has_pic)?;
     if spec.switch("pit").unwrap_or(true) {
-        b.add(
-            "isa-pit",
-            "isa-pit",
-            Box::new(Pit::new(0x40, hw_intc::LegacyReplacement::new())),
-            &[],
-        )?;
+        legacy::add_pit(&mut b, hw_intc::LegacyReplacement::new())?;
     }
     let has_rtc = spec.switch("rtc").unwrap_or(true);
     if has_rtc {

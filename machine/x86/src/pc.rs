@@ -12,7 +12,7 @@ use device_input::Input;
 use device_pci::{
     I440fx, Ich9Lpc, LpcConfig, Mch, MchConfig, Piix3, Piix4Pm, PirqRouter, PlaceIo, Smram,
 };
-use device_timer::{HPET_BASE, Hpet, HpetConfig, Pit};
+use device_timer::{HPET_BASE, Hpet, HpetConfig};
 use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Power, Routing};
 use firmware_load::{E820, E820Kind};
 use hw_core::{
@@ -139,12 +139,7 @@ impl Pc<'_> {
         let spec = self.b.spec;
         let legacy = hw_intc::LegacyReplacement::new();
         if spec.switch("pit").unwrap_or(true) {
-            self.b.add(
-                "isa-pit",
-                "isa-pit",
-                Box::new(Pit::new(0x40, legacy.clone())),
-                &[],
-            )?;
+            legacy::add_pit(&mut self.b, legacy.clone())?;
         }
         if self.has_hpet() {
             let args = spec.args(&device_timer::HPET, &[])?;

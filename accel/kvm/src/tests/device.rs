@@ -228,3 +228,73 @@ fn the_dirty_log_tells_what_the_guest_wrote_since_it_was_asked() {
     machine.vm.set_dirty_log(false).unwrap();
     assert_eq!(machine.ram.load(0x2000, 2), Some(1));
 }
+
+#[test]
+fn the_kernels_timer_ticks_rests_and_goes_on() {
+    let program = [
+        0xfa, // cli
+        0xc7, 0x06, 0x20, 0x00, 0x00, 0x11, // mov word [4 * 8], HANDLER
+        0xc7, 0x06, 0x22, 0x00, 0x00, 0x00, // mov word [4 * 8 + 2], 0
+        0xbc, 0x00, 0x80, // mov sp, 8000h
+        0x66, 0xb9, 0x1b, 0x00, 0x00, 0x00, // mov ecx, IA32_APIC_BASE
+        0x0f, 0x32, // rdmsr
+        0x80, 0xcc, 0x0c, // or ah, 0ch: x2APIC
+        0x0f, 0x30, // wrmsr
+        0x66, 0xb9, 0x0f, 0x08, 0x00, 0x00, // mov ecx, IA32_X2APIC_SIVR
+        0x66, 0xb8, 0xff, 0x01, 0x00, 0x00, // mov eax, 1ffh: enabled
+        0x66, 0x31, 0xd2, // xor edx, edx
+        0x0f, 0x30, // wrmsr
+        0x66, 0xb9, 0x35, 0x08, 0x00, 0x00, // mov ecx, IA32_X2APIC_LVT_LINT0
+        0x66, 0xb8, 0x00, 0x07, 0x00, 0x00, // mov eax, 700h: ExtINT
+        0x0f, 0x30, // wrmsr
+        0xb0, 0x11, 0xe6, 0x20, // ICW1
+        0xb0, 0x08, 0xe6, 0x21, // ICW2: vectors from 8
+        0xb0, 0x04, 0xe6, 0x21, // ICW3
+        0xb0, 0x01, 0xe6, 0x21, // ICW4
+        0xb0, 0xfe, 0xe6, 0x21, // all masked but the timer
+        0xb0, 0x03, 0xe6, 0x61, // speaker: gate and data
+        0xb0, 0x34, 0xe6, 0x43, // counter 0: two bytes, mode 2
+        0xb0, 0xa9, 0xe6, 0x40, // 1193: 1 kHz
+        0xb0, 0x04, 0xe6, 0x40, //
+        0xfb, // sti
+        0xeb, 0xfe, // jmp to itself
+    ];
+    let handler = [
+        0xe4, 0x61, // in al, 61h
+        0xe6, 0xf5, // out 0f5h, al
+        0xb0, 0x20, 0xe6, 0x20, // end of interrupt
+        0xe6, 0xf4, // out END, al
+        0xcf, // iret
+    ];
+    let Some(mut machine) = Machine::new(Mode::Kernel, &program) else {
+        return;
+    };
+    machine.ram.write(0x1100, &handler).unwrap();
+    let pit = machine.vm.pit().unwrap().unwrap();
+    pit.set_catch_up(true).unwrap();
+    pit.put(&hw_intc::I8254State::default(), false).unwrap();
+    let ticks = |machine: &mut Machine| {
+        for _ in 0..3 {
+            machine.run();
+            let outs = std::mem::take(&mut machine.seen.lock().unwrap().outs);
+            let [(0xf5, 1, port_61)] = outs[..] else {
+                panic!("{outs:?}");
+            };
+            assert_eq!(port_61 & 3, 3);
+        }
+    };
+    ticks(&mut machine);
+    let now = 1 << 40;
+    let mut state = pit.get(now).unwrap();
+    let [counter, refresh, speaker] = &state.channels;
+    assert_eq!((counter.mode, counter.reload, counter.access), (2, 1193, 3));
+    assert_eq!(counter.loaded_at, Some(now));
+    assert_eq!((refresh.gate, speaker.gate), (true, true));
+    pit.put(&state, false).unwrap();
+    let idle = pit.get(now).unwrap();
+    assert_eq!(idle.channels[0].loaded_at, None);
+    assert_eq!(idle.channels[0].mode, 2);
+    state.fires_at = Some(now);
+    pit.put(&state, false).unwrap();
+    ticks(&mut machine);
+}

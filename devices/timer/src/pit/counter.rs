@@ -26,6 +26,8 @@ pub(super) trait Counter {
     fn out(&self, now: u64) -> bool;
     /// The first time after `now` at which the output rises, if it does.
     fn next_rise(&self, now: u64) -> Option<u64>;
+    /// Whether it starts again by itself.
+    fn is_periodic(&self) -> bool;
 }
 
 /// Control word: RW field.
@@ -62,13 +64,9 @@ fn count(c: &I8254Channel) -> u64 {
     match value {
         0 => modulus(c),
         // Not allowed in the periodic modes.
-        1 if is_periodic(c) => 2,
+        1 if c.is_periodic() => 2,
         _ => value,
     }
-}
-
-fn is_periodic(c: &I8254Channel) -> bool {
-    matches!(c.mode, 2 | 3)
 }
 
 /// A rising gate starts it, a low one does not stop it.
@@ -244,5 +242,9 @@ impl Counter for I8254Channel {
             _ => return None,
         };
         Some(at.saturating_add(rise.saturating_sub(self.counted)))
+    }
+
+    fn is_periodic(&self) -> bool {
+        matches!(self.mode, 2 | 3)
     }
 }

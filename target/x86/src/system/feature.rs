@@ -427,7 +427,11 @@ impl Features {
             let gone = self.word(word) & !other.word(word);
             for (bit, name) in word.names().iter().enumerate() {
                 if gone.wrapping_shr(bit as u32) & 1 != 0 {
-                    missing.push(format!("{}.{name} [bit {bit}]", word.describe()));
+                    let what = match *name {
+                        "vmx" | "svm" => " (nested virtualisation)",
+                        _ => "",
+                    };
+                    missing.push(format!("{}.{name} [bit {bit}]{what}", word.describe()));
                 }
             }
         }

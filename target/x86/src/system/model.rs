@@ -238,6 +238,43 @@ const WITHOUT_EFFECT: &[&str] = &[
     "fill-mtrr-mask",
 ];
 
+/// Hyper-V's interfaces as QEMU names them: none is there.
+const HYPER_V: &[&str] = &[
+    "hv-apicv",
+    "hv-avic",
+    "hv-crash",
+    "hv-emsr-bitmap",
+    "hv-enforce-cpuid",
+    "hv-evmcs",
+    "hv-frequencies",
+    "hv-ipi",
+    "hv-no-nonarch-coresharing",
+    "hv-passthrough",
+    "hv-reenlightenment",
+    "hv-relaxed",
+    "hv-reset",
+    "hv-runtime",
+    "hv-spinlocks",
+    "hv-stimer",
+    "hv-stimer-direct",
+    "hv-synic",
+    "hv-syndbg",
+    "hv-time",
+    "hv-tlbflush",
+    "hv-tlbflush-direct",
+    "hv-tlbflush-ext",
+    "hv-vapic",
+    "hv-vendor-id",
+    "hv-version-id-build",
+    "hv-version-id-major",
+    "hv-version-id-minor",
+    "hv-version-id-sbranch",
+    "hv-version-id-snumber",
+    "hv-version-id-spack",
+    "hv-vpindex",
+    "hv-xmm-input",
+];
+
 /// Properties with a value.
 const PROPERTIES: &[&str] = &[
     "vendor",
@@ -325,6 +362,7 @@ impl CpuModel {
         let (mut check, mut enforce) = (true, false);
         // QEMU applies +x and -x after all name=value.
         let mut signed = Vec::new();
+        let mut absent = Vec::new();
         for part in parts.map(str::trim).filter(|p| !p.is_empty()) {
             if let Some(name) = part.strip_prefix('+') {
                 signed.push((name, true));
@@ -335,15 +373,27 @@ impl CpuModel {
                 match name {
                     "check" => check = on_off(name, value)?,
                     "enforce" => enforce = on_off(name, value)?,
+                    _ if HYPER_V.contains(&dashed(name).as_str()) => {
+                        if !matches!(value, "off" | "no" | "false" | "n") {
+                            absent.push(format!("Hyper-V's {name}"));
+                        }
+                    }
                     _ => model.set(name, value)?,
                 }
             }
         }
         for (name, on) in signed {
+            if HYPER_V.contains(&dashed(name).as_str()) {
+                if on {
+                    absent.push(format!("Hyper-V's {name}"));
+                }
+                continue;
+            }
             let feature = feature::find(name).ok_or_else(|| unknown_property(name))?;
             model.features.set(feature, on);
         }
-        let missing = model.features.missing_in(supported);
+        let mut missing = model.features.missing_in(supported);
+        missing.extend(absent);
         if enforce && !missing.is_empty() {
             return Err(ModelError::Enforced(missing.join(", ")));
         }
@@ -421,7 +471,7 @@ impl CpuModel {
                 0 => return Err(bad()),
                 hz => self.tsc_hz = hz,
             },
-            _ if WITHOUT_EFFECT.contains(&name) || name.starts_with("hv-") => {}
+            _ if WITHOUT_EFFECT.contains(&name) => drop(on_off(name, value)?),
             _ => {
                 let feature = feature::find(name).ok_or_else(|| unknown_property(name))?;
                 self.features.set(feature, on_off(name, value)?);
@@ -449,10 +499,16 @@ fn on_off(name: &str, value: &str) -> Result<bool, ModelError> {
     }
 }
 
+/// As properties are written now: QEMU takes `hv_relaxed` too.
+fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
 fn unknown_property(name: &str) -> ModelError {
     let known = feature::names()
         .chain(PROPERTIES.iter().copied())
-        .chain(WITHOUT_EFFECT.iter().copied());
+        .chain(WITHOUT_EFFECT.iter().copied())
+        .chain(HYPER_V.iter().copied());
     ModelError::Property {
         name: name.into(),
         near: closest(name, known),

@@ -280,3 +280,21 @@ fn a_saved_cpu_with_more_than_this_one_has_is_refused() {
     let error = restore(&mut b.core, &state.save()).unwrap_err();
     assert!(error.to_string().contains("CR4"), "{error}");
 }
+
+#[test]
+fn what_no_accelerator_has_is_told_by_name() {
+    let engine = feature::engine();
+    let (_, missing) =
+        CpuModel::parse("qemu64,hv_relaxed,hv-time=off,+svm", &engine, false).unwrap();
+    let nested = missing
+        .iter()
+        .any(|what| what.contains("nested virtualisation"));
+    assert!(nested, "{missing:?}");
+    assert!(missing.contains(&"Hyper-V's hv_relaxed".to_string()));
+    assert!(!missing.iter().any(|what| what.contains("hv-time")));
+    let error = CpuModel::parse("qemu64,hv-vapic,enforce", &engine, false).unwrap_err();
+    assert!(error.to_string().contains("Hyper-V's hv-vapic"), "{error}");
+    let error = CpuModel::parse("qemu64,hv-relaxd", &engine, false).unwrap_err();
+    assert!(error.to_string().contains("hv-relaxed"), "{error}");
+    assert!(CpuModel::parse("qemu64,pmu=maybe", &engine, false).is_err());
+}
