@@ -108,6 +108,10 @@ impl Rig {
     /// One turn of the main loop.
     fn turn(&mut self) {
         self.event_loop.turn(Some(LOOK));
+        self.listen();
+    }
+
+    fn listen(&mut self) {
         let bytes = self.console.ringbuf_read(usize::MAX).unwrap_or_default();
         self.text.push_str(&String::from_utf8_lossy(&bytes));
     }
@@ -129,6 +133,8 @@ impl Rig {
             self.turn();
         }
         self.machine.stop(RunState::Paused);
+        // What it wrote before it stood still is in the saved machine's past too.
+        self.listen();
         Ok(self.ended().is_none())
     }
 
