@@ -1,0 +1,58 @@
+//! The aarch64 CPU: state, decoding into IR, MMU, exceptions, models.
+//!
+//! Spec: Arm Architecture Reference Manual for A-profile (DDI 0487). Files follow its chapters.
+//!
+//! # Making a CPU
+//!
+//! ```text
+//! let mut model = CpuModel::parse("max,pauth=off")?;   // what -cpu said
+//! model.set_el2(virtualization);                       // what the machine decides
+//! model.set_el3(secure);
+//! let model = Arc::new(model);
+//! let peers = Arc::new(Peers::default());              // one for all CPUs of a machine
+//! for index in 0..smp {
+//!     let setup = Setup {
+//!         mpidr: ...,                                  // affinity fields only
+//!         powered_off: index != 0,                     // secondaries wait for PSCI CPU_ON
+//!         boot: (index == 0).then(|| Boot { pc: kernel, x: [dtb, 0, 0, 0], el: None }),
+//!         peers: peers.clone(),
+//!         ..Setup::default()
+//!     };
+//!     let core = new_core(index, model.clone(), setup, port, memory.clone(), clock.clone());
+//!     let vcpu = EngineVcpu::<Arm, _>::new(core, executor, exclusive.clone());
+//! }
+//! ```
+//!
+//! [`Port`] is what the board wires to each CPU. The interrupt controller and the generic timers
+//! reach it by the pending word (`Vcpu::pending`): they raise `reason::INTR` whenever an interrupt
+//! input of the CPU becomes active, which needs no more than that bit; the CPU asks its port which
+//! one it is. A CPU that PSCI's CPU_ON turns on is told by `reason::SIPI`, and asks
+//! [`Port::start`] where to begin.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+#![allow(dead_code, reason = "the parts that use the rest follow")]
+
+mod cpu;
+mod guest;
+mod model;
+mod peers;
+mod port;
+pub mod regs;
+mod state;
+mod system;
+
+pub use cpu::Arm;
+pub use model::{CpuModel, ModelError, help, models};
+pub use peers::Peers;
+pub use port::{Answer, Conduit, GicAccess, NoPort, Port, Start, SysReg, Timer};
+pub use state::{Boot, Setup, State};
+pub use system::reset::new_core;
+
+/// A CPU of this guest.
+pub type Core = accel_core::Core<Arm>;

@@ -1,0 +1,203 @@
+//! What the board gives an Arm CPU: interrupt inputs, the GIC's CPU interface, generic timers, calls
+//! to firmware.
+
+use std::fmt;
+
+/// A system register by its encoding: `op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`, as KVM's
+/// `ARM64_SYS_REG` has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SysReg(pub u16);
+
+impl SysReg {
+    /// The register `S<op0>_<op1>_C<crn>_C<crm>_<op2>`.
+    pub const fn new(op0: u16, op1: u16, crn: u16, crm: u16, op2: u16) -> Self {
+        SysReg((op0 & 3) << 14 | (op1 & 7) << 11 | (crn & 15) << 7 | (crm & 15) << 3 | op2 & 7)
+    }
+
+    /// Its fields: op0, op1, CRn, CRm, op2.
+    pub const fn fields(self) -> (u16, u16, u16, u16, u16) {
+        let n = self.0;
+        (n >> 14, n >> 11 & 7, n >> 7 & 15, n >> 3 & 15, n & 7)
+    }
+}
+
+impl fmt::Debug for SysReg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op0, op1, crn, crm, op2) = self.fields();
+        write!(f, "S{op0}_{op1}_C{crn}_C{crm}_{op2}")
+    }
+}
+
+/// An access to a register of the GIC's CPU interface (`ICC_*`, `ICH_*`), by encoding. Whether the
+/// `ICC_*` registers mean the virtual CPU interface (`ICV_*`) is for the interface to decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GicAccess {
+    /// Which register.
+    pub reg: SysReg,
+    /// Exception level of the access, 1 to 3.
+    pub el: u8,
+    /// HCR_EL2 as it is in effect: FMO is bit 3, IMO bit 4; 0 where EL2 is absent or off.
+    pub hcr: u64,
+}
+
+/// The generic timers of a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// CNTP: EL1 physical; PPI 30 (INTID) on most boards.
+    Physical,
+    /// CNTV: virtual; compared with the counter less its offset; PPI 27.
+    Virtual,
+    /// CNTHP: EL2 physical; PPI 26.
+    HypPhysical,
+    /// CNTHV: EL2 virtual (VHE), whose offset is zero; PPI 28.
+    HypVirtual,
+    /// CNTPS: secure physical; PPI 29.
+    SecurePhysical,
+}
+
+impl Timer {
+    /// All of them.
+    pub const ALL: [Timer; 5] = [
+        Timer::Physical,
+        Timer::Virtual,
+        Timer::HypPhysical,
+        Timer::HypVirtual,
+        Timer::SecurePhysical,
+    ];
+}
+
+/// How firmware is called (SMC Calling Convention, DEN 0028).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conduit {
+    /// HVC.
+    Hvc,
+    /// SMC.
+    Smc,
+}
+
+/// What becomes of a call to firmware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The board serves no calls by this conduit: the instruction does what the architecture says.
+    NotServed,
+    /// Served; these are the new x0 to x3.
+    Return([u64; 4]),
+    /// The CPU is off until [`Port::start`] has something (CPU_OFF), or for good (SYSTEM_OFF and
+    /// SYSTEM_RESET, of which the port has told the machine).
+    Off,
+    /// The CPU waits for an interrupt, then goes on with 0 in x0 (CPU_SUSPEND to a standby state).
+    Suspend,
+}
+
+/// Where a CPU that was off begins (CPU_ON), at the highest exception level below EL3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// First instruction.
+    pub entry: u64,
+    /// In x0.
+    pub context: u64,
+}
+
+/// What the board wires to a CPU. Called by the CPU's own thread with no lock held.
+pub trait Port: Send {
+    /// Level of the IRQ input. Asked when `reason::INTR` is pending and whenever interrupts are
+    /// unmasked; the CPU clears that bit when no input is active, so whatever makes one active later
+    /// must raise it again.
+    fn irq(&mut self) -> bool;
+
+    /// Level of the FIQ input; as [`irq`](Self::irq).
+    fn fiq(&mut self) -> bool;
+
+    /// Level of the virtual IRQ input, driven by the GIC's virtual CPU interface.
+    fn virtual_irq(&mut self) -> bool {
+        false
+    }
+
+    /// Level of the virtual FIQ input.
+    fn virtual_fiq(&mut self) -> bool {
+        false
+    }
+
+    /// Whether the GIC's CPU interface is reached by system registers (GICv3): what ID_AA64PFR0_EL1
+    /// says. Asked once, when the CPU is made.
+    fn has_gic_registers(&self) -> bool {
+        false
+    }
+
+    /// Reads a register of the GIC's CPU interface; `None` if there is none: undefined.
+    fn gic_read(&mut self, access: GicAccess) -> Option<u64>;
+
+    /// Writes a register of the GIC's CPU interface; `None` if there is none: undefined.
+    fn gic_write(&mut self, access: GicAccess, value: u64) -> Option<()>;
+
+    /// CNT*_CTL_EL*: ENABLE is bit 0, IMASK bit 1, ISTATUS bit 2.
+    fn timer_control(&mut self, timer: Timer) -> u64;
+
+    /// Sets CNT*_CTL_EL*.
+    fn set_timer_control(&mut self, timer: Timer, value: u64);
+
+    /// CNT*_CVAL_EL*.
+    fn timer_compare(&mut self, timer: Timer) -> u64;
+
+    /// Sets CNT*_CVAL_EL*, in ticks of the counter: `clock.ticks(model.counter_hz())`, for
+    /// [`Timer::Virtual`] less the offset.
+    fn set_timer_compare(&mut self, timer: Timer, value: u64);
+
+    /// CNTVOFF_EL2 changed: the virtual counter is the counter less this.
+    fn set_counter_offset(&mut self, offset: u64);
+
+    /// Level of the PMU's interrupt (PPI 23) changed.
+    fn set_pmu_interrupt(&mut self, level: bool) {
+        let _ = level;
+    }
+
+    /// An HVC or SMC with x0 to x7.
+    fn call(&mut self, conduit: Conduit, x: [u64; 8]) -> Answer;
+
+    /// Where this CPU is to begin: asked when `reason::SIPI` is pending and the CPU is off. Takes it.
+    fn start(&mut self) -> Option<Start>;
+}
+
+/// A port with nothing behind it: no interrupts, timers that never fire, no firmware.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct NoPort;
+
+impl Port for NoPort {
+    fn irq(&mut self) -> bool {
+        false
+    }
+
+    fn fiq(&mut self) -> bool {
+        false
+    }
+
+    fn gic_read(&mut self, _: GicAccess) -> Option<u64> {
+        None
+    }
+
+    fn gic_write(&mut self, _: GicAccess, _: u64) -> Option<()> {
+        None
+    }
+
+    fn timer_control(&mut self, _: Timer) -> u64 {
+        0
+    }
+
+    fn set_timer_control(&mut self, _: Timer, _: u64) {}
+
+    fn timer_compare(&mut self, _: Timer) -> u64 {
+        0
+    }
+
+    fn set_timer_compare(&mut self, _: Timer, _: u64) {}
+
+    fn set_counter_offset(&mut self, _: u64) {}
+
+    fn call(&mut self, _: Conduit, _: [u64; 8]) -> Answer {
+        Answer::NotServed
+    }
+
+    fn start(&mut self) -> Option<Start> {
+        None
+    }
+}

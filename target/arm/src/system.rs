@@ -1,0 +1,3 @@
+//! System: exceptions, translation, system registers, reset.
+
+pub(crate) mod reset;
