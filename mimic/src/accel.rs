@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, Executor, Vcpu};
+use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Vcpu, logs_units};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
@@ -20,6 +20,8 @@ pub struct Wanted<'a> {
     pub default_model: &'a str,
     /// How they are arranged.
     pub topology: &'a Topology,
+    /// `-dfilter`: first and last addresses of the code that is logged; of none, all.
+    pub log_filter: &'a [(u64, u64)],
 }
 
 /// An accelerator, ready for a board.
@@ -162,6 +164,7 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     }
     let mut tcg = Tcg::new(wanted.cpu, wanted.default_model, wanted.topology)?;
     tcg.engine = Engine::of(props)?;
+    tcg.log_filter = LogFilter::new(wanted.log_filter);
     Ok(Chosen {
         cpu_model: tcg.model.name.clone(),
         accelerator: Arc::new(tcg),
@@ -219,6 +222,7 @@ pub struct Tcg {
     topology: system::Topology,
     exclusive: Arc<Exclusive>,
     engine: Engine,
+    log_filter: LogFilter,
 }
 
 /// How the engine executes.
@@ -245,7 +249,9 @@ impl Engine {
             mib => (mib as usize) << 20,
         };
         Ok(Engine {
-            code_bytes: (HAS_JIT && wanted != OnOffAuto::Off).then_some(code_bytes),
+            // A log of each unit is the interpreter's.
+            code_bytes: (HAS_JIT && wanted != OnOffAuto::Off && !logs_units())
+                .then_some(code_bytes),
             single: props.is_on("one-insn-per-tb"),
         })
     }
@@ -310,6 +316,7 @@ impl Tcg {
             topology: topology_of(topology),
             exclusive: Arc::default(),
             engine: Engine::default(),
+            log_filter: LogFilter::default(),
         })
     }
 }
@@ -339,6 +346,7 @@ impl Accelerator for Tcg {
         let executor = self.engine.executor()?;
         let mut core = core;
         core.single = self.engine.single;
+        core.log_filter = self.log_filter.clone();
         let exclusive = Arc::clone(&self.exclusive);
         Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
     }

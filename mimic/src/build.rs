@@ -59,6 +59,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
         cpu: config.cpu.as_ref(),
         default_model: machine.default_cpu,
         topology: &topology,
+        log_filter: &config.log_filter,
     };
     let accel = accel::choose(&config.accels, &wanted)?;
     let objects = objects::plan(config)?;

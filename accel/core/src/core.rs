@@ -6,6 +6,7 @@ use accel_softmmu::Mmu;
 use hw_clock::Clock;
 use hw_memory::{Attrs, Initiator, MemoryMap};
 
+use crate::logs::LogFilter;
 use crate::pending::Pending;
 use crate::target::{Exit, Target, Trap};
 
@@ -100,6 +101,10 @@ pub struct Core<T: Target> {
     pub alone: bool,
     /// Each instruction is to be a unit of its own.
     pub single: bool,
+    /// Called before each unit that is entered, for logs.
+    pub on_unit: Option<fn(&mut Core<T>)>,
+    /// What code is logged.
+    pub log_filter: LogFilter,
     /// Attributes of this CPU's accesses now.
     pub attrs: Attrs,
     /// Translations and memory.
@@ -135,6 +140,8 @@ impl<T: Target> Core<T> {
             trap: None,
             alone: false,
             single: false,
+            on_unit: None,
+            log_filter: LogFilter::default(),
             attrs: Attrs::default(),
             mmu: Mmu::new(memory, Initiator::Cpu(index)),
             arch,

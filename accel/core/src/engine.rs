@@ -6,6 +6,7 @@ use hw_state::{Section, StateError};
 
 use crate::core::Core;
 use crate::exclusive::Exclusive;
+use crate::logs::{log_unit, logs_units};
 use crate::pending::{Pending, reason};
 use crate::target::{Executor, Exit, Target};
 use crate::vcpu::{Vcpu, VcpuError, VcpuExit};
@@ -51,6 +52,9 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
             .map()
             .on_change(move |_| pending.raise(reason::FLUSH));
         exclusive.register(core.pending.clone());
+        if logs_units() {
+            core.on_unit = Some(log_unit::<T>);
+        }
         T::reset(&mut core);
         EngineVcpu {
             core,

@@ -8,6 +8,7 @@
 mod core;
 mod engine;
 mod exclusive;
+mod logs;
 mod map;
 mod memory;
 mod pending;
@@ -18,6 +19,7 @@ mod vcpu;
 pub use crate::core::{Core, Counters, RegFile, SCRATCH};
 pub use engine::{EngineVcpu, Guest};
 pub use exclusive::{Exclusive, ExclusiveGuard};
+pub use logs::{LogFilter, logs_units};
 pub use map::{Map, Mixer};
 pub use pending::{Pending, reason};
 pub use source::{PageRef, Source};

@@ -95,7 +95,9 @@ impl Interp {
             let Some(pages) = source.track() else {
                 continue;
             };
-            log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
+            if core.log_filter.has(key.va) {
+                log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
+            }
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
             code.pages = pages;
@@ -138,7 +140,9 @@ impl Interp {
         let Some(code) = code else {
             return Err(Exit::Internal("no unit"));
         };
-        log::trace!(target: "exec", "cpu {} {:#018x}", core.index, T::fetch_address(core));
+        if let Some(log) = core.on_unit {
+            log(core);
+        }
         match exec::run(core, code, 0, code.ops.len()) {
             Flow::Done(insns) => {
                 core.budget -= i64::from(insns);

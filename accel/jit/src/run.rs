@@ -302,7 +302,9 @@ impl<T: Target> Jit<T> {
             if !pages.iter().all(PageRef::is_current) {
                 continue;
             }
-            log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
+            if core.log_filter.has(key.va) {
+                log::trace!(target: "op", "unit at {:#x}:\n{unit}", key.va);
+            }
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
             self.statistics.compiled += 1;

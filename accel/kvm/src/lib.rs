@@ -27,6 +27,8 @@ mod pit;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod reason;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod registers;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod routes;
 mod run;
 mod slots;

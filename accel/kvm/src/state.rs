@@ -12,9 +12,10 @@ use kvm_ioctls::VcpuFd;
 use target_softfloat::F80;
 use target_x86::float::X87;
 use target_x86::system::CpuState;
-use target_x86::{Exception, Segment, Table, cr0, cr4, efer, vector};
+use target_x86::{Exception, cr0, cr4, efer, vector};
 
-use crate::{Chips, Mode, Vm, msrs};
+use crate::registers::{segment_of, segment_to, table_of, table_to};
+use crate::{Chips, Mode, Vm, msrs, registers};
 
 /// IA32_TIME_STAMP_COUNTER.
 const TSC: u32 = 0x10;
@@ -85,104 +86,12 @@ impl Full {
     }
 }
 
-pub(crate) fn segment_to(s: &Segment) -> kvm_segment {
-    let bit = |n: u16| (s.attributes >> n & 1) as u8;
-    kvm_segment {
-        base: s.base,
-        limit: s.limit,
-        selector: s.selector,
-        type_: s.kind(),
-        present: bit(7),
-        dpl: s.dpl(),
-        db: bit(14),
-        s: bit(4),
-        l: bit(13),
-        g: bit(15),
-        avl: bit(12),
-        unusable: u8::from(!s.is_present()),
-        padding: 0,
-    }
-}
-
-pub(crate) fn segment_of(s: &kvm_segment) -> Segment {
-    let bit = |value: u8, n: u16| u16::from(value & 1) << n;
-    let present = s.present & u8::from(s.unusable == 0);
-    Segment {
-        selector: s.selector,
-        base: s.base,
-        limit: s.limit,
-        attributes: u16::from(s.type_ & 15)
-            | bit(s.s, 4)
-            | u16::from(s.dpl & 3) << 5
-            | bit(present, 7)
-            | bit(s.avl, 12)
-            | bit(s.l, 13)
-            | bit(s.db, 14)
-            | bit(s.g, 15),
-    }
-}
-
-fn table_to(t: &Table) -> kvm_dtable {
-    kvm_dtable {
-        base: t.base,
-        limit: t.limit,
-        padding: [0; 3],
-    }
-}
-
-fn table_of(t: &kvm_dtable) -> Table {
-    Table {
-        base: t.base,
-        limit: t.limit,
-    }
-}
-
 pub(crate) fn regs_to(c: &CpuState) -> kvm_regs {
-    let [
-        rax,
-        rcx,
-        rdx,
-        rbx,
-        rsp,
-        rbp,
-        rsi,
-        rdi,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-    ] = c.gprs;
-    kvm_regs {
-        rax,
-        rbx,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        rsp,
-        rbp,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-        rip: c.rip,
-        rflags: c.rflags | RFLAGS_FIXED,
-    }
+    registers::general_to(&c.gprs, c.rip, c.rflags | RFLAGS_FIXED)
 }
 
 pub(crate) fn regs_of(r: &kvm_regs, c: &mut CpuState) {
-    c.gprs = [
-        r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12,
-        r.r13, r.r14, r.r15,
-    ];
+    c.gprs = registers::general_of(r);
     c.rip = r.rip;
     c.rflags = r.rflags;
 }

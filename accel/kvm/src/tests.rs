@@ -399,6 +399,7 @@ mod conversions {
 
     use crate::chips::{pic_of, pic_to};
     use crate::pit::{channel_of, channel_to};
+    use crate::registers::{segment_of, segment_to};
     use crate::state::*;
 
     proptest! {

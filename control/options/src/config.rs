@@ -79,6 +79,8 @@ pub struct Config {
     pub boot: Boot,
     /// `-d`: what to log.
     pub log_items: Vec<String>,
+    /// `-dfilter`: first and last addresses of the guest code that is logged.
+    pub log_filter: Vec<(u64, u64)>,
     /// `-D`: where to.
     pub log_file: Option<String>,
     /// `-pidfile`.

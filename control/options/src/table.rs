@@ -242,6 +242,7 @@ pub static TABLE: &[OptionDef] = &[
     ),
     option!(Expert, "watchdog-action", "ACTION" => "same as '-action watchdog=ACTION'", boot::watchdog_action),
     option!(Expert, "d", "ITEM[,ITEM...]" => "log these; 'help' lists them", general::log_items),
+    option!(Expert, "dfilter", "RANGE[,RANGE...]" => "log guest code at these addresses only: FIRST..LAST, START+BYTES, LAST-BYTES", general::log_filter),
     option!(Expert, "D", "FILE" => "write the log there instead of to standard error", |b, _, v| general::text(&mut b.config.log_file, v)),
     option!(Expert, "pidfile", "FILE" => "write the process id there", |b, _, v| general::text(&mut b.config.pidfile, v)),
     option!(
@@ -280,7 +281,6 @@ pub static TABLE: &[OptionDef] = &[
     absent("add-fd", Arg::Needed("...")),
     absent("audio", Arg::Needed("...")),
     absent("compat", Arg::Needed("...")),
-    absent("dfilter", Arg::Needed("...")),
     absent("enable-sync-profile", Arg::None),
     absent("fda", Arg::Needed("...")),
     absent("fdb", Arg::Needed("...")),

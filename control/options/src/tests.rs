@@ -164,6 +164,14 @@ fn mistakes_name_the_option_the_value_and_the_remedy() {
             "-d: there is no log item named 'guest_error'; did you mean 'guest_errors'?",
         ),
         (
+            "-d exec,strace",
+            "-d: 'strace' is not available; system calls are the guest kernel's; this is for emulators of single programs",
+        ),
+        (
+            "-dfilter 0x1000+0",
+            "-dfilter: 'range' cannot be '0x1000+0': expected FIRST..LAST, START+BYTES or LAST-BYTES, as in 0x8000..0x8fff",
+        ),
+        (
             "-drive if=virito,file=x",
             "-drive: 'if' cannot be 'virito': expected one of none, ide, scsi, virtio, pflash, floppy, sd, mtd (did you mean 'virtio'?)",
         ),
@@ -193,6 +201,33 @@ fn mistakes_name_the_option_the_value_and_the_remedy() {
         ),
     ] {
         assert_eq!(run(line).unwrap_err(), message, "{line}");
+    }
+}
+
+#[test]
+fn a_log_filter_is_a_list_of_ranges() {
+    let line =
+        "-dfilter 0x8000..0x8fff,0xffffffc000080000+0x200,0x7000-0x1000,0xffffffffffffffff+1";
+    let ranges = run(line).unwrap().log_filter;
+    assert_eq!(
+        ranges,
+        [
+            (0x8000, 0x8fff),
+            (0xffff_ffc0_0008_0000, 0xffff_ffc0_0008_01ff),
+            (0x6001, 0x7000),
+            (u64::MAX, u64::MAX),
+        ]
+    );
+    for bad in [
+        "",
+        "1",
+        "2..1",
+        "-1",
+        "0xffffffffffffffff+2",
+        "1-3",
+        "0x1..0x2,",
+    ] {
+        assert!(run(&format!("-dfilter {bad}")).is_err(), "{bad}");
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     }
     source.set_used(used);
     let unit = c.b.finish();
-    if log::log_enabled!(target: "in_asm", log::Level::Trace) {
+    if log::log_enabled!(target: "in_asm", log::Level::Trace) && core.log_filter.has(start) {
         log_code(mode, start, source.bytes().get(..used).unwrap_or_default());
     }
     debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");

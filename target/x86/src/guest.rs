@@ -30,6 +30,7 @@ impl Guest for X86 {
 
     fn report(core: &mut Core, topic: &str) -> Option<String> {
         match topic {
+            "cpu" => Some(CpuState::of(core).describe_general(core.port.a20())),
             "tlb" => Some(system::info_tlb(core)),
             "mem" => Some(system::info_mem(core)),
             _ => None,

@@ -4,31 +4,10 @@
 use std::io;
 use std::ptr;
 
-use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
+use accel_kvm::registers::{general_of, general_to, segment_of, segment_to, table_of, table_to};
+use kvm_bindings::{kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-
-/// A segment register with its hidden part.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Segment {
-    /// Selector.
-    pub selector: u16,
-    /// Linear base.
-    pub base: u64,
-    /// Limit in bytes, inclusive.
-    pub limit: u32,
-    /// Bits 8 to 15 (type, S, DPL, P) and 20 to 23 (AVL, L, D/B, G) of the descriptor's second
-    /// doubleword, at bits 0 and 12.
-    pub attributes: u16,
-}
-
-/// A table register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TableRegister {
-    /// Linear base.
-    pub base: u64,
-    /// Limit in bytes, inclusive.
-    pub limit: u16,
-}
+use target_x86::{Segment, Table};
 
 /// The state of a CPU in any mode.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -46,9 +25,9 @@ pub struct SystemState {
     /// LDTR.
     pub ldtr: Segment,
     /// GDTR.
-    pub gdtr: TableRegister,
+    pub gdtr: Table,
     /// IDTR.
-    pub idtr: TableRegister,
+    pub idtr: Table,
     /// CR0.
     pub cr0: u64,
     /// CR2.
@@ -192,7 +171,8 @@ impl KvmCpu {
         let mut sregs = self.vcpu.get_sregs()?;
         write_sregs(state, &mut sregs);
         self.vcpu.set_sregs(&sregs)?;
-        self.vcpu.set_regs(&regs_of(state))?;
+        let regs = general_to(&state.gpr, state.rip, state.rflags);
+        self.vcpu.set_regs(&regs)?;
         // What the last run left behind: shadows, pending exceptions, halts.
         self.vcpu.set_vcpu_events(&Default::default())?;
         self.watchdog.arm(LIMIT_MS);
@@ -205,7 +185,9 @@ impl KvmCpu {
             Err(e) => return Err(e.into()),
         };
         self.watchdog.arm(0);
-        read_regs(&self.vcpu.get_regs()?, state);
+        let regs = self.vcpu.get_regs()?;
+        state.gpr = general_of(&regs);
+        (state.rip, state.rflags) = (regs.rip, regs.rflags);
         read_sregs(&self.vcpu.get_sregs()?, state);
         Ok(stop)
     }
@@ -218,53 +200,12 @@ impl Drop for KvmCpu {
     }
 }
 
-fn segment_to(s: &Segment) -> kvm_segment {
-    let bit = |n: u32| (s.attributes >> n & 1) as u8;
-    kvm_segment {
-        base: s.base,
-        limit: s.limit,
-        selector: s.selector,
-        type_: s.attributes as u8 & 15,
-        s: bit(4),
-        dpl: (s.attributes >> 5) as u8 & 3,
-        present: bit(7),
-        avl: bit(12),
-        l: bit(13),
-        db: bit(14),
-        g: bit(15),
-        unusable: 1 - bit(7),
-        padding: 0,
-    }
-}
-
-fn segment_from(s: &kvm_segment) -> Segment {
-    let attributes = u16::from(s.type_)
-        | u16::from(s.s) << 4
-        | u16::from(s.dpl) << 5
-        | u16::from(s.present) << 7
-        | u16::from(s.avl) << 12
-        | u16::from(s.l) << 13
-        | u16::from(s.db) << 14
-        | u16::from(s.g) << 15;
-    Segment {
-        selector: s.selector,
-        base: s.base,
-        limit: s.limit,
-        attributes,
-    }
-}
-
 fn write_sregs(state: &SystemState, to: &mut kvm_sregs) {
     let [es, cs, ss, ds, fs, gs] = &state.segments;
     (to.es, to.cs, to.ss) = (segment_to(es), segment_to(cs), segment_to(ss));
     (to.ds, to.fs, to.gs) = (segment_to(ds), segment_to(fs), segment_to(gs));
     (to.tr, to.ldt) = (segment_to(&state.tr), segment_to(&state.ldtr));
-    let table = |t: TableRegister| kvm_dtable {
-        base: t.base,
-        limit: t.limit,
-        padding: [0; 3],
-    };
-    (to.gdt, to.idt) = (table(state.gdtr), table(state.idtr));
+    (to.gdt, to.idt) = (table_to(&state.gdtr), table_to(&state.idtr));
     (to.cr0, to.cr2, to.cr3) = (state.cr0, state.cr2, state.cr3);
     (to.cr4, to.efer) = (state.cr4, state.efer);
     to.interrupt_bitmap = [0; 4];
@@ -272,63 +213,9 @@ fn write_sregs(state: &SystemState, to: &mut kvm_sregs) {
 
 fn read_sregs(from: &kvm_sregs, state: &mut SystemState) {
     let all = [&from.es, &from.cs, &from.ss, &from.ds, &from.fs, &from.gs];
-    state.segments = all.map(segment_from);
-    (state.tr, state.ldtr) = (segment_from(&from.tr), segment_from(&from.ldt));
-    let table = |t: &kvm_dtable| TableRegister {
-        base: t.base,
-        limit: t.limit,
-    };
-    (state.gdtr, state.idtr) = (table(&from.gdt), table(&from.idt));
+    state.segments = all.map(segment_of);
+    (state.tr, state.ldtr) = (segment_of(&from.tr), segment_of(&from.ldt));
+    (state.gdtr, state.idtr) = (table_of(&from.gdt), table_of(&from.idt));
     (state.cr0, state.cr2, state.cr3) = (from.cr0, from.cr2, from.cr3);
     (state.cr4, state.efer) = (from.cr4, from.efer);
-}
-
-fn regs_of(state: &SystemState) -> kvm_regs {
-    let [
-        rax,
-        rcx,
-        rdx,
-        rbx,
-        rsp,
-        rbp,
-        rsi,
-        rdi,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-    ] = state.gpr;
-    kvm_regs {
-        rax,
-        rcx,
-        rdx,
-        rbx,
-        rsp,
-        rbp,
-        rsi,
-        rdi,
-        r8,
-        r9,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14,
-        r15,
-        rip: state.rip,
-        rflags: state.rflags,
-    }
-}
-
-fn read_regs(r: &kvm_regs, state: &mut SystemState) {
-    state.gpr = [
-        r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12,
-        r.r13, r.r14, r.r15,
-    ];
-    state.rip = r.rip;
-    state.rflags = r.rflags;
 }

@@ -14,9 +14,9 @@ use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Formatter, Instruction, Mnemonic,
     NasmFormatter, OpKind,
 };
-use target_x86::X86;
+use target_x86::{Segment, Table, X86};
 use test_native::generate::{Rng, undefined_flags};
-use test_native::kvm::{KvmCpu, Segment, Stop, SystemState, TableRegister};
+use test_native::kvm::{KvmCpu, Stop, SystemState};
 
 use crate::system::EmulatedSystem;
 
@@ -187,14 +187,14 @@ pub fn state(mode: Mode, rng: &mut Rng) -> SystemState {
             limit: 0xffff,
             attributes: 0x82,
         },
-        gdtr: TableRegister {
+        gdtr: Table {
             base: GDT,
             limit: (DESCRIPTORS * 8 - 1) as u16,
         },
         cr0: 0x11,
         ..SystemState::default()
     };
-    state.idtr = TableRegister {
+    state.idtr = Table {
         base: IDT,
         limit: 0x7ff,
     };
@@ -214,7 +214,7 @@ pub fn state(mode: Mode, rng: &mut Rng) -> SystemState {
     }
     if mode == Mode::Real {
         state.cr0 = 0x10;
-        state.idtr = TableRegister {
+        state.idtr = Table {
             base: 0,
             limit: 0x3ff,
         };

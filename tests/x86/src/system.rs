@@ -6,8 +6,8 @@ use accel_core::{Executor, Exit, Source, Target};
 use hw_clock::Clock;
 use hw_memory::{MemoryMap, PAGE_SIZE, RamBlock};
 use target_x86::system::{self, CpuModel, Topology};
-use target_x86::{Core, Segment, SegmentIndex, Table, X86, decode, regs};
-use test_native::kvm::{self, Stop, SystemState, TableRegister};
+use target_x86::{Core, SegmentIndex, X86, decode, regs};
+use test_native::kvm::{Stop, SystemState};
 
 use crate::machine::{Nothing, ram};
 
@@ -19,24 +19,6 @@ pub struct EmulatedSystem {
     core: Core,
     engine: Box<dyn Executor<X86>>,
     memory: Arc<RamBlock>,
-}
-
-fn to_segment(s: &kvm::Segment) -> Segment {
-    Segment {
-        selector: s.selector,
-        base: s.base,
-        limit: s.limit,
-        attributes: s.attributes,
-    }
-}
-
-fn from_segment(s: &Segment) -> kvm::Segment {
-    kvm::Segment {
-        selector: s.selector,
-        base: s.base,
-        limit: s.limit,
-        attributes: s.attributes,
-    }
 }
 
 impl EmulatedSystem {
@@ -82,14 +64,9 @@ impl EmulatedSystem {
             core.regs.set(regs::gpr(n), *value);
         }
         let arch = &mut core.arch;
-        arch.segments = state.segments.each_ref().map(to_segment);
-        arch.tr = to_segment(&state.tr);
-        arch.ldtr = to_segment(&state.ldtr);
-        let table = |t: &TableRegister| Table {
-            base: t.base,
-            limit: t.limit,
-        };
-        (arch.gdtr, arch.idtr) = (table(&state.gdtr), table(&state.idtr));
+        arch.segments = state.segments;
+        (arch.tr, arch.ldtr) = (state.tr, state.ldtr);
+        (arch.gdtr, arch.idtr) = (state.gdtr, state.idtr);
         (arch.cr0, arch.cr2, arch.cr3) = (state.cr0, state.cr2, state.cr3);
         (arch.cr4, arch.efer) = (state.cr4, state.efer);
         let vm86 = state.rflags & regs::rflags::VM != 0;
@@ -123,14 +100,9 @@ impl EmulatedSystem {
         state.rflags =
             core.regs.get(regs::RFLAGS) | decode::arithmetic_flags(core) | regs::rflags::FIXED;
         let arch = &core.arch;
-        state.segments = arch.segments.each_ref().map(from_segment);
-        state.tr = from_segment(&arch.tr);
-        state.ldtr = from_segment(&arch.ldtr);
-        let table = |t: &Table| TableRegister {
-            base: t.base,
-            limit: t.limit,
-        };
-        (state.gdtr, state.idtr) = (table(&arch.gdtr), table(&arch.idtr));
+        state.segments = arch.segments;
+        (state.tr, state.ldtr) = (arch.tr, arch.ldtr);
+        (state.gdtr, state.idtr) = (arch.gdtr, arch.idtr);
         (state.cr0, state.cr2, state.cr3) = (arch.cr0, arch.cr2, arch.cr3);
         (state.cr4, state.efer) = (arch.cr4, arch.efer);
     }

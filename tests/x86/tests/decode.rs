@@ -1,8 +1,9 @@
 //! Bytes of every kind become well-formed IR, in every mode.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+use target_x86::Segment;
 use test_native::generate::Rng;
-use test_native::kvm::{Segment, SystemState};
+use test_native::kvm::SystemState;
 use test_x86::EmulatedSystem;
 
 const CODE: u64 = 0x4000;

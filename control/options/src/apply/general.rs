@@ -7,6 +7,7 @@ use crate::number;
 use crate::opts::{Opts, is_help};
 use crate::parse::{Builder, HelpRequest};
 use crate::props::{PropDef, PropKind, Props};
+use crate::suggest::Hint;
 
 type Done = Result<(), OptionError>;
 
@@ -18,7 +19,21 @@ pub static LOG_ITEMS: &[(&str, &str)] = &[
     ),
     ("op", "intermediate code of each block"),
     ("int", "interrupts and exceptions"),
-    ("exec", "each block that is entered"),
+    (
+        "exec",
+        "each block that is entered (code is interpreted then)",
+    ),
+    (
+        "cpu",
+        "the registers before each block (code is interpreted then)",
+    ),
+    ("fpu", "with 'cpu': the x87 and SSE registers too"),
+    ("mmu", "page table walks and changes of the address space"),
+    ("pcall", "far calls, jumps and returns"),
+    (
+        "nochain",
+        "blocks are entered one by one, which 'exec' and 'cpu' do anyway",
+    ),
     ("cpu_reset", "each reset of a CPU"),
     ("unimp", "use of what a device does not model"),
     ("guest_errors", "what the guest does wrong"),
@@ -26,21 +41,34 @@ pub static LOG_ITEMS: &[(&str, &str)] = &[
     ("invalid_mem", "accesses to addresses where nothing is"),
 ];
 
-/// QEMU's other items.
-const LOG_ITEMS_ABSENT: &[&str] = &[
-    "out_asm",
-    "op_opt",
-    "op_ind",
-    "op_plugin",
-    "cpu",
-    "fpu",
-    "mmu",
-    "pcall",
-    "nochain",
-    "vpu",
-    "strace",
-    "plugin",
-    "tid",
+/// QEMU's other items, and why they are not here.
+const LOG_ITEMS_ABSENT: &[(&str, &str)] = &[
+    (
+        "out_asm",
+        "there is no disassembler of host code yet; 'op' shows what is compiled",
+    ),
+    (
+        "op_opt",
+        "intermediate code is optimized while it is compiled, not before; 'op' shows it",
+    ),
+    (
+        "op_ind",
+        "there is no such stage here; 'op' shows the intermediate code",
+    ),
+    ("op_plugin", "there are no plugins"),
+    ("plugin", "there are no plugins"),
+    (
+        "strace",
+        "system calls are the guest kernel's; this is for emulators of single programs",
+    ),
+    (
+        "tid",
+        "there is one log for all threads; lines of 'exec', 'int', 'mmu' and 'pcall' name the CPU",
+    ),
+    (
+        "vpu",
+        "this belongs to vector units of other architectures; 'cpu,fpu' shows the SSE registers",
+    ),
 ];
 
 pub(crate) const NAME: &[PropDef] = &[
@@ -169,11 +197,11 @@ pub(crate) fn log_items(b: &mut Builder, option: &str, value: &str) -> Done {
                 .extend(LOG_ITEMS.iter().map(|(name, _)| (*name).to_owned()));
         } else if LOG_ITEMS.iter().any(|(name, _)| *name == item) {
             b.config.log_items.push(item.to_owned());
-        } else if item.starts_with("trace:") || LOG_ITEMS_ABSENT.contains(&item) {
+        } else if let Some(why) = absent_item(item) {
             return Err(OptionError::Unavailable {
                 option: option.to_owned(),
                 what: format!("'{item}'"),
-                hint: crate::suggest::Hint::text("'-d help' lists the items there are"),
+                hint: Hint::text(why),
             });
         } else {
             let names = LOG_ITEMS.iter().map(|(name, _)| *name);
@@ -181,6 +209,41 @@ pub(crate) fn log_items(b: &mut Builder, option: &str, value: &str) -> Done {
         }
     }
     Ok(())
+}
+
+/// Why an item of QEMU's is not here.
+fn absent_item(item: &str) -> Option<&'static str> {
+    if item.starts_with("trace:") {
+        return Some("there are no trace points; 'help' lists the items there are");
+    }
+    let known = LOG_ITEMS_ABSENT.iter().find(|(name, _)| *name == item);
+    known.map(|(_, why)| *why)
+}
+
+pub(crate) fn log_filter(b: &mut Builder, option: &str, value: &str) -> Done {
+    for text in value.split(',') {
+        let range = log_range(text).ok_or_else(|| {
+            let expected = "FIRST..LAST, START+BYTES or LAST-BYTES, as in 0x8000..0x8fff";
+            OptionError::bad_value(option, "range", text, expected)
+        })?;
+        b.config.log_filter.push(range);
+    }
+    Ok(())
+}
+
+/// First and last address of a range of `-dfilter`.
+fn log_range(text: &str) -> Option<(u64, u64)> {
+    if let Some((first, last)) = text.split_once("..") {
+        let (first, last) = (number::unsigned(first)?, number::unsigned(last)?);
+        return (first <= last).then_some((first, last));
+    }
+    if let Some((start, len)) = text.split_once('+') {
+        let (start, len) = (number::unsigned(start)?, number::unsigned(len)?);
+        return Some((start, start.checked_add(len.checked_sub(1)?)?));
+    }
+    let (last, len) = text.split_once('-')?;
+    let (last, len) = (number::unsigned(last)?, number::unsigned(len)?);
+    Some((last.checked_sub(len.checked_sub(1)?)?, last))
 }
 
 /// The text of `-d help`.

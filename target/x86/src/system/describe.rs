@@ -107,8 +107,15 @@ impl CpuState {
 
     /// `info registers` of the CPU `index`, without its heading.
     pub fn describe(&self, a20: bool) -> String {
-        let mut text = String::new();
+        let mut text = self.describe_general(a20);
         // Writing to a string does not fail.
+        let _ = self.write_float(&mut text, self.is_64());
+        text
+    }
+
+    /// The same without x87 and SSE.
+    pub fn describe_general(&self, a20: bool) -> String {
+        let mut text = String::new();
         let _ = self.write(&mut text, a20);
         text
     }
@@ -195,8 +202,7 @@ impl CpuState {
             "DR0={dr0:016x} DR1={dr1:016x} DR2={dr2:016x} DR3={dr3:016x} "
         )?;
         writeln!(out, "DR6={:016x} DR7={:016x}", self.dr6, self.dr7)?;
-        writeln!(out, "EFER={:016x}", self.efer)?;
-        self.write_float(out, is_64)
+        writeln!(out, "EFER={:016x}", self.efer)
     }
 
     fn write_segment(&self, out: &mut String, name: &str, segment: &Segment) -> std::fmt::Result {

@@ -296,6 +296,37 @@ fn page_fault(core: &mut Core, va: u64, access: Access, ctx: u8, cause: u32) -> 
 /// Translates an address for an access, as SDM vol. 3, 4.6 says, and sets accessed and dirty bits.
 /// A page not dirty yet is allowed for writing only by a write.
 pub(crate) fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap> {
+    let result = translate(core, va, access, ctx);
+    if log::log_enabled!(target: "mmu", log::Level::Trace) {
+        log_walk(core, va, access, result.as_ref().ok());
+    }
+    result
+}
+
+#[cold]
+fn log_walk(core: &Core, va: u64, access: Access, found: Option<&Translation>) {
+    let (index, cr3) = (core.index, core.arch.cr3);
+    match (found, &core.arch.exception) {
+        (Some(t), _) => {
+            let letter = |on: bool, letter: char| if on { letter } else { '-' };
+            let (r, w) = (letter(t.allow.read, 'r'), letter(t.allow.write, 'w'));
+            let (x, g) = (letter(t.allow.exec, 'x'), letter(t.global, 'g'));
+            let (physical, bits) = (t.physical, t.page_bits);
+            log::trace!(
+                target: "mmu",
+                "cpu {index}: {access:?} {va:#x} cr3={cr3:#x}: {physical:#x} {r}{w}{x}{g} page 2^{bits}"
+            );
+        }
+        (None, Some(Exception { vector, error, .. })) => log::trace!(
+            target: "mmu",
+            "cpu {index}: {access:?} {va:#x} cr3={cr3:#x}: exception {vector:#x} error {:#x}",
+            error.unwrap_or(0)
+        ),
+        (None, None) => {}
+    }
+}
+
+fn translate(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap> {
     if core.arch.cr0 & cr0::PG == 0 {
         return Ok(Translation {
             physical: va & 0xffff_ffff & a20_mask(core.port.as_ref()),
@@ -385,6 +416,7 @@ pub(crate) fn switch(core: &mut Core) {
 /// After CR3 was written: drops what the old value left, unless `keep` (bit 63 under PCIDs).
 pub(crate) fn cr3_written(core: &mut Core, keep: bool) {
     switch(core);
+    log::trace!(target: "mmu", "cpu {}: cr3={:#x} keep={keep}", core.index, core.arch.cr3);
     if core.arch.cr0 & cr0::PG != 0 && !(keep && core.arch.cr4 & cr4::PCIDE != 0) {
         core.mmu.bank().flush_non_global();
     }

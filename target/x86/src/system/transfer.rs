@@ -17,6 +17,27 @@ pub(crate) enum Far {
     Jump,
 }
 
+impl Far {
+    fn name(self) -> &'static str {
+        match self {
+            Far::Call => "call far",
+            Far::Jump => "jump far",
+        }
+    }
+}
+
+/// Logs a transfer between privileges or segments (`-d pcall`).
+fn log(core: &Core, what: &str, selector: u16, offset: u64) {
+    log::trace!(
+        target: "pcall",
+        "cpu {}: {what} from {:04x}:{:#x} cpl={} to {selector:04x}:{offset:#x}",
+        core.index,
+        core.arch.cs().selector,
+        core.pc(),
+        core.arch.cpl,
+    );
+}
+
 fn size_mask(size: u8) -> u64 {
     match size {
         2 => 0xffff,
@@ -44,6 +65,7 @@ pub(crate) fn far(
     size: u8,
     next: u64,
 ) -> Result<u64, Trap> {
+    log(core, how.name(), selector, offset);
     if !core.arch.is_protected() || is_vm86(core) {
         let offset = offset & size_mask(size);
         if offset > u64::from(core.arch.cs().limit) {
@@ -298,6 +320,7 @@ pub(crate) fn far_return(core: &mut Core, size: u8, bytes: u64) -> Result<u64, T
     let mut stack = Stack::current(core);
     let offset = stack.pop(core, size)?;
     let selector = stack.pop(core, size)? as u16;
+    log(core, "return far", selector, offset);
     if !core.arch.is_protected() || is_vm86(core) {
         if offset > u64::from(core.arch.cs().limit) {
             return Err(gp(core, 0));
@@ -393,6 +416,7 @@ fn iret_real(core: &mut Core, size: u8, vm86: bool) -> Result<(), Trap> {
     let offset = stack.pop(core, size)?;
     let selector = stack.pop(core, size)? as u16;
     let popped = stack.pop(core, size)?;
+    log(core, "iret", selector, offset);
     if offset > u64::from(core.arch.cs().limit) {
         return Err(gp(core, 0));
     }
@@ -426,6 +450,7 @@ fn iret_protected(core: &mut Core, size: u8) -> Result<(), Trap> {
     if to_vm86 && core.arch.cpl == 0 {
         return iret_to_vm86(core, stack, offset, selector, popped);
     }
+    log(core, "iret", selector, offset);
     let code = return_target(core, selector, offset)?;
     let new_cpl = selector as u8 & 3;
     let mask = iret_mask(core, size);
