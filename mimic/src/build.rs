@@ -139,31 +139,10 @@ fn refuse_absent(config: &Config) -> Result<()> {
     if config.memory.slots > 0 {
         bail!("-m: memory cannot be plugged in yet; leave 'slots' and 'maxmem' out");
     }
-    if config.rtc.clock == RtcClock::Rt {
-        bail!(
-            "-rtc: 'clock=rt', the host's monotonic clock, is not available yet; use 'host', or 'vm', which stops with \
-             the machine"
-        );
-    }
-    if config.rtc.slew {
-        bail!(
-            "-rtc: 'driftfix=slew' is not available yet: lost ticks are not made up for; use 'none', or leave it out"
-        );
-    }
     if config.action.watchdog.is_some() {
         bail!(
             "-action: 'watchdog' has no effect, as there are no watchdog devices yet; leave it out"
         );
-    }
-    for (key, value) in config.run_with.iter() {
-        let instead = match key {
-            "exit-with-parent" => continue,
-            _ if value.text() == "off" => continue,
-            "user" => "start Mimic as that user",
-            "chroot" => "start Mimic inside that folder",
-            _ => "leave it out",
-        };
-        bail!("-run-with: '{key}' is not available yet; {instead}");
     }
     if config.only_migratable {
         log::info!("-only-migratable: all devices there are can be saved");
@@ -205,7 +184,12 @@ fn rtc(config: &Config) -> RtcSpec {
             RtcBase::At(seconds) => Some(seconds),
             RtcBase::Utc | RtcBase::LocalTime => None,
         },
-        virtual_time: config.rtc.clock == RtcClock::Vm,
+        clock: match config.rtc.clock {
+            RtcClock::Host => device_rtc::RtcClock::Host,
+            RtcClock::Rt => device_rtc::RtcClock::Rt,
+            RtcClock::Vm => device_rtc::RtcClock::Vm,
+        },
+        slew: config.rtc.slew,
     }
 }
 
@@ -239,11 +223,9 @@ fn boot(config: &Config) -> Result<(BootSpec, Vec<Entry>)> {
             ms.to_le_bytes().as_slice().into(),
         ));
     }
-    if boot.once.is_some() {
-        bail!("-boot: 'once' is not available yet; use 'order'");
-    }
     let spec = BootSpec {
         order: boot.order.clone().unwrap_or_default(),
+        once: boot.once.clone(),
         menu: boot.menu.unwrap_or(false),
         strict: boot.strict,
     };

@@ -19,6 +19,7 @@ mod logging;
 mod monitor;
 mod objects;
 mod run;
+mod run_with;
 mod sandbox;
 pub mod storage;
 pub mod streams;

@@ -24,6 +24,7 @@ use runtime::{EventLoop, Handle, terminal, time};
 
 use crate::build::{self, Plan};
 use crate::monitor::{Facts, Monitored};
+use crate::run_with::RunWith;
 use crate::wreck::{self, Wreck};
 use crate::{accel, assembly, sandbox, streams};
 
@@ -134,7 +135,9 @@ fn qmp_event(event: &Event) -> Option<QmpEvent> {
 /// Runs the machine that `config` describes, to its end. Returns the exit status.
 pub(crate) fn run(config: &Config) -> Result<i32> {
     let mut plan = build::plan(config)?;
+    let run_with = RunWith::of(config)?;
     prepare_process(config)?;
+    run_with.follow_parent()?;
     let daemon = match config.daemonize {
         true => Some(process::daemonize().context("-daemonize: cannot go to the background")?),
         false => None,
@@ -236,6 +239,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
             .ready()
             .context("-daemonize: cannot leave the terminal")?;
     }
+    run_with.enter()?;
     if let Some(opts) = &config.sandbox {
         sandbox::enter(opts)?;
     }
@@ -264,11 +268,6 @@ fn prepare_process(config: &Config) -> Result<()> {
         rustix::thread::set_name(&name)
             .map_err(io::Error::from)
             .context("-name: cannot name the process")?;
-    }
-    if config.run_with.switch("-run-with", "exit-with-parent")? == Some(true) {
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-            .map_err(io::Error::from)
-            .context("-run-with: cannot watch the parent process")?;
     }
     Ok(())
 }

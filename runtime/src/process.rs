@@ -7,6 +7,10 @@ use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+mod teardown;
+
+pub use teardown::free_memory_behind;
+
 /// The one-byte message with which the background process says that it is up.
 const READY: u8 = b'+';
 

@@ -4,7 +4,8 @@
 //!
 //! The time is `reference clock + offset`; nothing ticks. Flags of register C are found when they
 //! are looked at, and a deadline is armed only for an enabled interrupt that is not pending yet:
-//! ticks that a guest misses are one.
+//! ticks that a guest misses are one. Under the policy `slew` they are counted, and the guest gets
+//! them when it acknowledges one, a few in a row.
 //!
 //! Not modelled: daylight saving, the square wave, alarms by day of the month, the second bank.
 #![deny(
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use hw_clock::NS_PER_S;
 use hw_core::{
-    Access, AccessSizes, BusKind, Category, Clock, Device, DeviceClass, DeviceError, Fault,
+    Access, AccessSizes, Args, BusKind, Category, Clock, Device, DeviceClass, DeviceError, Fault,
     Initiator, IrqLine, IrqPin, Prop, PropType, Region, ResetKind, Section, StateError, Timer,
     TimerId, Wiring,
 };
@@ -46,6 +47,8 @@ const CRYSTAL_HZ: u64 = 32_768;
 const UPDATE_NS: i128 = 244_000;
 /// The first update comes half a second after the divider was let go.
 const HALF_SECOND_NS: u32 = 500_000_000;
+/// Missed ticks that follow one another at once; more wait for the next true one.
+const MOST_IN_A_ROW: u8 = 20;
 const SECOND_NS: i128 = NS_PER_S as i128;
 
 /// What the clock shows at power on.
@@ -66,6 +69,8 @@ pub enum RtcClock {
     /// The host's clock: goes on while the machine is stopped.
     #[default]
     Host,
+    /// The host's monotonic clock: goes on as well, but does not jump when the host's clock is set.
+    Rt,
     /// Virtual time.
     Vm,
 }
@@ -83,6 +88,8 @@ pub struct RtcConfig {
     pub iobase: u64,
     /// ISA interrupt.
     pub irq: u32,
+    /// The guest gets the periodic interrupts that it missed.
+    pub slew: bool,
 }
 
 impl Default for RtcConfig {
@@ -93,7 +100,24 @@ impl Default for RtcConfig {
             base_year: 2000,
             iobase: 0x70,
             irq: 8,
+            slew: false,
         }
+    }
+}
+
+impl RtcConfig {
+    /// What the properties of [`MC146818RTC`] say.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn of(args: &Args) -> Result<Self, DeviceError> {
+        Ok(RtcConfig {
+            base_year: args.need_int("base_year")?.cast_signed(),
+            iobase: args.need_int("iobase")?,
+            irq: args.need_int("irq")? as u32,
+            slew: args.text("lost_tick_policy") == Some("slew"),
+            ..RtcConfig::default()
+        })
     }
 }
 
@@ -127,6 +151,10 @@ struct State {
     seen_s: i64,
     /// Periodic ticks up to this one of the crystal were seen.
     seen_tick: u64,
+    /// Periodic interrupts that the guest missed and has not been given since.
+    lost: u32,
+    /// Given since the last true one.
+    in_a_row: u8,
 }
 
 impl Default for State {
@@ -140,6 +168,8 @@ impl Default for State {
             offset_ns: 0,
             seen_s: 0,
             seen_tick: 0,
+            lost: 0,
+            in_a_row: 0,
         }
     }
 }
@@ -196,8 +226,15 @@ impl Rtc {
         let Some(clock) = &self.clock else { return 0 };
         match self.config.clock {
             RtcClock::Host => clock.wall_ns().into(),
+            RtcClock::Rt => clock.host_ns().into(),
             RtcClock::Vm => clock.now_ns().into(),
         }
+    }
+
+    fn wall_ns(&self) -> i128 {
+        self.clock
+            .as_ref()
+            .map_or(0, |clock| clock.wall_ns().into())
     }
 
     /// The clock's time in nanoseconds since 1970, were it running.
@@ -299,8 +336,15 @@ impl Rtc {
     fn catch_up(&mut self) {
         if let Some(period) = self.state.period() {
             let tick = self.tick();
-            let of = |tick: u64| tick.checked_div(period);
-            if of(tick) != of(self.state.seen_tick) {
+            let of = |tick: u64| tick.checked_div(period).unwrap_or(0);
+            let passed = of(tick).saturating_sub(of(self.state.seen_tick));
+            if passed != 0 {
+                if self.config.slew && self.state.b & b::PIE != 0 {
+                    let taken = u64::from(self.state.c & c::PF == 0);
+                    let lost = u32::try_from(passed.saturating_sub(taken)).unwrap_or(u32::MAX);
+                    self.state.lost = self.state.lost.saturating_add(lost);
+                    self.state.in_a_row = 0;
+                }
                 self.state.c |= c::PF;
             }
             self.state.seen_tick = tick;
@@ -316,6 +360,19 @@ impl Rtc {
             }
         }
         self.state.seen_s = now;
+    }
+
+    /// The guest has read the flags, which are clear now: it gets an interrupt that it missed.
+    fn make_up(&mut self) {
+        let state = &mut self.state;
+        if state.b & b::PIE == 0 || state.lost == 0 || state.in_a_row >= MOST_IN_A_ROW {
+            return;
+        }
+        state.lost = state.lost.saturating_sub(1);
+        state.in_a_row = state.in_a_row.saturating_add(1);
+        state.c |= c::PF;
+        // An edge of its own.
+        self.irq.set(false);
     }
 
     fn has_interrupt(&self) -> bool {
@@ -383,6 +440,17 @@ impl Rtc {
         }
     }
 
+    /// Missed interrupts of another rate are as much time as before; without any they are forgotten.
+    fn rescale(&mut self, old: Option<u64>) {
+        let lost = u64::from(self.state.lost);
+        let new = self.state.period().filter(|_| self.state.b & b::PIE != 0);
+        let lost = match (old, new) {
+            (Some(old), Some(new)) => lost.saturating_mul(old).checked_div(new).unwrap_or(0),
+            _ => 0,
+        };
+        self.state.lost = u32::try_from(lost).unwrap_or(u32::MAX);
+    }
+
     /// A write of register A or B may stop or start the time.
     fn write_control(&mut self, new_a: u8, new_b: u8) {
         let was = self.state;
@@ -392,6 +460,7 @@ impl Rtc {
         }
         self.state.a = new_a & !a::UIP;
         self.state.b = new_b;
+        self.rescale(was.period());
         if new_b & b::SET != 0 {
             // "A high SET bit ... clears UIE."
             self.state.b &= !b::UIE;
@@ -455,6 +524,7 @@ impl Device for Rtc {
         self.state.b &= !(b::PIE | b::AIE | b::UIE | b::SQWE);
         self.state.c = 0;
         self.state.index = 0;
+        (self.state.lost, self.state.in_a_row) = (0, 0);
     }
 
     fn after_reset(&mut self) {
@@ -473,6 +543,7 @@ impl Device for Rtc {
         let value = self.peek(index);
         if index == regs::C {
             self.state.c = 0;
+            self.make_up();
             self.sync();
         }
         Ok(value.into())
@@ -495,12 +566,21 @@ impl Device for Rtc {
     }
 
     fn save(&self) -> Section {
-        saved::save(&self.state, &self.cmos.all())
+        let mut state = self.state;
+        if self.config.clock == RtcClock::Rt {
+            // Another process's monotonic clock says something else.
+            state.set_offset(self.now().wrapping_sub(self.wall_ns()));
+        }
+        saved::save(&state, &self.cmos.all())
     }
 
     fn restore(&mut self, section: &Section) -> Result<(), StateError> {
         let (state, cmos) = saved::restore(section)?;
         self.state = state;
+        if self.config.clock == RtcClock::Rt {
+            let now = state.offset().wrapping_add(self.wall_ns());
+            self.state.set_offset(now.wrapping_sub(self.reference_ns()));
+        }
         self.cmos.set_all(cmos);
         Ok(())
     }
@@ -544,21 +624,15 @@ pub static MC146818RTC: DeviceClass = DeviceClass {
         },
         Prop {
             name: "lost_tick_policy",
-            ty: PropType::Enum(&["discard", "delay", "slew", "merge"]),
+            ty: PropType::Enum(&["discard", "slew"]),
             default: "discard",
-            doc: "periodic interrupts that the guest missed; all are merged into one",
+            doc: "periodic interrupts that the guest missed: dropped, or given when it takes the next",
         },
     ],
     user_creatable: false,
     create: |args, _| {
-        let config = RtcConfig {
-            base_year: args.need_int("base_year")?.cast_signed(),
-            iobase: args.need_int("iobase")?,
-            irq: args.need_int("irq")? as u32,
-            ..RtcConfig::default()
-        };
         Ok(Box::new(Rtc::new(
-            config,
+            RtcConfig::of(args)?,
             Cmos::default(),
             LegacyReplacement::new(),
         )))

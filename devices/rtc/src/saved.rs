@@ -17,6 +17,8 @@ const OFFSET_NS: u16 = 6;
 const SEEN_S: u16 = 7;
 const SEEN_TICK: u16 = 8;
 const CMOS: u16 = 9;
+const LOST: u16 = 10;
+const IN_A_ROW: u16 = 11;
 
 /// Years that the chip can hold, in seconds since 1970, and as much again.
 const MAX_OFFSET_S: u64 = 1 << 40;
@@ -31,6 +33,8 @@ pub(crate) fn save(state: &State, cmos: &[u8; CMOS_LEN]) -> Section {
         offset_ns,
         seen_s,
         seen_tick,
+        lost,
+        in_a_row,
     } = *state;
     Section::new(NAME, VERSION)
         .with(INDEX, index)
@@ -42,6 +46,8 @@ pub(crate) fn save(state: &State, cmos: &[u8; CMOS_LEN]) -> Section {
         .with(SEEN_S, seen_s)
         .with(SEEN_TICK, seen_tick)
         .with(CMOS, cmos.to_vec())
+        .with(LOST, lost)
+        .with(IN_A_ROW, in_a_row)
 }
 
 pub(crate) fn restore(s: &Section) -> Result<(State, [u8; CMOS_LEN]), StateError> {
@@ -62,6 +68,8 @@ pub(crate) fn restore(s: &Section) -> Result<(State, [u8; CMOS_LEN]), StateError
         offset_ns,
         seen_s,
         seen_tick: s.u64(SEEN_TICK)?,
+        lost: s.u64_or(LOST, 0)? as u32,
+        in_a_row: s.u64_or(IN_A_ROW, 0)? as u8,
     };
     Ok((state, s.array(CMOS)?))
 }

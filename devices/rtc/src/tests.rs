@@ -343,6 +343,78 @@ fn boards_fill_the_memory_that_firmware_reads() {
     assert!(masked.contains(&("nmi-masked", 1)));
 }
 
+/// A clock with periodic interrupts of 1/1024 s.
+fn periodic(slew: bool) -> Bench {
+    let config = RtcConfig {
+        slew,
+        ..RtcConfig::default()
+    };
+    let b = Bench::with(config, 1_000);
+    b.wr(regs::A, 0x26);
+    b.wr(regs::B, b::PIE | b::HOURS_24);
+    b
+}
+
+/// Interrupts that are there one after the other without time passing.
+fn in_a_row(b: &Bench) -> usize {
+    (0..100)
+        .take_while(|_| b.pin() && b.rd(regs::C) & 0xc0 == 0xc0)
+        .count()
+}
+
+#[test]
+fn missed_ticks_are_one_or_under_slew_made_up_for() {
+    let tick = NS_PER_S / 1024 + 1;
+    for (slew, rows) in [(false, [1, 1, 1, 1]), (true, [11, 1, 21, 11])] {
+        let b = periodic(slew);
+        b.run_ns(11 * tick);
+        let first = in_a_row(&b);
+        b.run_ns(tick);
+        let second = in_a_row(&b);
+        // More than are given in a row: the rest follows the next true one.
+        b.run_ns(31 * tick);
+        let third = in_a_row(&b);
+        b.run_ns(tick);
+        assert_eq!([first, second, third, in_a_row(&b)], rows, "slew {slew}");
+    }
+}
+
+#[test]
+fn missed_ticks_are_forgotten_when_they_are_switched_off_and_saved_else() {
+    let b = periodic(true);
+    b.run_ns(NS_PER_S / 100);
+    b.rd(regs::C);
+    let saved = b.part.with(|d| d.save());
+    let other = periodic(true);
+    other.part.with(|d| d.restore(&saved)).unwrap();
+    other.part.with(|d| d.after_reset());
+    assert!(in_a_row(&other) > 5);
+    b.wr(regs::B, b::HOURS_24);
+    b.wr(regs::B, b::PIE | b::HOURS_24);
+    b.rd(regs::C);
+    assert!(!b.pin());
+}
+
+#[test]
+fn a_monotonic_clock_goes_on_while_stopped_and_moves_to_another_host() {
+    let config = RtcConfig {
+        clock: RtcClock::Rt,
+        base: RtcBase::Date(LEAP_DAY),
+        ..RtcConfig::default()
+    };
+    let b = Bench::with(config, 1_000_000);
+    b.fabric.clock.stop();
+    b.time.advance_ns(5 * NS_PER_S);
+    let saved = b.part.with(|d| d.save());
+    // Another process: its monotonic clock began later.
+    let other = Bench::with(config, 1_000_005);
+    other.part.with(|d| d.restore(&saved)).unwrap();
+    for bench in [&b, &other] {
+        let time = bench.part.with(|d| d.inspect());
+        assert!(time.contains(&("time", LEAP_DAY as u64 + 5)), "{time:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -373,9 +445,10 @@ proptest! {
 
     #[test]
     fn any_traffic_ends_in_values_and_a_saved_clock_is_the_same(
+        slew: bool,
         ops in proptest::collection::vec((0u8..4, any::<u8>(), any::<u32>()), 1..80),
     ) {
-        let b = Bench::at(LEAP_DAY);
+        let b = periodic(slew);
         for (kind, index, value) in ops {
             match kind {
                 0 => b.wr(index & 0x0f, value as u8),

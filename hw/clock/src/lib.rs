@@ -165,6 +165,11 @@ impl Clock {
         self.shared.source.wall_ns()
     }
 
+    /// The host's monotonic clock: goes on while the machine is stopped, and nobody sets it.
+    pub fn host_ns(&self) -> u64 {
+        self.shared.source.monotonic_ns()
+    }
+
     /// `now_ns` in ticks of a counter of `hz`, exactly.
     pub fn ticks(&self, hz: u64) -> u64 {
         ns_to_ticks(self.now_ns(), hz)

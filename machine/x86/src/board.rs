@@ -1,6 +1,7 @@
 //! What all PCs have in common: memory, CPUs, interrupt controllers, the devices of the user.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use device_acpi::PowerButton;
 use device_input::Input;
@@ -8,13 +9,14 @@ use device_intc::{
     ApicBus, ApicDevice, CpuSignal, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice,
     IsaLines, LINT0,
 };
+use device_rtc::Cmos;
 use firmware_acpi::Ports;
 use hw_core::{
     Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
     Links, Msi, Part, Placement,
 };
 use hw_memory::{MappingSpec, RamBlock, RamError, What};
-use machine_core::{Machine, MachineError};
+use machine_core::{Event, Machine, MachineError};
 use runtime::Handle;
 
 use crate::accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
@@ -129,6 +131,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) low: u64,
     pub(crate) pci: Option<hw_pci::PciBus>,
     pub(crate) boot_order: BootOrder,
+    /// Where the boot order is, and the one after the first reset (`-boot once=`).
+    pub(crate) boot_once: Option<(Cmos, String)>,
     /// First port and interrupt of each serial port of `-serial`.
     serials: Vec<Ports>,
     pub(crate) accelerator: Arc<dyn Accelerator>,
@@ -227,6 +231,7 @@ impl<'a> Builder<'a> {
             low,
             pci: None,
             boot_order: BootOrder::default(),
+            boot_once: None,
             serials: Vec::new(),
             accelerator,
             first_ear,
@@ -468,6 +473,14 @@ impl<'a> Builder<'a> {
                 .map_err(BoardError::Accelerator)?;
             ear.connect(cpu.pending());
             machine.add_cpu(format!("CPU {index}/{}", self.accelerator.name()), cpu)?;
+        }
+        if let Some((cmos, order)) = self.boot_once.clone() {
+            let is_first = AtomicBool::new(true);
+            machine.on_event(move |event| {
+                if matches!(event, Event::Reset { .. }) && is_first.swap(false, Ordering::Relaxed) {
+                    cmos.set_boot_order(&order, true);
+                }
+            });
         }
         let button = self.button.clone();
         machine.set_power_button(move || button.press());

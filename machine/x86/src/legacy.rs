@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use device_fwcfg::{Items, keys};
-use device_rtc::{Cmos, Rtc, RtcBase, RtcClock, RtcConfig};
+use device_rtc::{Cmos, Rtc, RtcBase, RtcConfig};
 use device_timer::{KernelPit, Pit};
 use firmware_load::{
     Boot, BzImage, E820, E820Kind, Kind as FileKind, Module, Places, find_firmware, identify,
@@ -32,9 +32,10 @@ pub(crate) fn fill_fw_cfg(items: &Items, spec: &PcSpec) -> Result<(), BoardError
     items.add_u16(keys::MAX_CPUS, most.max(cpus));
     items.add_u16(keys::NOGRAPHIC, u16::from(spec.nographic));
     items.add_u16(keys::BOOT_MENU, u16::from(spec.boot.menu));
+    let first = spec.boot.once.as_ref().unwrap_or(&spec.boot.order);
     items.add_u16(
         keys::BOOT_DEVICE,
-        spec.boot.order.bytes().next().unwrap_or(b'c').into(),
+        first.bytes().next().unwrap_or(b'c').into(),
     );
     items.add_u32(keys::IRQ0_OVERRIDE, 1);
     items.add_bytes(keys::NUMA, vec![0; 16]);
@@ -265,6 +266,15 @@ pub(crate) fn add_pit(
     Ok(())
 }
 
+fn set_boot_order(cmos: &Cmos, key: &str, order: &str) -> Result<(), BoardError> {
+    if cmos.set_boot_order(order, true) {
+        return Ok(());
+    }
+    Err(BoardError::Config(format!(
+        "-boot {key}={order}: not up to three of a (floppy), c (disk), d (CD), n (network)"
+    )))
+}
+
 /// The clock chip with what firmware reads from its CMOS.
 pub(crate) fn add_rtc(
     b: &mut Builder<'_>,
@@ -276,29 +286,25 @@ pub(crate) fn add_rtc(
         (None, 0) => RtcBase::Utc,
         (None, shift) => RtcBase::Shifted(shift),
     };
-    let clock = if spec.rtc.virtual_time {
-        RtcClock::Vm
-    } else {
-        RtcClock::Host
-    };
     let cmos = Cmos::default();
     cmos.set_memory(b.low, spec.memory.saturating_sub(b.low));
     cmos.set_cpus(spec.topology.cpus);
-    let order = if spec.boot.order.is_empty() {
-        "cad"
-    } else {
-        &spec.boot.order
+    let order = match spec.boot.order.as_str() {
+        "" => "cad",
+        order => order,
     };
-    if !cmos.set_boot_order(order, true) {
-        return Err(BoardError::Config(format!(
-            "-boot order={order}: not up to three of a (floppy), c (disk), d (CD), n (network)"
-        )));
+    set_boot_order(&cmos, "order", order)?;
+    if let Some(once) = &spec.boot.once {
+        set_boot_order(&cmos, "once", once)?;
+        b.boot_once = Some((cmos.clone(), order.to_owned()));
     }
+    let config = RtcConfig::of(&spec.args(&device_rtc::MC146818RTC, &[])?)?;
     let rtc = Rtc::new(
         RtcConfig {
             base,
-            clock,
-            ..RtcConfig::default()
+            clock: spec.rtc.clock,
+            slew: spec.rtc.slew || config.slew,
+            ..config
         },
         cmos,
         legacy,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_options::Topology;
+use device_rtc::RtcClock;
 use firmware_load::Module;
 use hw_core::{Args, DeviceClass, DeviceError, Prop, PropType};
 use hw_memory::RamBlock;
@@ -239,7 +240,8 @@ pub struct GlobalSpec {
 /// Properties of the boards' own devices that are not the board's to decide.
 const FREE: &[(&str, &[&str])] = &[
     ("hpet", &["timers", "msi"]),
-    ("mc146818rtc", &["lost_tick_policy"]),
+    ("kvm-pit", &["lost_tick_policy"]),
+    ("mc146818rtc", &["base_year", "lost_tick_policy"]),
 ];
 
 impl GlobalSpec {
@@ -258,8 +260,10 @@ pub struct RtcSpec {
     pub offset_s: i64,
     /// Seconds since 1970 at power on, instead of the host's time.
     pub start_s: Option<i64>,
-    /// Driven by virtual time instead of the wall clock.
-    pub virtual_time: bool,
+    /// What drives it.
+    pub clock: RtcClock,
+    /// The guest gets the periodic interrupts that it missed (`driftfix=slew`).
+    pub slew: bool,
 }
 
 /// Boot order for firmware.
@@ -267,6 +271,8 @@ pub struct RtcSpec {
 pub struct BootSpec {
     /// Drive letters, `cdn` and the like; empty for the default.
     pub order: String,
+    /// The order until the first reset, if it is another.
+    pub once: Option<String>,
     /// Show the menu.
     pub menu: bool,
     /// Try nothing that is not listed.

@@ -118,7 +118,7 @@ fn own(class: &'static DeviceClass, args: Args) -> DeviceSpec {
 }
 
 /// Properties that can only have one value until there is what another would need.
-const UNMET: &[(&str, &str)] = &[("acpi-index", "0"), ("lost_tick_policy", "discard")];
+const UNMET: &[(&str, &str)] = &[("acpi-index", "0")];
 
 fn check_met(option: &str, class: &DeviceClass, args: &Args) -> Result<()> {
     for (name, met) in UNMET {
