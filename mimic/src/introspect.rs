@@ -163,5 +163,5 @@ fn number(text: &str) -> Value {
 
 fn option_property(def: &PropDef) -> ObjectPropertyInfo {
     let default = def.default.map(|text| Value::String(text.to_owned()));
-    property(def.name, &def.kind.type_name(), Some(def.doc), default)
+    property(def.name, &def.kind.form(), Some(def.doc), default)
 }

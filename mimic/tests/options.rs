@@ -1,6 +1,7 @@
 //! Whatever stands on a command line ends in a machine's plan or in a message, never in a panic or a hang.
 
-use control_options::{Outcome, parse, table};
+use control_options::{Outcome, PropDef, parse, table};
+use hw_core::PropType;
 use proptest::prelude::*;
 
 /// Options that are right, or nearly so.
@@ -85,6 +86,108 @@ const PAIRS: &[(&str, &str)] = &[
 /// Values that are right nowhere, or anywhere.
 const VALUES: &[&str] = &["", ",", "=", "help", "?", "on", "off", "none"];
 
+fn sample(words: &'static [&'static str]) -> BoxedStrategy<String> {
+    proptest::sample::select(words)
+        .prop_map(str::to_owned)
+        .boxed()
+}
+
+/// A value of this type, at an edge, or something else.
+fn value(ty: PropType) -> BoxedStrategy<String> {
+    let right = match ty {
+        PropType::Bool => sample(&["on", "off"]),
+        PropType::OnOffAuto => sample(&["on", "off", "auto"]),
+        PropType::Size => sample(&["0", "1", "4k", "1.5G", "16E", "0x1000", "64M"]),
+        PropType::Mac => sample(&["52:54:00:12:34:56", "0:0:0:0:0:0:0"]),
+        PropType::PciAddress => sample(&["4", "04.0", "1f.7", "20.0", "0.8"]),
+        PropType::Enum([]) => sample(&["x"]),
+        PropType::Enum(words) => sample(words),
+        PropType::Str | PropType::Link(_) => sample(&["a", "d0", "r0", "m", "x y", ",,", "é"]),
+        _ => sample(&[
+            "0",
+            "1",
+            "255",
+            "256",
+            "0x3f8",
+            "4294967295",
+            "4294967296",
+            "-1",
+            "18446744073709551615",
+        ]),
+    };
+    prop_oneof![8 => right, 1 => sample(VALUES), 1 => "[ -~]{0,12}"].boxed()
+}
+
+/// Something that a table defines: the option it is given by, what comes first, its properties.
+type Defined = (&'static str, String, Vec<(&'static str, PropType)>);
+
+/// All that there are tables of.
+fn defined() -> Vec<Defined> {
+    let of =
+        |defs: &'static [PropDef]| -> Vec<_> { defs.iter().map(|d| (d.name, d.kind)).collect() };
+    let options = table::TABLE.iter().filter(|def| !def.props.is_empty());
+    let mut all: Vec<Defined> = options
+        .map(|def| (def.name, String::new(), of(def.props)))
+        .collect();
+    for class in mimic::devices::classes() {
+        let props: Vec<_> = class
+            .props
+            .iter()
+            .map(|prop| (prop.name, prop.ty))
+            .collect();
+        all.push(("device", class.name.to_owned(), props.clone()));
+        let globals = props.iter().map(|(name, ty)| {
+            let head = format!("driver={},property={name}", class.name);
+            ("global", head, vec![("value", *ty)])
+        });
+        all.extend(globals);
+    }
+    for machine in machine_x86::MACHINES {
+        let props = machine.props().iter().map(|p| (p.name, p.ty)).collect();
+        all.push(("machine", machine.name.to_owned(), props));
+    }
+    for def in mimic::accel::ACCELERATORS {
+        all.push(("accel", def.name.to_owned(), of(def.props)));
+    }
+    for def in backend_char::DRIVERS {
+        all.push(("chardev", def.name.to_owned(), of(def.props)));
+    }
+    for (name, _) in target_x86::system::model::models() {
+        let features = target_x86::system::feature::names().map(|name| (name, PropType::Bool));
+        all.push(("cpu", name.to_owned(), features.collect()));
+    }
+    all
+}
+
+/// An option with properties from its own table.
+fn by_table() -> impl Strategy<Value = Vec<String>> {
+    let pick = proptest::sample::select(defined());
+    let values = pick.prop_flat_map(|(option, head, props)| {
+        let id = ("id", PropType::Str);
+        let names = props.into_iter().chain([id]).collect::<Vec<_>>();
+        let pair = proptest::sample::select(names)
+            .prop_flat_map(|(name, ty)| (Just(name), value(ty), 0u8..8));
+        (
+            Just(option),
+            Just(head),
+            proptest::collection::vec(pair, 0..5),
+        )
+    });
+    values.prop_map(|(option, head, pairs)| {
+        let pairs = pairs.into_iter().map(|(name, value, form)| match form {
+            // As CPUs take them.
+            0 => format!("+{name}"),
+            1 => format!("-{name}"),
+            2 => name.to_owned(),
+            _ => format!("{name}={}", value.replace(',', ",,")),
+        });
+        let words = std::iter::once(head)
+            .filter(|head| !head.is_empty())
+            .chain(pairs);
+        vec![format!("-{option}"), words.collect::<Vec<_>>().join(",")]
+    })
+}
+
 fn argument() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => proptest::sample::select(PAIRS).prop_map(|(_, value)| value.to_owned()),
@@ -107,7 +210,7 @@ fn option() -> impl Strategy<Value = Vec<String>> {
     });
     let right = proptest::sample::select(PAIRS)
         .prop_map(|(name, value)| vec![format!("-{name}"), value.to_owned()]);
-    prop_oneof![4 => right, 1 => any]
+    prop_oneof![4 => right, 4 => by_table(), 1 => any]
 }
 
 proptest! {

@@ -9,7 +9,6 @@
 mod apply;
 pub mod config;
 pub mod error;
-pub mod number;
 pub mod opts;
 mod parse;
 pub mod props;
@@ -20,6 +19,7 @@ pub mod topology;
 pub use apply::general::{LOG_ITEMS, log_items_help};
 pub use config::Config;
 pub use error::OptionError;
+pub use hw_props::number;
 pub use opts::{Opts, Scalar};
 pub use parse::{HelpRequest, Outcome, parse};
 pub use props::{OnOffAuto, PropDef, PropKind, PropValue, Props};

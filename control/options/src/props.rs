@@ -6,143 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+pub use hw_props::{OnOffAuto, PropType as PropKind, PropValue};
+
 use crate::error::OptionError;
-use crate::number;
 use crate::opts::Opts;
 use crate::suggest::Hint;
-
-/// What values a property takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PropKind {
-    /// `on` or `off`.
-    Bool,
-    /// `on`, `off` or `auto`.
-    OnOffAuto,
-    /// A number below 2^8.
-    U8,
-    /// A number below 2^16.
-    U16,
-    /// A number below 2^32.
-    U32,
-    /// A number below 2^64.
-    U64,
-    /// A signed 32-bit number.
-    I32,
-    /// A signed 64-bit number.
-    I64,
-    /// A size in bytes, with suffixes.
-    Size,
-    /// Any text.
-    Str,
-    /// A MAC address.
-    Mac,
-    /// One of these words.
-    Enum(&'static [&'static str]),
-    /// The id of another thing; the text says of what.
-    Link(&'static str),
-}
-
-impl PropKind {
-    /// The type as help shows it.
-    pub fn type_name(self) -> String {
-        match self {
-            Self::Bool => "bool".to_owned(),
-            Self::OnOffAuto => "on|off|auto".to_owned(),
-            Self::U8 => "uint8".to_owned(),
-            Self::U16 => "uint16".to_owned(),
-            Self::U32 => "uint32".to_owned(),
-            Self::U64 => "uint64".to_owned(),
-            Self::I32 => "int32".to_owned(),
-            Self::I64 => "int64".to_owned(),
-            Self::Size => "size".to_owned(),
-            Self::Str => "str".to_owned(),
-            Self::Mac => "str".to_owned(),
-            Self::Enum(names) => names.join("|"),
-            Self::Link(what) => format!("link<{what}>"),
-        }
-    }
-
-    /// What would be right, for error messages.
-    fn expected(self) -> String {
-        match self {
-            Self::Bool => "'on' or 'off'".to_owned(),
-            Self::OnOffAuto => "'on', 'off' or 'auto'".to_owned(),
-            Self::U8 => format!("a number from 0 to {}", u8::MAX),
-            Self::U16 => format!("a number from 0 to {}", u16::MAX),
-            Self::U32 => format!("a number from 0 to {}", u32::MAX),
-            Self::U64 => "a number from 0 to 2^64-1".to_owned(),
-            Self::I32 => format!("a number from {} to {}", i32::MIN, i32::MAX),
-            Self::I64 => "a number from -2^63 to 2^63-1".to_owned(),
-            Self::Size => "a size such as '512', '64K' or '2G'".to_owned(),
-            Self::Str => "text".to_owned(),
-            Self::Mac => "a MAC address such as '52:54:00:12:34:56'".to_owned(),
-            Self::Enum(names) => format!("one of {}", names.join(", ")),
-            Self::Link(what) => format!("the id of a {what}"),
-        }
-    }
-
-    /// Reads a value. `None` if it is not of this kind.
-    pub fn parse(self, text: &str) -> Option<PropValue> {
-        let unsigned = |max: u64| {
-            number::unsigned(text)
-                .filter(|n| *n <= max)
-                .map(PropValue::Unsigned)
-        };
-        match self {
-            Self::Bool => number::switch(text).map(PropValue::Bool),
-            Self::OnOffAuto => match text {
-                "auto" => Some(PropValue::OnOffAuto(OnOffAuto::Auto)),
-                _ => number::switch(text).map(|on| {
-                    PropValue::OnOffAuto(if on { OnOffAuto::On } else { OnOffAuto::Off })
-                }),
-            },
-            Self::U8 => unsigned(u8::MAX.into()),
-            Self::U16 => unsigned(u16::MAX.into()),
-            Self::U32 => unsigned(u32::MAX.into()),
-            Self::U64 => unsigned(u64::MAX),
-            Self::I32 => number::signed(text)
-                .filter(|n| i32::try_from(*n).is_ok())
-                .map(PropValue::Signed),
-            Self::I64 => number::signed(text).map(PropValue::Signed),
-            Self::Size => number::size(text, 1).map(PropValue::Unsigned),
-            Self::Str => Some(PropValue::Str(text.to_owned())),
-            Self::Mac => number::mac(text).map(PropValue::Mac),
-            Self::Enum(names) => names
-                .contains(&text)
-                .then(|| PropValue::Str(text.to_owned())),
-            Self::Link(_) => (!text.is_empty()).then(|| PropValue::Str(text.to_owned())),
-        }
-    }
-}
-
-/// A switch that may be left to the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnOffAuto {
-    /// Whatever suits.
-    #[default]
-    Auto,
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// A checked value.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PropValue {
-    /// A switch.
-    Bool(bool),
-    /// A switch or `auto`.
-    OnOffAuto(OnOffAuto),
-    /// An unsigned number or a size in bytes.
-    Unsigned(u64),
-    /// A signed number.
-    Signed(i64),
-    /// Text, a word of an enumeration, or the id of a link.
-    Str(String),
-    /// A MAC address.
-    Mac([u8; 6]),
-}
 
 /// One property.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,12 +89,7 @@ impl Props {
             };
             let text = value.text();
             let value = def.kind.parse(text).ok_or_else(|| {
-                let mut expected = def.kind.expected();
-                if let PropKind::Enum(names) = def.kind
-                    && let Some(best) = crate::suggest::nearest(text, names.iter().copied())
-                {
-                    let _ = write!(expected, " (did you mean '{best}'?)");
-                }
+                let expected = def.kind.expected(text);
                 OptionError::bad_value(option, key, text, expected)
             })?;
             props.values.insert(def.name, value);
@@ -296,7 +159,7 @@ pub fn help(subject: &str, table: &[PropDef]) -> String {
     let mut sorted: Vec<_> = table.iter().collect();
     sorted.sort_by_key(|d| d.name);
     for def in sorted {
-        let left = format!("  {}=<{}>", def.name, def.kind.type_name());
+        let left = format!("  {}=<{}>", def.name, def.kind.form());
         let _ = write!(out, "{left:<32} - {}", def.doc);
         match def.default {
             Some(default) => {

@@ -118,7 +118,7 @@ impl Smbios {
                 return Err(SmbiosError::Field {
                     kind,
                     field: field.into(),
-                    near: nearest(field, known.iter().copied()),
+                    near: nearest(field, known.iter().copied()).map(str::to_owned),
                 });
             };
             check(kind, name, value)?;

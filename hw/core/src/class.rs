@@ -54,54 +54,8 @@ pub enum Category {
     Misc,
 }
 
-/// Type of a property's value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PropType {
-    /// `on` or `off`.
-    Bool,
-    /// `on`, `off` or `auto`.
-    OnOffAuto,
-    /// 8 bits.
-    U8,
-    /// 16 bits.
-    U16,
-    /// 32 bits.
-    U32,
-    /// 64 bits.
-    U64,
-    /// 32 bits, signed.
-    I32,
-    /// Bytes, with a unit suffix.
-    Size,
-    /// Text.
-    Str,
-    /// An Ethernet address.
-    Mac,
-    /// A PCI slot and function, `04.0`.
-    PciAddress,
-    /// One of these words.
-    Enum(&'static [&'static str]),
-    /// The id of a back end of this kind (`chardev`, `drive`, `rng`, `netdev`, `memory-backend`).
-    Link(&'static str),
-}
-
-impl PropType {
-    /// QEMU's name of the type, as in `-device X,help` and `device-list-properties`.
-    pub fn name(self) -> &'static str {
-        match self {
-            PropType::Bool => "bool",
-            PropType::OnOffAuto => "OnOffAuto",
-            PropType::U8 => "uint8",
-            PropType::U16 => "uint16",
-            PropType::U32 => "uint32",
-            PropType::U64 => "uint64",
-            PropType::I32 => "int32",
-            PropType::Size => "size",
-            PropType::Str | PropType::Mac | PropType::PciAddress | PropType::Enum(_) => "str",
-            PropType::Link(kind) => kind,
-        }
-    }
-}
+use hw_props::{OnOffAuto, PropValue};
+pub use hw_props::{PropType, nearest};
 
 /// One property of a class.
 #[derive(Clone, Copy, Debug)]
@@ -175,16 +129,6 @@ fn hint(nearest: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
-/// The nearest of `names` to a misspelt word, if any is near enough to be meant.
-pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    names
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(word, name), name))
-        .filter(|(distance, name)| *distance <= name.len().max(word.len()).div_ceil(3))
-        .min()
-        .map(|(_, name)| name.to_string())
-}
-
 /// Back ends by kind and id, handed out as often as they were offered.
 #[derive(Default)]
 pub struct Links {
@@ -252,15 +196,17 @@ impl Args {
                 return Err(DeviceError::NoSuchProperty {
                     class: class.name,
                     name: name.into(),
-                    nearest: nearest(name, names),
+                    nearest: nearest(name, names).map(str::to_owned),
                 });
             };
-            check(prop, value).map_err(|wanted| DeviceError::BadValue {
-                class: class.name,
-                name: name.into(),
-                value: value.into(),
-                wanted,
-            })?;
+            if prop.ty.parse(value).is_none() {
+                return Err(DeviceError::BadValue {
+                    class: class.name,
+                    name: name.into(),
+                    value: value.into(),
+                    wanted: prop.ty.expected(value),
+                });
+            }
             values.insert(prop.name, value.to_string());
         }
         Ok(Args { class, values })
@@ -278,17 +224,16 @@ impl Args {
 
     /// An integer or size, already checked to fit its property.
     pub fn int(&self, name: &str) -> Option<u64> {
-        let ty = self.class.props.iter().find(|p| p.name == name)?.ty;
-        let text = self.text(name)?;
-        match ty {
-            PropType::Size => parse_size(text),
-            PropType::I32 => text
-                .parse::<i32>()
-                .ok()
-                .map(|v| i64::from(v).cast_unsigned()),
-            PropType::PciAddress => parse_pci_address(text),
-            _ => parse_int(text),
+        match self.value(name)? {
+            PropValue::Unsigned(value) => Some(value),
+            PropValue::Signed(value) => Some(value.cast_unsigned()),
+            _ => None,
         }
+    }
+
+    fn value(&self, name: &str) -> Option<PropValue> {
+        let prop = self.class.props.iter().find(|p| p.name == name)?;
+        prop.ty.parse(self.text(name)?)
     }
 
     /// An integer, required to be there.
@@ -298,7 +243,12 @@ impl Args {
 
     /// A flag; `auto` and absent are `None`.
     pub fn flag(&self, name: &str) -> Option<bool> {
-        parse_bool(self.text(name)?)
+        match self.value(name)? {
+            PropValue::Bool(on) => Some(on),
+            PropValue::OnOffAuto(OnOffAuto::On) => Some(true),
+            PropValue::OnOffAuto(OnOffAuto::Off) => Some(false),
+            _ => None,
+        }
     }
 
     /// Takes the back end that a link property names. `None` when the property is not given.
@@ -344,101 +294,6 @@ impl Args {
             name,
             doc,
         }
-    }
-}
-
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "on" | "yes" | "true" | "y" => Some(true),
-        "off" | "no" | "false" | "n" => Some(false),
-        _ => None,
-    }
-}
-
-fn parse_int(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    if let Some(value) = parse_int(text) {
-        return Some(value);
-    }
-    let unit = text.chars().next_back()?;
-    let shift = match unit.to_ascii_uppercase() {
-        'B' => 0,
-        'K' => 10,
-        'M' => 20,
-        'G' => 30,
-        'T' => 40,
-        'P' => 50,
-        _ => return None,
-    };
-    let number = text.get(..text.len().checked_sub(unit.len_utf8())?)?;
-    parse_int(number)?.checked_mul(1u64.checked_shl(shift)?)
-}
-
-/// `SLOT[.FUNCTION]` in hexadecimal to devfn.
-fn parse_pci_address(text: &str) -> Option<u64> {
-    let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
-    let slot = u64::from_str_radix(slot.trim_start_matches("0x"), 16)
-        .ok()
-        .filter(|s| *s < 32)?;
-    let function = u64::from_str_radix(function, 16).ok().filter(|f| *f < 8)?;
-    Some((slot << 3) | function)
-}
-
-/// Checks one value; the error says what would be right.
-fn check(prop: &Prop, value: &str) -> Result<(), String> {
-    let bits = |bits: u32| {
-        let limit = u64::MAX.wrapping_shr(64u32.wrapping_sub(bits));
-        match parse_int(value) {
-            Some(v) if v <= limit => Ok(()),
-            _ => Err(format!("an integer from 0 to {limit}")),
-        }
-    };
-    match prop.ty {
-        PropType::Bool => parse_bool(value)
-            .map(|_| ())
-            .ok_or_else(|| "on or off".into()),
-        PropType::OnOffAuto if value == "auto" => Ok(()),
-        PropType::OnOffAuto => parse_bool(value)
-            .map(|_| ())
-            .ok_or_else(|| "on, off or auto".into()),
-        PropType::U8 => bits(8),
-        PropType::U16 => bits(16),
-        PropType::U32 => bits(32),
-        PropType::U64 => bits(64),
-        PropType::I32 => value
-            .parse::<i32>()
-            .map(|_| ())
-            .map_err(|_| "a 32-bit integer".into()),
-        PropType::Size => parse_size(value)
-            .map(|_| ())
-            .ok_or_else(|| "a size like 64M".into()),
-        PropType::PciAddress => parse_pci_address(value)
-            .map(|_| ())
-            .ok_or_else(|| "a PCI slot and function like 04.0".into()),
-        PropType::Mac => {
-            let parts: Vec<_> = value
-                .split([':', '-'])
-                .map(|p| u8::from_str_radix(p, 16))
-                .collect();
-            let good = parts.len() == 6 && parts.iter().all(Result::is_ok);
-            good.then_some(())
-                .ok_or_else(|| "an Ethernet address like 52:54:00:12:34:56".into())
-        }
-        PropType::Enum(words) if words.contains(&value) => Ok(()),
-        PropType::Enum(words) => {
-            let near = nearest(value, words.iter().copied());
-            let near = near
-                .map(|n| format!("; did you mean '{n}'?"))
-                .unwrap_or_default();
-            Err(format!("one of {}{near}", words.join(", ")))
-        }
-        PropType::Str | PropType::Link(_) => Ok(()),
     }
 }
 

@@ -160,7 +160,7 @@ fn properties_are_checked_and_the_nearest_name_is_offered() {
     let error = Args::new(&TOY, [("iobase", "70000")]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "device 'toy' property 'iobase': '70000' is not an integer from 0 to 65535"
+        "device 'toy' property 'iobase': '70000' is not a number from 0 to 65535"
     );
     let error = Args::new(&TOY, [("mode", "fats")]).unwrap_err();
     assert!(error.to_string().contains("did you mean 'fast'"));

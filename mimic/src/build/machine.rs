@@ -1,10 +1,8 @@
 //! `-machine`: the board, and its properties checked.
 
 use anyhow::{Result, bail};
-use control_options::{
-    Config, OnOffAuto, OptionError, PropDef, PropKind, PropValue, Props, number,
-};
-use hw_core::{Prop, PropType};
+use control_options::{Config, OnOffAuto, OptionError, PropDef, PropValue, Props, number};
+use hw_core::Prop;
 use machine_x86::{MACHINES, MachineDef};
 
 /// The machine of `-machine`, or the default.
@@ -28,31 +26,13 @@ pub fn machine(name: Option<&str>) -> Result<&'static MachineDef, OptionError> {
     })
 }
 
-/// The type of a property as the options' own tables have it.
-fn kind_of(prop: &Prop) -> PropKind {
-    match prop.ty {
-        PropType::Bool => PropKind::Bool,
-        PropType::OnOffAuto => PropKind::OnOffAuto,
-        PropType::U8 => PropKind::U8,
-        PropType::U16 => PropKind::U16,
-        PropType::U32 => PropKind::U32,
-        PropType::U64 => PropKind::U64,
-        PropType::I32 => PropKind::I32,
-        PropType::Size => PropKind::Size,
-        PropType::Mac => PropKind::Mac,
-        PropType::Enum(words) => PropKind::Enum(words),
-        PropType::Link(what) => PropKind::Link(what),
-        PropType::Str | PropType::PciAddress => PropKind::Str,
-    }
-}
-
 /// A machine's properties as the options' own tables have them.
 pub(crate) fn prop_table(props: &[Prop]) -> Vec<PropDef> {
     props
         .iter()
         .map(|prop| PropDef {
             name: prop.name,
-            kind: kind_of(prop),
+            kind: prop.ty,
             default: (!prop.default.is_empty()).then_some(prop.default),
             required: false,
             doc: prop.doc,

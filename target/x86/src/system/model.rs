@@ -516,17 +516,7 @@ fn unknown_property(name: &str) -> ModelError {
 }
 
 fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let lower = name.to_ascii_lowercase();
-    known
-        .map(|k| {
-            (
-                strsim::damerau_levenshtein(&lower, &k.to_ascii_lowercase()),
-                k,
-            )
-        })
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, k)| k.into())
+    hw_props::nearest(name, known).map(str::to_owned)
 }
 
 /// The text of `-cpu help`.

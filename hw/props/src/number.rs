@@ -90,6 +90,15 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(bytes)
 }
 
+/// `SLOT[.FUNCTION]` of a PCI device in hexadecimal, as the number that has both.
+pub fn pci_address(text: &str) -> Option<u8> {
+    let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+    let slot = slot.strip_prefix("0x").unwrap_or(slot);
+    let slot = parse_radix(slot, 16).filter(|slot| *slot < 32)?;
+    let function = parse_radix(function, 16).filter(|function| *function < 8)?;
+    u8::try_from((slot << 3) | function).ok()
+}
+
 /// Digits only: Rust's own parser also takes a sign.
 fn parse_radix(digits: &str, radix: u32) -> Option<u64> {
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
@@ -108,9 +117,9 @@ pub fn show_size(bytes: u64) -> String {
         ("MiB", 20),
         ("KiB", 10),
     ] {
-        let unit = 1u64 << shift;
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{} {suffix}", bytes / unit);
+        let whole = bytes.wrapping_shr(shift);
+        if whole != 0 && whole.wrapping_shl(shift) == bytes {
+            return format!("{whole} {suffix}");
         }
     }
     format!("{bytes} bytes")
