@@ -307,6 +307,39 @@ fn a_monitor_on_a_socket_greets_and_answers() {
     );
 }
 
+/// Any command with words that one or another takes.
+fn command_line() -> impl Strategy<Value = String> {
+    let names: Vec<_> = crate::commands::COMMANDS.iter().map(|c| c.name).collect();
+    let word = prop_oneof![
+        prop::sample::select(names.clone()),
+        prop::sample::select(vec![
+            "status",
+            "registers",
+            "mtree",
+            "qtree",
+            "tlb",
+            "mem",
+            "pic",
+            "-a",
+            "-f",
+            "0",
+            "-1",
+            "$rip",
+            "0xffffffffffffffff",
+            "/4gx",
+            "/3i",
+            "ctrl-alt-f1",
+            "100",
+            "(1+2)*3",
+            "\"",
+            "none",
+        ]),
+    ];
+    let words = prop::collection::vec(word, 0..5);
+    (prop::sample::select(names), words)
+        .prop_map(|(name, words)| [vec![name], words].concat().join(" "))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -315,6 +348,7 @@ proptest! {
         line in prop_oneof![
             any::<String>(),
             "(x|xp|p|info|cpu|memsave|sendkey|help|i|ringbuf_read)[ /]?[-+*/%&|^~()$'\"0-9a-z ]{0,30}",
+            command_line(),
         ],
     ) {
         // A file name is the one thing that must not be random.

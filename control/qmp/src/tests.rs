@@ -510,15 +510,61 @@ proptest! {
     #[test]
     fn any_arguments_are_an_answer_or_an_error(
         index in 0..COMMANDS.len(),
-        name in prop::sample::select(vec!["typename", "path", "keys", "device", "size", "command-line", "implements", "val"]),
-        value in prop_oneof![Just(json!(1)), Just(json!(-1)), Just(json!(u64::MAX)), Just(json!("x")), Just(json!([])), Just(json!([{ "type": "qcode" }])), Just(json!({})), Just(Value::Null)],
+        pairs in prop::collection::vec((prop::sample::select(members()), any_value()), 0..5),
     ) {
         let (_, mut s) = ready();
         let mut arguments = json!({});
-        arguments[name] = value;
+        for (name, value) in pairs {
+            // A file name is the one thing that must not be random.
+            arguments[&name] = if name == "filename" { json!("/nonexistent/x") } else { value };
+        }
         let text = json!({ "execute": COMMANDS[index].name, "arguments": arguments }).to_string();
         let answers = talk(&mut s, &text);
         let last = answers.last().unwrap();
         prop_assert!(last.get("return").is_some() || last.get("error").is_some());
     }
+}
+
+/// The names of all members in the schema: arguments, and what is in them.
+fn members() -> Vec<String> {
+    let mut names: Vec<String> = schema()
+        .iter()
+        .flat_map(|entry| entry["members"].as_array().cloned().unwrap_or_default())
+        .filter_map(|member| Some(member["name"].as_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop::sample::select(vec![
+            json!(0),
+            json!(-1),
+            json!(u64::MAX),
+            json!(1.5),
+            json!(1e300)
+        ]),
+        prop::sample::select(vec![
+            "x",
+            "qcode",
+            "ret",
+            "virtio-blk-pci",
+            "info status",
+            "\u{0}"
+        ])
+        .prop_map(Value::from),
+        "[ -~]{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        let pair = (prop::sample::select(members()), inner.clone());
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            prop::collection::vec(pair, 0..4)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
 }
