@@ -58,8 +58,12 @@ impl CpuThread {
         let theirs = shared.clone();
         let thread = runtime::thread::spawn(&name, move || {
             theirs.lock().thread_id = runtime::thread::current_id();
+            theirs.changed.notify_all();
             run(&theirs, exited);
         })?;
+        // Whoever asks for its id from now on gets it.
+        let unknown = |slot: &mut Slot| slot.thread_id == 0;
+        drop(shared.changed.wait_while(shared.lock(), unknown));
         Ok(CpuThread {
             shared,
             pending,

@@ -76,6 +76,16 @@ fn machine(events: &EventLoop) -> (Machine, Arc<AtomicU32>) {
 }
 
 #[test]
+fn a_cpus_thread_has_its_id_from_the_start() {
+    let events = EventLoop::new().unwrap();
+    for _ in 0..50 {
+        let (machine, _) = machine(&events);
+        let ids: Vec<i32> = machine.cpus().iter().map(|cpu| cpu.thread_id()).collect();
+        assert!(ids.iter().all(|id| *id > 0), "{ids:?}");
+    }
+}
+
+#[test]
 fn a_stopped_machine_has_all_cpus_parked_and_virtual_time_halted() {
     let events = EventLoop::new().unwrap();
     let (machine, _) = machine(&events);

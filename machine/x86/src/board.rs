@@ -9,7 +9,6 @@ use device_intc::{
     ApicBus, ApicDevice, CpuSignal, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice,
     IsaLines, LINT0,
 };
-use device_rtc::Cmos;
 use firmware_acpi::Ports;
 use hw_core::{
     Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
@@ -131,8 +130,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) low: u64,
     pub(crate) pci: Option<hw_pci::PciBus>,
     pub(crate) boot_order: BootOrder,
-    /// Where the boot order is, and the one after the first reset (`-boot once=`).
-    pub(crate) boot_once: Option<(Cmos, String)>,
+    /// What the first reset undoes (`-boot once=`).
+    pub(crate) on_first_reset: Option<Box<dyn Fn() + Send + Sync>>,
     /// First port and interrupt of each serial port of `-serial`.
     serials: Vec<Ports>,
     pub(crate) accelerator: Arc<dyn Accelerator>,
@@ -231,7 +230,7 @@ impl<'a> Builder<'a> {
             low,
             pci: None,
             boot_order: BootOrder::default(),
-            boot_once: None,
+            on_first_reset: None,
             serials: Vec::new(),
             accelerator,
             first_ear,
@@ -430,7 +429,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Makes the CPUs and closes the machine.
-    pub(crate) fn finish(self, main_loop: Handle) -> Result<Board, BoardError> {
+    pub(crate) fn finish(mut self, main_loop: Handle) -> Result<Board, BoardError> {
         self.fabric.serve_doorbells(main_loop.clone());
         let machine = Machine::new(self.fabric.clone(), main_loop);
         self.accelerator
@@ -474,11 +473,11 @@ impl<'a> Builder<'a> {
             ear.connect(cpu.pending());
             machine.add_cpu(format!("CPU {index}/{}", self.accelerator.name()), cpu)?;
         }
-        if let Some((cmos, order)) = self.boot_once.clone() {
+        if let Some(undo) = self.on_first_reset.take() {
             let is_first = AtomicBool::new(true);
             machine.on_event(move |event| {
                 if matches!(event, Event::Reset { .. }) && is_first.swap(false, Ordering::Relaxed) {
-                    cmos.set_boot_order(&order, true);
+                    undo();
                 }
             });
         }

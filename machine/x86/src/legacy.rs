@@ -169,11 +169,11 @@ pub(crate) fn smbios(spec: &PcSpec, low: u64) -> Result<firmware_smbios::Tables,
         processor_id: 0,
         ram: &ram,
     };
-    Ok(firmware_smbios::build(
-        &machine,
-        &options,
-        EntryPoint::default(),
-    ))
+    let entry = match spec.property("smbios-entry-point-type").as_deref() {
+        Some("64") => EntryPoint::V3,
+        _ => EntryPoint::V2,
+    };
+    Ok(firmware_smbios::build(&machine, &options, entry))
 }
 
 /// Everything that firmware finds in fw_cfg beside the items that every PC has.
@@ -266,8 +266,13 @@ pub(crate) fn add_pit(
     Ok(())
 }
 
-fn set_boot_order(cmos: &Cmos, key: &str, order: &str) -> Result<(), BoardError> {
-    if cmos.set_boot_order(order, true) {
+fn set_boot_order(
+    cmos: &Cmos,
+    key: &str,
+    order: &str,
+    checks_floppies: bool,
+) -> Result<(), BoardError> {
+    if cmos.set_boot_order(order, checks_floppies) {
         return Ok(());
     }
     Err(BoardError::Config(format!(
@@ -293,10 +298,14 @@ pub(crate) fn add_rtc(
         "" => "cad",
         order => order,
     };
-    set_boot_order(&cmos, "order", order)?;
+    let checks_floppies = spec.switch("fd-bootchk").unwrap_or(true);
+    set_boot_order(&cmos, "order", order, checks_floppies)?;
     if let Some(once) = &spec.boot.once {
-        set_boot_order(&cmos, "once", once)?;
-        b.boot_once = Some((cmos.clone(), order.to_owned()));
+        set_boot_order(&cmos, "once", once, checks_floppies)?;
+        let (later, order) = (cmos.clone(), order.to_owned());
+        b.on_first_reset = Some(Box::new(move || {
+            later.set_boot_order(&order, checks_floppies);
+        }));
     }
     let config = RtcConfig::of(&spec.args(&device_rtc::MC146818RTC, &[])?)?;
     let rtc = Rtc::new(

@@ -101,6 +101,16 @@ const COMMON_PROPS: &[Prop] = &[
 /// Properties of `pc` and `q35`.
 const PC_PROPS: &[Prop] = &[
     switch("acpi", "auto", "ACPI tables and power management"),
+    absent(
+        "default-bus-bypass-iommu",
+        "Devices of the first bus past an IOMMU",
+    ),
+    switch(
+        "fd-bootchk",
+        "on",
+        "Firmware looks for the signature of boot sectors of floppies",
+    ),
+    absent("hmat", "Heterogeneous memory attributes table"),
     switch("hpet", "auto", "High precision event timer"),
     switch("i8042", "on", "Keyboard controller"),
     Prop {
@@ -109,6 +119,7 @@ const PC_PROPS: &[Prop] = &[
         default: "0",
         doc: "Limit of low memory; 0 for the default",
     },
+    absent("nvdimm", "Persistent memory modules"),
     Prop {
         name: "pcspk-audiodev",
         ty: PropType::Str,
@@ -119,6 +130,12 @@ const PC_PROPS: &[Prop] = &[
     switch("pit", "on", "i8254 timer"),
     absent("sata", "ICH9 AHCI controller"),
     absent("smbus", "SMBus host controller"),
+    Prop {
+        name: "smbios-entry-point-type",
+        ty: PropType::Enum(&["auto", "32", "64"]),
+        default: "auto",
+        doc: "Which entry point SMBIOS has; auto: 64 if the tables need it",
+    },
     absent("smm", "System management mode"),
     absent("vmport", "VMware port"),
 ];
