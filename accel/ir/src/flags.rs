@@ -49,14 +49,17 @@ pub enum FlagKind {
     Sar,
     /// `a` is the low half of a product; CF and OF are bit 0 of `b`.
     Mul,
+    /// `a` is the result; CF is one, OF and AF are zero: for guests that keep CF inverted.
+    LogicC,
 }
 
 impl FlagKind {
     /// The kind of this number.
     pub fn from_number(number: u8) -> FlagKind {
         use FlagKind::*;
-        const KINDS: [FlagKind; 12] =
-            [Raw, Add, Adc, Sub, Sbb, Logic, Inc, Dec, Shl, Shr, Sar, Mul];
+        const KINDS: [FlagKind; 13] = [
+            Raw, Add, Adc, Sub, Sbb, Logic, Inc, Dec, Shl, Shr, Sar, Mul, LogicC,
+        ];
         KINDS.get(usize::from(number)).copied().unwrap_or(Raw)
     }
 }
@@ -187,6 +190,7 @@ pub fn pack(kind: FlagKind, ty: Ty, a: u64, b: u64, c: u64) -> u64 {
             cf | szp(ty, result) | ((borrows >> 3) & 1) << 4 | of << 11
         }
         FlagKind::Logic => szp(ty, a),
+        FlagKind::LogicC => szp(ty, a) | CF,
         FlagKind::Shl => {
             let count = b as u32 & 63;
             let result = a.checked_shl(count).unwrap_or(0) & mask;
@@ -223,6 +227,7 @@ pub fn carry(kind: FlagKind, ty: Ty, a: u64, b: u64, c: u64) -> u64 {
         FlagKind::Sub => u64::from((a & mask) < (b & mask)),
         FlagKind::Inc | FlagKind::Dec => c & 1,
         FlagKind::Logic => 0,
+        FlagKind::LogicC => CF,
         FlagKind::Raw => a & CF,
         _ => pack(kind, ty, a, b, c) & CF,
     }
@@ -243,10 +248,10 @@ pub fn test(cond: Cond, kind: FlagKind, ty: Ty, a: u64, b: u64, c: u64) -> bool 
         return compare(op, ty, x, y);
     }
     match (kind, cond) {
-        (FlagKind::Logic, Cond::E) => a & mask == 0,
-        (FlagKind::Logic, Cond::Ne) => a & mask != 0,
-        (FlagKind::Logic, Cond::S | Cond::L) => top(ty, a) != 0,
-        (FlagKind::Logic, Cond::Ns | Cond::Ge) => top(ty, a) == 0,
+        (FlagKind::Logic | FlagKind::LogicC, Cond::E) => a & mask == 0,
+        (FlagKind::Logic | FlagKind::LogicC, Cond::Ne) => a & mask != 0,
+        (FlagKind::Logic | FlagKind::LogicC, Cond::S | Cond::L) => top(ty, a) != 0,
+        (FlagKind::Logic | FlagKind::LogicC, Cond::Ns | Cond::Ge) => top(ty, a) == 0,
         (_, Cond::B) => carry(kind, ty, a, b, c) != 0,
         (_, Cond::Ae) => carry(kind, ty, a, b, c) == 0,
         _ => cond.holds(pack(kind, ty, a, b, c)),

@@ -88,6 +88,7 @@ fn flags_follow_the_manual() {
         CF | OF | SF | AF | PF
     );
     assert_eq!(pack(FlagKind::Logic, Ty::I64, 0, 0, 0), ZF | PF);
+    assert_eq!(pack(FlagKind::LogicC, Ty::I64, 0, 0, 0), ZF | PF | CF);
     assert_eq!(
         pack(FlagKind::Sbb, Ty::I64, 0, u64::MAX, 1),
         CF | ZF | PF | AF

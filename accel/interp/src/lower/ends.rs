@@ -35,13 +35,13 @@ impl<T: Target> Lowering<'_, T> {
                     };
                     code::branch(op, ty, a, b)
                 }
-                (Some((FlagKind::Logic, ty)), Cond::E) => {
+                (Some((FlagKind::Logic | FlagKind::LogicC, ty)), Cond::E) => {
                     code::branch_imm(accel_ir::Cmp::Eq, ty, flags + 1, 0)
                 }
-                (Some((FlagKind::Logic, ty)), Cond::Ne) => {
+                (Some((FlagKind::Logic | FlagKind::LogicC, ty)), Cond::Ne) => {
                     code::branch_imm(accel_ir::Cmp::Ne, ty, flags + 1, 0)
                 }
-                (Some((FlagKind::Logic, ty)), Cond::S | Cond::L) => {
+                (Some((FlagKind::Logic | FlagKind::LogicC, ty)), Cond::S | Cond::L) => {
                     code::branch_imm(accel_ir::Cmp::Lts, ty, flags + 1, 0)
                 }
                 _ => Instr::BrTest { cond, to: 0 },

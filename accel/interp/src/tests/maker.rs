@@ -226,7 +226,7 @@ impl Maker<'_> {
                 const KINDS: [FlagKind; 6] = [
                     FlagKind::Add,
                     FlagKind::Sub,
-                    FlagKind::Sub,
+                    FlagKind::LogicC,
                     FlagKind::Logic,
                     FlagKind::Adc,
                     FlagKind::Inc,

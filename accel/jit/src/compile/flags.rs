@@ -181,7 +181,7 @@ impl Compiler<'_> {
                 };
                 self.asm.alu(op, size, sum, b);
             }
-            FlagKind::Logic => match self.flag_operand(&def, Operand::A)? {
+            FlagKind::Logic | FlagKind::LogicC => match self.flag_operand(&def, Operand::A)? {
                 Rm::Reg(a) => self.asm.test(size, a, a),
                 a => self.asm.alu_imm(Alu::Cmp, size, a, 0),
             },
@@ -234,6 +234,11 @@ impl Compiler<'_> {
         match def.kind {
             FlagKind::Add | FlagKind::Sub | FlagKind::Adc | FlagKind::Sbb | FlagKind::Logic => {
                 // CMP with zero, which may stand for TEST, has no carry and no overflow either.
+                self.replay(id)?;
+                Ok(Some(cc))
+            }
+            // The host's carry is zero after the same test.
+            FlagKind::LogicC if !needs_carry => {
                 self.replay(id)?;
                 Ok(Some(cc))
             }
