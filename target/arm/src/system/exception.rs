@@ -1,0 +1,253 @@
+//! Exceptions: syndromes, routing, entry and return (DDI 0487, D1.3, D24.2.40 "ESR_EL1").
+
+use accel_core::{Exit, Trap};
+
+use super::control::{self, hcr, sctlr_bits};
+use super::registers as sys;
+use crate::mode;
+use crate::model::Feature;
+use crate::state::{Exception, Vector};
+use crate::{Core, regs};
+
+/// Exception classes (ESR_ELx.EC).
+#[allow(missing_docs)]
+pub(crate) mod class {
+    pub(crate) const UNKNOWN: u64 = 0x00;
+    pub(crate) const WFX: u64 = 0x01;
+    pub(crate) const FP: u64 = 0x07;
+    pub(crate) const PAC: u64 = 0x09;
+    pub(crate) const BTI: u64 = 0x0d;
+    pub(crate) const ILLEGAL: u64 = 0x0e;
+    pub(crate) const SVC: u64 = 0x15;
+    pub(crate) const HVC: u64 = 0x16;
+    pub(crate) const SMC: u64 = 0x17;
+    pub(crate) const SYSTEM: u64 = 0x18;
+    pub(crate) const FETCH_LOWER: u64 = 0x20;
+    pub(crate) const FETCH_SAME: u64 = 0x21;
+    pub(crate) const PC_ALIGNMENT: u64 = 0x22;
+    pub(crate) const DATA_LOWER: u64 = 0x24;
+    pub(crate) const DATA_SAME: u64 = 0x25;
+    pub(crate) const STEP_LOWER: u64 = 0x32;
+    pub(crate) const STEP_SAME: u64 = 0x33;
+    pub(crate) const BRK: u64 = 0x3c;
+}
+
+/// ESR_ELx.IL: the instruction has 32 bits.
+const IL: u64 = 1 << 25;
+
+/// A syndrome.
+pub(crate) fn esr(class: u64, iss: u64) -> u64 {
+    class << 26 | IL | iss & 0x1ff_ffff
+}
+
+/// Where exceptions go that nothing routes elsewhere.
+pub(crate) fn default_target(core: &Core) -> u8 {
+    match core.arch.el {
+        0 if control::hcr_in_effect(core) & hcr::TGE != 0 => 2,
+        0 => 1,
+        el => el,
+    }
+}
+
+/// Notes a synchronous exception.
+pub(crate) fn raise_to(core: &mut Core, to: u8, esr: u64, far: Option<u64>) -> Trap {
+    core.arch.exception = Some(Exception {
+        vector: Vector::Synchronous,
+        to,
+        esr,
+        far,
+        hpfar: None,
+    });
+    Trap::Exception
+}
+
+/// Notes a synchronous exception to where it goes by default.
+pub(crate) fn raise(core: &mut Core, class: u64, iss: u64, far: Option<u64>) -> Trap {
+    let to = default_target(core);
+    raise_to(core, to, esr(class, iss), far)
+}
+
+/// An UNDEFINED instruction.
+pub(crate) fn undefined(core: &mut Core) -> Trap {
+    raise(core, class::UNKNOWN, 0, None)
+}
+
+/// PSTATE as SPSR_ELx holds it (C5.2.19).
+pub(crate) fn pstate(core: &Core) -> u64 {
+    let state = &core.arch;
+    let mut value = mode::nzcv(core) | core.regs.get(regs::DAIF) & 0x3c0;
+    value |= u64::from(state.el) << 2 | u64::from(state.sp_sel);
+    value |= (core.regs.get(regs::BTYPE) & 3) << 10;
+    for (bit, on) in [
+        (12, state.ssbs),
+        (20, state.il),
+        (21, state.ss),
+        (22, state.pan),
+        (23, state.uao),
+        (24, state.dit),
+    ] {
+        value |= u64::from(on).wrapping_shl(bit);
+    }
+    value
+}
+
+/// The slot of a register by exception level.
+fn by_level(el: u8, slots: [accel_ir::Slot; 3]) -> accel_ir::Slot {
+    let [one, two, three] = slots;
+    match el {
+        0 | 1 => one,
+        2 => two,
+        _ => three,
+    }
+}
+
+fn spsr(el: u8) -> accel_ir::Slot {
+    by_level(el, [sys::SPSR_EL1, sys::SPSR_EL2, sys::SPSR_EL3])
+}
+
+fn elr(el: u8) -> accel_ir::Slot {
+    by_level(el, [sys::ELR_EL1, sys::ELR_EL2, sys::ELR_EL3])
+}
+
+/// Changes exception level and stack pointer.
+pub(crate) fn set_level(core: &mut Core, el: u8, sp_sel: bool) {
+    let bank = |el: u8, sel: bool| regs::sp_bank(if sel { el } else { 0 });
+    let old = bank(core.arch.el, core.arch.sp_sel);
+    let new = bank(el, sp_sel);
+    if old != new {
+        let sp = core.regs.get(regs::SP);
+        core.regs.set(old, sp);
+        let sp = core.regs.get(new);
+        core.regs.set(regs::SP, sp);
+    }
+    core.arch.el = el;
+    core.arch.sp_sel = sp_sel;
+}
+
+/// Delivers the noted exception.
+pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
+    let Some(exception) = core.arch.exception.take() else {
+        return Err(Exit::Internal("an exception without a reason"));
+    };
+    enter(core, exception);
+    Ok(())
+}
+
+/// `AArch64.TakeException`.
+pub(crate) fn enter(core: &mut Core, exception: Exception) {
+    let from = core.arch.el;
+    let to = exception.to;
+    log::debug!(
+        target: "int",
+        "cpu {}: {:?} from EL{from} to EL{to}, ESR {:#x}, ELR {:#x}, FAR {:x?}",
+        core.index, exception.vector, exception.esr, core.pc(), exception.far
+    );
+    let offset = match exception.vector {
+        Vector::Synchronous => 0,
+        Vector::Irq => 0x80,
+        Vector::Fiq => 0x100,
+    };
+    let source = if from < to {
+        0x400
+    } else if core.arch.sp_sel {
+        0x200
+    } else {
+        0
+    };
+    let saved = pstate(core);
+    core.regs.set(spsr(to), saved);
+    let pc = core.pc();
+    core.regs.set(elr(to), pc);
+    if exception.vector == Vector::Synchronous {
+        core.regs
+            .set(by_level(to, [sys::ESR_EL1, sys::ESR_EL2, sys::ESR_EL3]), exception.esr);
+        if let Some(far) = exception.far {
+            core.regs
+                .set(by_level(to, [sys::FAR_EL1, sys::FAR_EL2, sys::FAR_EL3]), far);
+        }
+        if let Some(hpfar) = exception.hpfar {
+            core.regs.set(sys::HPFAR_EL2, hpfar);
+        }
+    }
+    set_level(core, to, true);
+    let sctlr = control::sctlr_of(core, to);
+    core.regs.set(regs::DAIF, 0x3c0);
+    core.regs.set(regs::BTYPE, 0);
+    let host = to == 2 && control::hcr_in_effect(core) & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    if core.arch.model.has(Feature::Pan) && (to == 1 || host) && sctlr & sctlr_bits::SPAN == 0 {
+        core.arch.pan = true;
+    }
+    core.arch.uao = false;
+    core.arch.il = false;
+    core.arch.ss = false;
+    if core.arch.model.has(Feature::Ssbs) {
+        core.arch.ssbs = sctlr & sctlr_bits::DSSBS != 0;
+    }
+    let base = core
+        .regs
+        .get(by_level(to, [sys::VBAR_EL1, sys::VBAR_EL2, sys::VBAR_EL3]));
+    core.set_pc(base.wrapping_add(source).wrapping_add(offset));
+    changed(core);
+}
+
+/// Exception level, controls or address space changed: brings what is derived in line.
+pub(crate) fn changed(core: &mut Core) {
+    super::translation::switch(core);
+    mode::refresh(core);
+}
+
+/// Whether an SPSR describes a state that an exception return may lead to.
+fn is_legal(core: &Core, spsr: u64) -> bool {
+    let el = (spsr >> 2 & 3) as u8;
+    let model = &core.arch.model;
+    let exists = match el {
+        2 => control::el2_enabled(core),
+        3 => model.has(Feature::El3),
+        _ => true,
+    };
+    let tge = control::hcr_in_effect(core) & hcr::TGE != 0;
+    // No AArch32.
+    spsr & 0x12 == 0
+        && exists
+        && el <= core.arch.el
+        && !(el == 0 && spsr & 1 != 0)
+        && !(el == 1 && tge)
+}
+
+/// ERET: `next` comes from ELR, already authenticated where that was asked for.
+pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
+    let from = core.arch.el;
+    let value = core.regs.get(spsr(from));
+    core.regs.set(regs::MONITOR, u64::MAX);
+    let legal = is_legal(core, value);
+    let stepping = control::steps(core);
+    mode::set_nzcv(core, value);
+    core.regs.set(regs::DAIF, value & 0x3c0);
+    let model = core.arch.model.clone();
+    let bit = |n: u32, there: bool| there && value.wrapping_shr(n) & 1 != 0;
+    let btype = if model.has(Feature::Bti) { value >> 10 & 3 } else { 0 };
+    if legal {
+        set_level(core, (value >> 2 & 3) as u8, value & 1 != 0);
+        core.arch.il = bit(20, true);
+        core.regs.set(regs::BTYPE, btype);
+        core.arch.ssbs = bit(12, model.has(Feature::Ssbs));
+        core.arch.pan = bit(22, model.has(Feature::Pan));
+        core.arch.uao = bit(23, model.has(Feature::Uao));
+        core.arch.dit = bit(24, model.has(Feature::Dit));
+    } else {
+        // The level stays; the next instruction is an illegal state.
+        core.arch.il = true;
+    }
+    changed(core);
+    core.arch.ss = bit(21, true) && !stepping && control::steps(core);
+    core.set_pc(target);
+    if core.arch.guarded && btype != 0 {
+        mode::refresh(core);
+    }
+    Trap::Leave
+}
+
+/// The return address of an ERET at the current level.
+pub(crate) fn return_address(core: &Core) -> u64 {
+    core.regs.get(elr(core.arch.el))
+}
