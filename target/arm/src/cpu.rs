@@ -4,13 +4,21 @@ use accel_core::{Access, Exit, Helper, Layout, Source, Target, Translation, Trap
 use accel_ir::Unit;
 use hw_memory::Fault;
 
+use crate::mode::Mode;
 use crate::port::Port;
 use crate::state::State;
-use crate::{Core, regs};
+use crate::system::exception::{class, raise};
+use crate::system::{calls, control, exception, interrupt, translation};
+use crate::{Core, a64, helper, regs};
 
 /// The aarch64 architecture.
 #[derive(Debug)]
 pub struct Arm;
+
+/// Fault status code of a synchronous external abort, and FnV: the address is not known.
+const EXTERNAL: u64 = 0x10 | 1 << 10;
+/// Fault status code of a misaligned access.
+const ALIGNMENT: u64 = 0x21;
 
 impl Target for Arm {
     const NAME: &'static str = "aarch64";
@@ -19,48 +27,64 @@ impl Target for Arm {
     type Port = dyn Port;
 
     fn helpers() -> &'static [Helper<Self>] {
-        &[]
+        helper::TABLE
     }
 
     fn fetch_address(core: &Core) -> u64 {
         core.regs.get(regs::PC)
     }
 
-    fn fetch_ctx(_: &Core) -> u8 {
-        0
+    fn fetch_ctx(core: &Core) -> u8 {
+        Mode(core.mode).ctx()
     }
 
-    fn unit_limit(_: &Core) -> u32 {
-        32
+    fn unit_limit(core: &Core) -> u32 {
+        if Mode(core.mode).steps() { 1 } else { 32 }
     }
 
-    fn translate(_: &mut Core, _: &mut Source, _: u32) -> Result<Unit, Trap> {
-        Err(Trap::Exit(Exit::Internal(
-            "the engine does not execute aarch64 instructions yet",
-        )))
+    fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Result<Unit, Trap> {
+        a64::translate(core, source, limit)
     }
 
-    fn walk(_: &mut Core, _: u64, _: Access, _: u8) -> Result<Translation, Trap> {
-        Err(Trap::Exit(Exit::Internal("no aarch64 translation yet")))
+    fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap> {
+        translation::walk(core, va, access, ctx)
     }
 
-    fn bus_fault(_: &mut Core, _: u64, _: Access, _: Fault) -> Result<u64, Trap> {
-        Err(Trap::Exit(Exit::Internal("no aarch64 aborts yet")))
+    fn bus_fault(core: &mut Core, pa: u64, access: Access, fault: Fault) -> Result<u64, Trap> {
+        log::debug!(target: "invalid_mem", "cpu {}: {access:?} at {pa:#x}: {fault}", core.index);
+        Err(data_abort(core, EXTERNAL, access, None))
     }
 
-    fn alignment_fault(_: &mut Core, _: u64, _: Access) -> Trap {
-        Trap::Exit(Exit::Internal("no aarch64 alignment faults yet"))
+    fn alignment_fault(core: &mut Core, va: u64, access: Access) -> Trap {
+        data_abort(core, ALIGNMENT, access, Some(va))
     }
 
-    fn deliver(_: &mut Core) -> Result<(), Exit> {
-        Err(Exit::Internal("no aarch64 exceptions yet"))
+    fn deliver(core: &mut Core) -> Result<(), Exit> {
+        exception::deliver(core)
     }
 
-    fn service(_: &mut Core) -> Result<(), Exit> {
-        Err(Exit::Pending)
+    fn service(core: &mut Core) -> Result<(), Exit> {
+        interrupt::service(core)
     }
 
-    fn after_step(_: &mut Core) -> Result<(), Exit> {
+    fn after_step(core: &mut Core) -> Result<(), Exit> {
+        if Mode(core.mode).steps() && control::steps(core) && core.arch.ss {
+            core.arch.ss = false;
+            return calls::step_exception(core);
+        }
         Ok(())
     }
+}
+
+/// Notes an abort of this CPU's own access that translation had nothing against.
+fn data_abort(core: &mut Core, status: u64, access: Access, va: Option<u64>) -> Trap {
+    let lower = exception::default_target(core) > core.arch.el;
+    let class = match (access, lower) {
+        (Access::Fetch, true) => class::FETCH_LOWER,
+        (Access::Fetch, false) => class::FETCH_SAME,
+        (_, true) => class::DATA_LOWER,
+        (_, false) => class::DATA_SAME,
+    };
+    let write = u64::from(access == Access::Write) << 6;
+    raise(core, class, status | write, va)
 }

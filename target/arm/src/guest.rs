@@ -1,21 +1,22 @@
 //! Life cycle and inspection of an engine's CPU.
 
-use accel_core::{Guest, reason};
+use accel_core::Guest;
 use hw_state::{Section, StateError};
 
-use crate::{Arm, Core, system};
+use crate::system::{describe, interrupt, reset, saved};
+use crate::{Arm, Core, regs};
 
 impl Guest for Arm {
     fn reset(core: &mut Core) {
-        system::reset::reset(core);
+        reset::reset(core);
     }
 
-    fn save(_: &mut Core) -> Section {
-        Section::new("aarch64-cpu", 1)
+    fn save(core: &mut Core) -> Section {
+        saved::save(core)
     }
 
-    fn restore(_: &mut Core, section: &Section) -> Result<(), StateError> {
-        section.expect("aarch64-cpu", 1)
+    fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
+        saved::restore(core, section)
     }
 
     fn registers(core: &mut Core) -> Vec<(String, u128)> {
@@ -23,20 +24,22 @@ impl Guest for Arm {
             128 => core.regs.get_v(r.slot),
             _ => u128::from(core.regs.get(r.slot)),
         };
-        let table = crate::regs::REGS.iter();
-        table.map(|r| (r.name.to_string(), value(r))).collect()
+        let table = regs::REGS.iter();
+        let mut list: Vec<_> = table.map(|r| (r.name.to_string(), value(r))).collect();
+        list.push(("cpsr".into(), crate::system::exception::pstate(core).into()));
+        list
     }
 
-    fn describe(_: &mut Core) -> String {
-        String::new()
+    fn describe(core: &mut Core) -> String {
+        describe::describe(core)
     }
 
     fn report(_: &mut Core, _: &str) -> Option<String> {
         None
     }
 
-    fn debug_translate(_: &mut Core, _: u64) -> Option<u64> {
-        None
+    fn debug_translate(core: &mut Core, va: u64) -> Option<u64> {
+        describe::debug_translate(core, va)
     }
 
     fn is_halted(core: &Core) -> bool {
@@ -44,11 +47,6 @@ impl Guest for Arm {
     }
 
     fn wake_mask(core: &Core) -> u32 {
-        let always = reason::STOP | reason::PARK | reason::WORK | reason::FLUSH;
-        if core.arch.powered_off {
-            always | reason::SIPI
-        } else {
-            always | reason::INTR
-        }
+        interrupt::wake_mask(core)
     }
 }

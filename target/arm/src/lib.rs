@@ -36,14 +36,17 @@
     clippy::arithmetic_side_effects
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
-#![allow(dead_code, reason = "the parts that use the rest follow")]
-
+pub mod a64;
 mod cpu;
+mod float;
 mod guest;
+mod helper;
+mod mode;
 mod model;
 mod peers;
 mod port;
 pub mod regs;
+mod simd;
 mod state;
 mod system;
 

@@ -188,18 +188,12 @@ pub(crate) fn set_nzcv(core: &mut Core, nzcv: u64) {
 
 /// NZCV in bits 31 to 28 of flags in their x86 places, C inverted.
 pub(crate) fn from_x86(flags: u64) -> u64 {
-    (flags >> 7 & 1) << 31
-        | (flags >> 6 & 1) << 30
-        | (!flags & 1) << 29
-        | (flags >> 11 & 1) << 28
+    (flags >> 7 & 1) << 31 | (flags >> 6 & 1) << 30 | (!flags & 1) << 29 | (flags >> 11 & 1) << 28
 }
 
 /// Flags in their x86 places, C inverted, of NZCV in bits 31 to 28.
 pub(crate) fn to_x86(nzcv: u64) -> u64 {
-    (nzcv >> 31 & 1) << 7
-        | (nzcv >> 30 & 1) << 6
-        | (!nzcv >> 29 & 1)
-        | (nzcv >> 28 & 1) << 11
+    (nzcv >> 31 & 1) << 7 | (nzcv >> 30 & 1) << 6 | (!nzcv >> 29 & 1) | (nzcv >> 28 & 1) << 11
 }
 
 #[cfg(test)]

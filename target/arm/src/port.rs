@@ -146,6 +146,11 @@ pub trait Port: Send {
     /// CNTVOFF_EL2 changed: the virtual counter is the counter less this.
     fn set_counter_offset(&mut self, offset: u64);
 
+    /// A random number for RNDR; `None` if none is to be had now, which the guest is told.
+    fn random(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Level of the PMU's interrupt (PPI 23) changed.
     fn set_pmu_interrupt(&mut self, level: bool) {
         let _ = level;

@@ -81,8 +81,17 @@ pub struct State {
     pub halted: bool,
     /// A translation of a tagged address was cached: flushes by address must forget more.
     pub(crate) tagged: bool,
+    /// A guarded page (BTI) was executed: branches keep PSTATE.BTYPE from here on.
+    pub(crate) guarded: bool,
     /// TLB maintenance was broadcast since the last DSB.
     pub(crate) unsettled: bool,
+    /// The exception noted is none: the instruction is to be executed again.
+    pub(crate) again: bool,
+    /// OSLSR_EL1.OSLK.
+    pub(crate) os_lock: bool,
+    /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number: breakpoints and watchpoints are not modelled, the
+    /// registers only hold values.
+    pub(crate) debug: [[u64; 4]; 16],
     pub(crate) exception: Option<Exception>,
     pub(crate) peer: Arc<Peer>,
 }
@@ -113,9 +122,28 @@ impl State {
             powered_off: false,
             halted: false,
             tagged: false,
+            guarded: false,
             unsettled: false,
+            again: false,
+            os_lock: false,
+            debug: [[0; 4]; 16],
             exception: None,
             peer,
+        }
+    }
+
+    /// A debug register by its number and op2.
+    pub(crate) fn debug_register(&self, n: u16, kind: u16) -> u64 {
+        let row = self.debug.get(usize::from(n));
+        row.and_then(|r| r.get(usize::from(kind & 3)))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    pub(crate) fn set_debug_register(&mut self, n: u16, kind: u16, value: u64) {
+        let row = self.debug.get_mut(usize::from(n));
+        if let Some(register) = row.and_then(|r| r.get_mut(usize::from(kind & 3))) {
+            *register = value;
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{helper, regs};
 mod table {
     include!(concat!(env!("OUT_DIR"), "/branch.rs"));
 }
-pub(super) use table::{FORMS, decode};
 use table::Insn;
+pub(super) use table::{FORMS, decode};
 
 /// Two ways on: the unit ends.
 fn branch_if(c: &mut Ctx, holds: Val, target: u64) {
@@ -48,7 +48,13 @@ impl Ctx {
         self.set_x(rd, v);
     }
 
-    pub(super) fn authenticated(&mut self, pointer: Val, modifier: Val, key: u32, auth: bool) -> Val {
+    pub(super) fn authenticated(
+        &mut self,
+        pointer: Val,
+        modifier: Val,
+        key: u32,
+        auth: bool,
+    ) -> Val {
         let how = self.imm(Ty::I64, u64::from(key | u32::from(auth) << 2));
         self.call(helper::POINTER_AUTH, &[pointer, modifier, how])
     }
@@ -464,4 +470,3 @@ fn sys(c: &mut Ctx, reg: SysReg, rt: u32) -> Option<()> {
     }
     Some(())
 }
-

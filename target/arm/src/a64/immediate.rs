@@ -7,8 +7,8 @@ use super::context::{Ctx, width};
 mod table {
     include!(concat!(env!("OUT_DIR"), "/immediate.rs"));
 }
-pub(super) use table::{FORMS, decode};
 use table::Insn;
+pub(super) use table::{FORMS, decode};
 
 /// `DecodeBitMasks` for logical immediates: a pattern of `imms + 1` ones rotated by `immr`, repeated.
 pub(crate) fn bit_mask(n: u32, imms: u32, immr: u32) -> Option<u64> {
@@ -240,11 +240,7 @@ fn bitfield(c: &mut Ctx, ty: Ty, opc: u32, (r, s): (u32, u32), (rn, rd): (u32, u
         }
         _ => {
             let up = c.shl(a, bits.wrapping_sub(width));
-            c.shift(
-                Binary::Sar,
-                up,
-                bits.wrapping_sub(width).wrapping_sub(at),
-            )
+            c.shift(Binary::Sar, up, bits.wrapping_sub(width).wrapping_sub(at))
         }
     }
 }

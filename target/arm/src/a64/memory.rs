@@ -10,8 +10,8 @@ use crate::{helper, regs};
 mod table {
     include!(concat!(env!("OUT_DIR"), "/memory.rs"));
 }
-pub(super) use table::{FORMS, decode};
 use table::Insn;
+pub(super) use table::{FORMS, decode};
 
 fn ty_of(size: u32) -> Ty {
     match size & 7 {
@@ -29,7 +29,11 @@ enum Move {
     /// From a general register.
     Store(Ty),
     /// To a general register of a width, with or without the sign.
-    Load { ty: Ty, signed: bool, to: Ty },
+    Load {
+        ty: Ty,
+        signed: bool,
+        to: Ty,
+    },
     /// A vector register's low bits.
     StoreV(Ty),
     LoadV(Ty),
@@ -393,7 +397,9 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
                 c.set_x(rs, status);
             }
         }
-        Insn::Cas { size, rs, rn, rt, .. } => {
+        Insn::Cas {
+            size, rs, rn, rt, ..
+        } => {
             if !c.has(Feature::Lse) {
                 return None;
             }
@@ -603,9 +609,16 @@ fn pair(
             // One store of twice the size, where that faults alike.
             let a = c.b.zext(a, Ty::I64);
             let both = c.b.insert(a, b, 32, 32);
-            let mem = Mem { ty: Ty::I64, aligned: false, ..mem };
+            let mem = Mem {
+                ty: Ty::I64,
+                aligned: false,
+                ..mem
+            };
             if c.mode.is_aligned() {
-                let aligned = Mem { ty: Ty::I32, ..c.mem(Ty::I32) };
+                let aligned = Mem {
+                    ty: Ty::I32,
+                    ..c.mem(Ty::I32)
+                };
                 c.b.probe(address, aligned);
             }
             c.b.store(address, both, mem);
@@ -637,4 +650,3 @@ fn pair(
     }
     Some(())
 }
-

@@ -10,8 +10,8 @@ use crate::model::Feature;
 mod table {
     include!(concat!(env!("OUT_DIR"), "/register.rs"));
 }
-pub(super) use table::{FORMS, decode};
 use table::Insn;
+pub(super) use table::{FORMS, decode};
 
 fn shift_op(kind: u32) -> Binary {
     match kind & 3 {
@@ -30,7 +30,11 @@ pub(super) fn extended(c: &mut Ctx, rm: u32, option: u32, shift: u32, ty: Ty) ->
         2 => Ty::I32,
         _ => Ty::I64,
     };
-    let narrow = if narrow.bits() > ty.bits() { ty } else { narrow };
+    let narrow = if narrow.bits() > ty.bits() {
+        ty
+    } else {
+        narrow
+    };
     let v = c.x(rm, narrow);
     let v = match option & 4 {
         0 => c.b.zext(v, ty),
@@ -409,11 +413,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         }
         Insn::Mulh { u, rm, rn, rd } => {
             let (a, b) = (c.x(rn, Ty::I64), c.x(rm, Ty::I64));
-            let op = if u != 0 {
-                Binary::MulHu
-            } else {
-                Binary::MulHs
-            };
+            let op = if u != 0 { Binary::MulHu } else { Binary::MulHs };
             let result = c.b.binary(op, a, b);
             c.set_x(rd, result);
         }
@@ -471,14 +471,7 @@ fn divide(c: &mut Ctx, ty: Ty, signed: bool, a: Val, b: Val) -> Val {
 }
 
 /// CCMP and CCMN: flags of the comparison if the condition holds, else `nzcv`.
-fn conditional_compare(
-    c: &mut Ctx,
-    ty: Ty,
-    sub: u32,
-    (rn, b): (u32, Val),
-    cond: u32,
-    nzcv: u32,
-) {
+fn conditional_compare(c: &mut Ctx, ty: Ty, sub: u32, (rn, b): (u32, Val), cond: u32, nzcv: u32) {
     let holds = c.holds(cond);
     let a = c.x(rn, ty);
     let least = 1u64.wrapping_shl(ty.bits().wrapping_sub(1));

@@ -140,7 +140,11 @@ pub(crate) fn fp_trap(core: &Core) -> Option<u8> {
     if el < 2 && hcr_now & (hcr::E2H | hcr::TGE) != hcr::E2H | hcr::TGE {
         let fpen = get(sys::CPACR_EL1) >> 20 & 3;
         if fpen & 1 == 0 || fpen == 1 && el == 0 {
-            return Some(if el == 0 && hcr_now & hcr::TGE != 0 { 2 } else { 1 });
+            return Some(if el == 0 && hcr_now & hcr::TGE != 0 {
+                2
+            } else {
+                1
+            });
         }
     }
     if el < 3 && el2_enabled(core) {
@@ -190,4 +194,14 @@ pub(crate) fn debug_target(core: &Core) -> u8 {
     } else {
         1
     }
+}
+
+/// SCTLR_ELx.BT: PACIASP is no landing pad for every branch.
+pub(crate) fn bt_bit(core: &Core) -> bool {
+    let bit = if core.arch.el == 0 {
+        sctlr_bits::BT0
+    } else {
+        sctlr_bits::BT1
+    };
+    sctlr(core) & bit != 0
 }

@@ -126,6 +126,9 @@ pub(crate) fn set_level(core: &mut Core, el: u8, sp_sel: bool) {
 
 /// Delivers the noted exception.
 pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
+    if std::mem::take(&mut core.arch.again) {
+        return Err(Exit::Yield);
+    }
     let Some(exception) = core.arch.exception.take() else {
         return Err(Exit::Internal("an exception without a reason"));
     };
@@ -159,11 +162,15 @@ pub(crate) fn enter(core: &mut Core, exception: Exception) {
     let pc = core.pc();
     core.regs.set(elr(to), pc);
     if exception.vector == Vector::Synchronous {
-        core.regs
-            .set(by_level(to, [sys::ESR_EL1, sys::ESR_EL2, sys::ESR_EL3]), exception.esr);
+        core.regs.set(
+            by_level(to, [sys::ESR_EL1, sys::ESR_EL2, sys::ESR_EL3]),
+            exception.esr,
+        );
         if let Some(far) = exception.far {
-            core.regs
-                .set(by_level(to, [sys::FAR_EL1, sys::FAR_EL2, sys::FAR_EL3]), far);
+            core.regs.set(
+                by_level(to, [sys::FAR_EL1, sys::FAR_EL2, sys::FAR_EL3]),
+                far,
+            );
         }
         if let Some(hpfar) = exception.hpfar {
             core.regs.set(sys::HPFAR_EL2, hpfar);
@@ -173,7 +180,8 @@ pub(crate) fn enter(core: &mut Core, exception: Exception) {
     let sctlr = control::sctlr_of(core, to);
     core.regs.set(regs::DAIF, 0x3c0);
     core.regs.set(regs::BTYPE, 0);
-    let host = to == 2 && control::hcr_in_effect(core) & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
+    let host =
+        to == 2 && control::hcr_in_effect(core) & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
     if core.arch.model.has(Feature::Pan) && (to == 1 || host) && sctlr & sctlr_bits::SPAN == 0 {
         core.arch.pan = true;
     }
@@ -225,7 +233,11 @@ pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
     core.regs.set(regs::DAIF, value & 0x3c0);
     let model = core.arch.model.clone();
     let bit = |n: u32, there: bool| there && value.wrapping_shr(n) & 1 != 0;
-    let btype = if model.has(Feature::Bti) { value >> 10 & 3 } else { 0 };
+    let btype = if model.has(Feature::Bti) {
+        value >> 10 & 3
+    } else {
+        0
+    };
     if legal {
         set_level(core, (value >> 2 & 3) as u8, value & 1 != 0);
         core.arch.il = bit(20, true);

@@ -38,7 +38,14 @@ fn route(core: &Core, scr_bit: u64, hcr_bit: u64, mask: u64) -> (u8, bool) {
         1
     };
     // From a lower level it cannot be masked; to a lower one it is not taken.
-    (to, if to > el && to > 1 { false } else { to < el || masked })
+    (
+        to,
+        if to > el && to > 1 {
+            false
+        } else {
+            to < el || masked
+        },
+    )
 }
 
 fn take(core: &mut Core, vector: Vector, to: u8) {

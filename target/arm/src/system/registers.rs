@@ -48,7 +48,9 @@ impl Row {
     /// Whether a model has it.
     pub(crate) fn exists(&self, model: &CpuModel) -> bool {
         self.feature.is_none_or(|f| model.has(f))
-            && (self.feature.is_some() || !matches!(self.read, 2 | 3) || has_level(model, self.read))
+            && (self.feature.is_some()
+                || !matches!(self.read, 2 | 3)
+                || has_level(model, self.read))
     }
 }
 
@@ -229,7 +231,11 @@ mod tests {
     #[test]
     fn no_encoding_has_two_rows() {
         for (n, row) in ROWS.iter().enumerate() {
-            assert!(ROWS[n + 1..].iter().all(|r| r.reg != row.reg), "{}", row.name);
+            assert!(
+                ROWS[n + 1..].iter().all(|r| r.reg != row.reg),
+                "{}",
+                row.name
+            );
         }
     }
 

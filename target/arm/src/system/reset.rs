@@ -1,14 +1,23 @@
-//! Power-on and reset (DDI 0487, D1.2.2 "Reset").
+//! Power-on and reset (DDI 0487, D1.2.2 "Reset"), PSCI's CPU_ON.
 
 use std::sync::Arc;
 
 use hw_clock::Clock;
 use hw_memory::MemoryMap;
 
+use super::control::{hcr, scr, sctlr_bits};
+use super::{exception, registers as sys};
 use crate::model::{CpuModel, Feature};
-use crate::port::Port;
+use crate::port::{Port, Start};
 use crate::state::{Setup, State};
 use crate::{Core, regs};
+
+/// HCR_EL2.RW: EL1 is AArch64.
+const HCR_RW: u64 = 1 << 31;
+/// CPTR_EL2 with nothing trapped.
+const CPTR: u64 = 0x33ff;
+/// MXCSR as FPCR zero has it: all exceptions masked.
+pub(crate) const MXCSR: u64 = 0x1f80;
 
 /// A CPU after power-on.
 pub fn new_core(
@@ -32,33 +41,6 @@ pub fn new_core(
     core
 }
 
-/// To the state after power-on or reset.
-pub(crate) fn reset(core: &mut Core) {
-    let raw = core.regs.raw();
-    raw.iter_mut().for_each(|slot| *slot = 0);
-    let highest = highest_el(core);
-    let setup = core.arch.setup.clone();
-    core.arch.powered_off = setup.powered_off;
-    core.arch.halted = false;
-    core.arch.exception = None;
-    match setup.boot {
-        Some(boot) => {
-            core.arch.el = boot.el.unwrap_or(highest.min(2));
-            core.set_pc(boot.pc);
-            for (n, value) in (0..).zip(boot.x) {
-                core.regs.set(regs::x(n), value);
-            }
-        }
-        None => {
-            core.arch.el = highest;
-            core.set_pc(setup.rvbar);
-        }
-    }
-    core.mmu.sync_map();
-    core.mmu.flush_all();
-    log::debug!(target: "cpu_reset", "CPU reset (CPU {})", core.index);
-}
-
 /// The highest exception level that the model has.
 pub(crate) fn highest_el(core: &Core) -> u8 {
     if core.arch.model.has(Feature::El3) {
@@ -68,4 +50,76 @@ pub(crate) fn highest_el(core: &Core) -> u8 {
     } else {
         1
     }
+}
+
+/// To the state after power-on or reset.
+pub(crate) fn reset(core: &mut Core) {
+    let setup = core.arch.setup.clone();
+    clear(core);
+    core.arch.powered_off = setup.powered_off;
+    match setup.boot {
+        Some(boot) => {
+            let el = boot.el.unwrap_or(2).min(highest_el(core));
+            begin(core, el, boot.pc);
+            for (n, value) in (0..).zip(boot.x) {
+                core.regs.set(regs::x(n), value);
+            }
+        }
+        None => {
+            let el = highest_el(core);
+            begin(core, el, setup.rvbar);
+        }
+    }
+    core.mmu.sync_map();
+    core.mmu.flush_all();
+    log::debug!(target: "cpu_reset", "CPU reset (CPU {})", core.index);
+}
+
+/// PSCI's CPU_ON (DEN 0022, 6.4): as after a reset, at the highest level below EL3.
+pub(crate) fn start(core: &mut Core, start: Start) {
+    clear(core);
+    let el = highest_el(core).min(2);
+    begin(core, el, start.entry);
+    core.regs.set(regs::x(0), start.context);
+    core.mmu.flush_all();
+}
+
+fn begin(core: &mut Core, el: u8, pc: u64) {
+    if el < 3 && core.arch.model.has(Feature::El3) {
+        // What firmware would have done.
+        core.regs
+            .set(sys::SCR_EL3, scr::NS | scr::HCE | scr::RW | 0x30);
+    }
+    if el < 2 && core.arch.model.has(Feature::El2) {
+        core.regs.set(sys::HCR_EL2, HCR_RW | hcr::APK | hcr::API);
+    }
+    core.arch.el = el;
+    core.arch.sp_sel = true;
+    core.set_pc(pc);
+    exception::changed(core);
+}
+
+fn clear(core: &mut Core) {
+    core.regs.raw().iter_mut().for_each(|slot| *slot = 0);
+    core.port.set_counter_offset(0);
+    let model = core.arch.model.clone();
+    let mpidr = 1 << 31 | core.arch.setup.mpidr & 0xff_00ff_ffff;
+    for (slot, value) in [
+        (regs::DAIF, 0x3c0),
+        (regs::MONITOR, u64::MAX),
+        (regs::MXCSR, MXCSR),
+        (sys::SCTLR_EL1, sctlr_bits::RES1),
+        (sys::SCTLR_EL2, sctlr_bits::RES1),
+        (sys::SCTLR_EL3, sctlr_bits::RES1),
+        (sys::CPTR_EL2, CPTR),
+        (sys::CNTFRQ_EL0, model.counter_hz()),
+        (sys::VPIDR_EL2, model.id.midr),
+        (sys::VMPIDR_EL2, mpidr),
+    ] {
+        core.regs.set(slot, value);
+    }
+    crate::mode::set_nzcv(core, 0);
+    let arch = &mut core.arch;
+    let (model, setup, peer) = (arch.model.clone(), arch.setup.clone(), arch.peer.clone());
+    *arch = State::new(model, setup, peer);
 }

@@ -42,7 +42,8 @@ pub(crate) fn invalidate(core: &mut Core, reg: SysReg, value: u64) -> bool {
             let va = (value << 12).cast_signed() << 8 >> 8;
             Flush::Page(va as u64)
         }
-        // ASIDE1.
+        // ASIDE1: of another's address space, from above.
+        (0, 2) if core.arch.el > 1 => Flush::All,
         (0, 2) => Flush::Space(translation::key_of_asid(core, value >> 48)),
         (0, 0) | (4, 0 | 4 | 6) | (6, 0) => Flush::All,
         _ => return false,
@@ -56,4 +57,3 @@ pub(crate) fn invalidate(core: &mut Core, reg: SysReg, value: u64) -> bool {
     }
     true
 }
-
