@@ -1,5 +1,7 @@
 //! Floating point: FPCR, FPSR, and scalar instructions as functions (DDI 0487, A1.5, C7).
 
+#![allow(dead_code, reason = "the instructions follow")]
+
 use accel_core::Trap;
 use target_softfloat::{Env, Flags, FlushOutputs, Rounding};
 
@@ -52,7 +54,7 @@ pub(crate) fn rounding(mode: u64) -> Rounding {
 /// What FPCR selects, without flags. Half precision has a flush bit of its own.
 pub(crate) fn env(core: &Core, half: bool) -> Env {
     let fpcr = core.regs.get(regs::FPCR);
-    let flush = fpcr >> if half { 19 } else { 24 } & 1 != 0;
+    let flush = fpcr & if half { 1 << 19 } else { 1 << 24 } != 0;
     Env {
         rounding: rounding(fpcr >> 22),
         default_nan: fpcr >> 25 & 1 != 0,

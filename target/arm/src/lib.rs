@@ -55,6 +55,7 @@ pub use model::{CpuModel, ModelError, help, models};
 pub use peers::Peers;
 pub use port::{Answer, Conduit, GicAccess, NoPort, Port, Start, SysReg, Timer};
 pub use state::{Boot, Setup, State};
+pub use system::registers::set_register;
 pub use system::reset::new_core;
 
 /// A CPU of this guest.

@@ -1,4 +1,8 @@
 //! Rust of a table: nested matches on the bits that tell forms apart.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "runs on our own tables when the crate is built"
+)]
 
 use std::fmt::Write;
 
@@ -40,7 +44,7 @@ fn word_type(table: &Table) -> &'static str {
 fn write_all(out: &mut String, table: &Table) -> std::fmt::Result {
     writeln!(out, "/// An instruction.")?;
     writeln!(out, "#[derive(Clone, Copy, PartialEq, Eq, Debug)]")?;
-    writeln!(out, "#[allow(missing_docs)]")?;
+    writeln!(out, "#[allow(missing_docs, clippy::enum_variant_names)]")?;
     writeln!(out, "pub(crate) enum Insn {{")?;
     let mut seen: Vec<&str> = Vec::new();
     for line in &table.lines {
@@ -132,7 +136,7 @@ fn node(out: &mut String, lines: &[&Line], known: u64, depth: usize) -> std::fmt
     }
     // The bit that most forms fix.
     let best = (0..64)
-        .map(|bit| 1u64 << bit)
+        .map(|bit| 1u64.wrapping_shl(bit))
         .filter(|bit| bit & known == 0)
         .max_by_key(|bit| lines.iter().filter(|l| l.mask & bit != 0).count());
     let Some(bit) = best.filter(|bit| lines.iter().any(|l| l.mask & bit != 0)) else {

@@ -18,7 +18,14 @@
 //! [`compile`] makes Rust of it: an enum `Insn` of the forms with their fields, `decode(word)`, and the
 //! table [`FORMS`](Form) from which come names and fields for logs ([`describe`]), lists, and random
 //! instructions for tests ([`Form::random`]).
-#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod emit;
 mod parse;
@@ -91,9 +98,9 @@ impl Field {
             return self.value;
         }
         let all = word.checked_shr(self.shift).unwrap_or(0);
-        let value = all as u32 & u32::MAX.checked_shr(32 - self.width.min(32)).unwrap_or(0);
+        let up = 32u32.saturating_sub(self.width);
+        let value = all as u32 & u32::MAX.checked_shr(up).unwrap_or(0);
         if self.signed {
-            let up = 32 - self.width.min(32);
             return (value.wrapping_shl(up) as i32).wrapping_shr(up) as u32;
         }
         value
@@ -128,7 +135,9 @@ impl Form {
 
     /// A word of this form with random fields. `None` if chance would not have it.
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<u64> {
-        let all = u64::MAX.checked_shr(64 - self.width.min(64)).unwrap_or(0);
+        let all = u64::MAX
+            .checked_shr(64u32.saturating_sub(self.width))
+            .unwrap_or(0);
         (0..64)
             .map(|_| random() & !self.mask & all | self.bits)
             .find(|word| self.fits(*word))

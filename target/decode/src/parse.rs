@@ -1,4 +1,8 @@
 //! Reading a table.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "runs on our own tables when the crate is built"
+)]
 
 use crate::Test;
 

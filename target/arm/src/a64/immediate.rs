@@ -63,7 +63,11 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         } => {
             let ty = width(sf);
             let a = c.x_sp(rn, ty);
-            let value = u64::from(imm) << (12 * (sh & 1));
+            let value = if sh != 0 {
+                u64::from(imm) << 12
+            } else {
+                imm.into()
+            };
             if s != 0 {
                 let b = c.imm(ty, value);
                 let result = match sub {

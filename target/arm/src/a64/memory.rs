@@ -462,7 +462,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             let base = c.x_sp(rn, Ty::I64);
             let zero = c.imm(Ty::I64, 0);
             let base = c.authenticated(base, zero, 2 | key, true);
-            let words = i64::from(imm) - (i64::from(s) << 9);
+            let words = i64::from(imm).wrapping_sub(i64::from(s) << 9);
             let address = c.offset(base, words << 3);
             let mem = c.mem(Ty::I64);
             let how = Move::Load {

@@ -9,7 +9,7 @@ use super::registers::{self as sys, Effect, Row};
 use super::{special, tlb, translation};
 use crate::model::Feature;
 use crate::port::SysReg;
-use crate::{Core, mode, regs};
+use crate::{Core, mode};
 
 /// The register of an MRS, MSR or SYS instruction.
 pub(super) fn register(word: u64) -> SysReg {
@@ -253,10 +253,4 @@ pub(crate) fn unmasked(core: &mut Core, [next, ..]: [u64; 4]) -> Result<u64, Tra
         return leave(core, next);
     }
     Ok(0)
-}
-
-/// Whether the DAIF slot masks IRQs.
-#[cfg(test)]
-pub(crate) fn irq_masked(core: &Core) -> bool {
-    core.regs.get(regs::DAIF) & 1 << 7 != 0
 }

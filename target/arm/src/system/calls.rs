@@ -250,7 +250,7 @@ pub(crate) fn cache_line(core: &mut Core, [address, ctx, ..]: Args) -> Result<u6
 pub(crate) fn convert_flags(_: &mut Core, [flags, to_external, ..]: Args) -> Result<u64, Trap> {
     let nzcv = crate::mode::from_x86(flags);
     let bit = |n: u32| nzcv.wrapping_shr(n) & 1;
-    let (n, z, c, v) = (bit(31), bit(30), bit(29), bit(28));
+    let (z, c, v) = (bit(30), bit(29), bit(28));
     let (n, z, c, v) = if to_external != 0 {
         (0, z | v, c & (v ^ 1), 0)
     } else {

@@ -15,7 +15,6 @@ pub(crate) mod class {
     pub(crate) const UNKNOWN: u64 = 0x00;
     pub(crate) const WFX: u64 = 0x01;
     pub(crate) const FP: u64 = 0x07;
-    pub(crate) const PAC: u64 = 0x09;
     pub(crate) const BTI: u64 = 0x0d;
     pub(crate) const ILLEGAL: u64 = 0x0e;
     pub(crate) const SVC: u64 = 0x15;

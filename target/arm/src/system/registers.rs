@@ -197,6 +197,17 @@ pub(crate) fn find(reg: SysReg) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.reg == reg)
 }
 
+/// Sets a register of the table by its name, as a debugger would. Whether there is one.
+pub fn set_register(core: &mut crate::Core, name: &str, value: u64) -> bool {
+    let Some(row) = ROWS.iter().find(|row| row.name == name) else {
+        return false;
+    };
+    core.regs.set(row.slot, value);
+    core.mmu.flush_all();
+    super::exception::changed(core);
+    true
+}
+
 /// What an encoding means at EL2 under HCR_EL2.E2H: names of EL1 are registers of EL2, and those
 /// with op1 = 5 (`_EL12`, `_EL02`) the ones of EL1 and EL0.
 pub(crate) fn redirect(reg: SysReg, host: bool) -> SysReg {

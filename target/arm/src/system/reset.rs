@@ -94,7 +94,7 @@ fn begin(core: &mut Core, el: u8, pc: u64) {
         core.regs.set(sys::HCR_EL2, HCR_RW | hcr::APK | hcr::API);
     }
     core.arch.el = el;
-    core.arch.sp_sel = true;
+    core.arch.sp_sel = el != 0;
     core.set_pc(pc);
     exception::changed(core);
 }

@@ -467,7 +467,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         Permissions {
             read: user_page,
             write: user_page && may_write,
-            exec: !uxn && !(wxn && may_write && user_page),
+            exec: !(uxn || wxn && may_write && user_page),
         }
     } else {
         let never = if has_user {
@@ -479,7 +479,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         Permissions {
             read: data,
             write: data && may_write,
-            exec: !never && !(wxn && may_write),
+            exec: !(never || wxn && may_write),
         }
     };
     if !allows(allow, query.access) {
