@@ -19,6 +19,7 @@ mod chardev;
 mod frontend;
 mod mux;
 mod null;
+mod outbox;
 mod pty;
 mod ringbuf;
 mod socket;
@@ -29,6 +30,7 @@ mod telnet;
 pub use chardev::{CharError, Chardev};
 pub use frontend::{CharEvent, CharFrontend, CharSink};
 pub use mux::MuxCommand;
+pub use outbox::Outbox;
 pub use spec::{CharKind, CharSpec, DRIVERS, DriverDef, LogFile, SocketAddress, SocketSpec};
 
 #[cfg(test)]

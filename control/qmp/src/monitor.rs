@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use backend_char::{CharEvent, CharFrontend, CharSink};
+use backend_char::{CharEvent, CharFrontend, CharSink, Outbox};
 use control_qapi::{Event, EventBus, EventSink, Timestamp, Vm};
-use runtime::{Handle, time};
+use runtime::Handle;
 
 use crate::commands::Human;
 use crate::session::{EventQueue, Session};
@@ -15,7 +15,7 @@ const INPUT_MAX: usize = 4096;
 
 /// A QMP monitor on a stream, for as long as it is kept. It talks to one client after another.
 pub struct QmpMonitor {
-    frontend: CharFrontend,
+    outbox: Outbox,
     handle: Handle,
     state: Mutex<State>,
     events: Arc<EventQueue>,
@@ -24,15 +24,13 @@ pub struct QmpMonitor {
 
 struct State {
     session: Session,
-    /// What the stream has not taken yet. While there is any, no further commands are read.
-    out: Vec<u8>,
     is_connected: bool,
 }
 
 impl std::fmt::Debug for QmpMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("QmpMonitor")
-            .field("frontend", &self.frontend)
+            .field("outbox", &self.outbox)
             .finish_non_exhaustive()
     }
 }
@@ -50,11 +48,10 @@ impl QmpMonitor {
         let session = Session::new(vm, human, is_pretty);
         let queue = session.event_queue();
         let monitor = Arc::new_cyclic(|me| Self {
-            frontend,
+            outbox: Outbox::new(frontend),
             handle: handle.clone(),
             state: Mutex::new(State {
                 session,
-                out: Vec::new(),
                 is_connected: false,
             }),
             events: queue,
@@ -62,39 +59,17 @@ impl QmpMonitor {
         });
         let me = Arc::downgrade(&monitor);
         events.subscribe(me.clone());
-        monitor.frontend.attach(Arc::new(Sink(me)));
+        monitor.outbox.frontend().attach(Arc::new(Sink(me)));
         monitor
     }
 
     /// Writes out what is left, waiting at most `limit`: for the end of the process.
     pub fn flush(&self, limit: Duration) {
-        let deadline = time::monotonic_ns()
-            .saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
-        loop {
-            self.pump();
-            let left = deadline.saturating_sub(time::monotonic_ns());
-            self.frontend.chardev().flush(Duration::from_nanos(left));
-            if left == 0 || self.state().out.is_empty() {
-                return;
-            }
-        }
+        self.outbox.flush(limit);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands the stream what it takes.
-    fn pump(&self) {
-        let is_empty = {
-            let mut state = self.state();
-            let taken = self.frontend.write(&state.out).min(state.out.len());
-            state.out.drain(..taken);
-            state.out.is_empty()
-        };
-        if is_empty {
-            self.frontend.accept_input();
-        }
     }
 
     fn send_events(&self) {
@@ -103,10 +78,9 @@ impl QmpMonitor {
             if !state.is_connected {
                 return;
             }
-            let events = state.session.pending_events();
-            state.out.extend(events);
+            self.outbox.push(state.session.pending_events());
         }
-        self.pump();
+        self.outbox.pump();
     }
 }
 
@@ -127,13 +101,7 @@ struct Sink(Weak<QmpMonitor>);
 
 impl CharSink for Sink {
     fn can_receive(&self) -> usize {
-        self.0.upgrade().map_or(0, |m| {
-            if m.state().out.is_empty() {
-                INPUT_MAX
-            } else {
-                0
-            }
-        })
+        self.0.upgrade().map_or(0, |m| m.outbox.room(INPUT_MAX))
     }
 
     fn receive(&self, data: &[u8]) {
@@ -142,10 +110,9 @@ impl CharSink for Sink {
         };
         {
             let mut state = monitor.state();
-            let answer = state.session.receive(data);
-            state.out.extend(answer);
+            monitor.outbox.push(state.session.receive(data));
         }
-        monitor.pump();
+        monitor.outbox.pump();
     }
 
     fn event(&self, event: CharEvent) {
@@ -156,23 +123,24 @@ impl CharSink for Sink {
             CharEvent::Opened => {
                 let mut state = monitor.state();
                 state.is_connected = true;
-                state.out = state.session.greet();
+                monitor.outbox.clear();
+                monitor.outbox.push(state.session.greet());
             }
             // Standard input at its end: who sent the commands still reads the answers.
-            CharEvent::Closed if monitor.frontend.is_open() => return,
+            CharEvent::Closed if monitor.outbox.frontend().is_open() => return,
             CharEvent::Closed => {
                 let mut state = monitor.state();
                 state.is_connected = false;
-                state.out.clear();
+                monitor.outbox.clear();
             }
             CharEvent::Break | CharEvent::FocusIn | CharEvent::FocusOut => return,
         }
-        monitor.pump();
+        monitor.outbox.pump();
     }
 
     fn writable(&self) {
         if let Some(monitor) = self.0.upgrade() {
-            monitor.pump();
+            monitor.outbox.pump();
         }
     }
 }

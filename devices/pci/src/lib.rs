@@ -15,6 +15,7 @@
     )
 )]
 
+mod bridge;
 mod i440fx;
 mod ich9;
 mod mch;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use hw_core::{DeviceError, Mapping, ResetKind, Section, StateError};
 use hw_memory::RamBlock;
-use hw_pci::{ConfigPorts, Ecam, Pci, PciDevice, PciFunction, PciOptions, Setup, VENDOR_INTEL};
+use hw_pci::{Ecam, Pci, PciDevice, PciFunction, PciOptions, Setup, VENDOR_INTEL};
 
-use crate::pam::{Pam, SMRAM_RESET, Smram};
-use crate::{device_registers_writable, touches};
+use crate::bridge::{Bridge, Places};
+use crate::pam::Smram;
+use crate::touches;
 
 const DEVICE: u16 = 0x29c0;
 const CLASS: u32 = 0x06_0000;
@@ -22,9 +23,10 @@ const PCIEXBAR_RESET: u64 = 0xb000_0000;
 /// 256, 128 and 64 MiB, in the order of the size field.
 const PCIEXBAR_SIZES: [u64; 3] = [256 << 20, 128 << 20, 64 << 20];
 const PCIEXBAR_WRITABLE: u64 = 0xf_fc00_0007;
-const PAM: u16 = 0x90;
-const PAM_LAST: u16 = 0x96;
-const SMRAM: u16 = 0x9d;
+const PLACES: Places = Places {
+    pam: 0x90,
+    smram: 0x9d,
+};
 const ESMRAMC: u16 = 0x9e;
 const ESMRAMC_RESET: u64 = 0x38;
 
@@ -41,37 +43,25 @@ pub struct MchConfig {
 
 /// The host bridge at 00.0, with the configuration ports and the memory-mapped window.
 pub struct Mch {
-    ports: Option<Arc<ConfigPorts>>,
-    pam: Option<Pam>,
+    bridge: Bridge,
     windows: Vec<Mapping>,
-    config: MchConfig,
-    state: State,
-}
-
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-struct State {
-    /// The SMRAM register before the last write: it can be locked.
-    smram: u8,
+    ecam: Option<u64>,
 }
 
 impl Mch {
     /// A bridge with what the board gives it.
     pub fn new(config: MchConfig) -> PciDevice<Self> {
-        let bridge = Mch {
-            ports: None,
-            pam: None,
+        let MchConfig { ram, smram, ecam } = config;
+        let mch = Mch {
+            bridge: Bridge::new(ram, smram, PLACES),
             windows: Vec::new(),
-            config,
-            state: State { smram: SMRAM_RESET },
+            ecam,
         };
-        PciDevice::new(bridge, PciOptions::at(0))
+        PciDevice::new(mch, PciOptions::at(0))
     }
 
     fn follow(&mut self, pci: &Pci) {
-        let [p0, p1, p2, p3, p4, p5, p6, _] = pci.config().get(PAM, 8).to_le_bytes();
-        if let Some(pam) = &mut self.pam {
-            pam.follow([p0, p1, p2, p3, p4, p5, p6], self.state.smram);
-        }
+        self.bridge.follow(pci);
         let register = pci.config().get(PCIEXBAR, 8);
         let size = usize::try_from((register >> 1) & 3).unwrap_or(3);
         for (i, (window, len)) in self.windows.iter().zip(PCIEXBAR_SIZES).enumerate() {
@@ -89,43 +79,29 @@ impl PciFunction for Mch {
 
     fn setup(&mut self, setup: &mut Setup<'_>) -> Result<(), DeviceError> {
         setup.ids(VENDOR_INTEL, DEVICE, CLASS, 0);
+        self.bridge.setup(setup);
         let config = setup.config();
-        device_registers_writable(config);
-        let ecam = self.config.ecam.map_or(PCIEXBAR_RESET, |base| base | 1);
+        let ecam = self.ecam.map_or(PCIEXBAR_RESET, |base| base | 1);
         config.define(PCIEXBAR, 8, ecam, PCIEXBAR_WRITABLE);
-        config.set(SMRAM, 1, u64::from(SMRAM_RESET));
         config.set(ESMRAMC, 1, ESMRAMC_RESET);
-        let ports = setup.bus.config_ports();
-        ports.map(&setup.wiring.port_map());
-        self.ports = Some(ports);
         let memory = setup.wiring.memory_map();
         let window = Ecam::new(setup.bus.clone());
         self.windows = PCIEXBAR_SIZES
             .iter()
             .map(|len| window.map(&memory, *len))
             .collect();
-        let MchConfig { ram, smram, .. } = &self.config;
-        self.pam = Some(Pam::new(&memory, ram.clone(), smram.clone()));
         Ok(())
     }
 
     fn config_written(&mut self, pci: &mut Pci, offset: u16, size: u8) {
-        if touches(offset, size, SMRAM, SMRAM) {
-            self.state.smram = Smram::next(self.state.smram, pci.config().byte(SMRAM));
-            let value = u64::from(self.state.smram);
-            pci.config_mut().set(SMRAM, 1, value);
-            self.follow(pci);
-        }
-        if touches(offset, size, PAM, PAM_LAST) || touches(offset, size, PCIEXBAR, PCIEXBAR_LAST) {
+        self.bridge.config_written(pci, offset, size);
+        if touches(offset, size, PCIEXBAR, PCIEXBAR_LAST) {
             self.follow(pci);
         }
     }
 
     fn reset(&mut self, _: ResetKind) {
-        self.state.smram = SMRAM_RESET;
-        if let Some(ports) = &self.ports {
-            ports.set_address(0);
-        }
+        self.bridge.reset();
     }
 
     fn after_reset(&mut self, pci: &mut Pci) {
@@ -133,19 +109,10 @@ impl PciFunction for Mch {
     }
 
     fn save(&self) -> Section {
-        let State { smram } = self.state.clone();
-        let address = self.ports.as_ref().map_or(0, |p| p.address());
-        Section::new(self.name(), 1).with(1, smram).with(2, address)
+        self.bridge.save(self.name())
     }
 
     fn restore(&mut self, section: &Section) -> Result<(), StateError> {
-        section.expect(self.name(), 1)?;
-        let smram = section.u8(1)?;
-        let address = section.u32(2)?;
-        if let Some(ports) = &self.ports {
-            ports.set_address(address);
-        }
-        self.state = State { smram };
-        Ok(())
+        self.bridge.restore(self.name(), section)
     }
 }
