@@ -46,12 +46,13 @@ fn options(class: &DeviceClass, disk: &str, args: &mut Vec<String>) -> Result<()
 
 /// A machine with everything that can be plugged into it, under traffic. Returns its classes.
 fn stands_traffic(
+    accelerator: &str,
     machine: &str,
     buses: &[BusKind],
     regions: &[&str],
 ) -> Result<BTreeSet<&'static str>> {
     let folder = std::env::temp_dir().join(format!(
-        "test-traffic-{}-{}",
+        "test-traffic-{}-{accelerator}-{}",
         std::process::id(),
         machine.replace(',', "-")
     ));
@@ -73,7 +74,7 @@ fn stands_traffic(
     }
     let (mut seen, mut reached) = (BTreeSet::new(), BTreeSet::new());
     for seed in 0..SEEDS {
-        let rig = Rig::new(&args)?;
+        let rig = Rig::on(accelerator, &args)?;
         seen.extend(rig.machine().fabric().parts().iter().map(|part| part.class));
         reached.extend(Traffic::new(rig.machine(), seed).run(STEPS));
     }
@@ -95,10 +96,16 @@ fn every_class_of_device_stands_random_traffic() -> Result<()> {
         "virtio-serial-pci-msix",
         "serial",
     ];
-    seen.extend(stands_traffic("pc,i8042=off", &pc, &placed)?);
-    seen.extend(stands_traffic("q35,i8042=off", &pc, &placed)?);
+    seen.extend(stands_traffic("tcg", "pc,i8042=off", &pc, &placed)?);
+    seen.extend(stands_traffic("tcg", "q35,i8042=off", &pc, &placed)?);
+    if test_boot::has_kvm() {
+        seen.extend(stands_traffic("kvm", "pc,i8042=off", &pc, &placed)?);
+    } else {
+        seen.insert("kvm-pit");
+    }
     let microvm = [BusKind::Isa, BusKind::Virtio, BusKind::VirtioSerial];
     seen.extend(stands_traffic(
+        "tcg",
         "microvm",
         &microvm,
         &["virtio-mmio", "acpi-ged"],
