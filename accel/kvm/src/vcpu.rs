@@ -8,7 +8,7 @@ use hw_core::{Requests, Section};
 use hw_memory::MemoryMap;
 use target_x86::system::cpuid::View;
 use target_x86::system::{self, CpuModel, CpuState, Topology, feature};
-use target_x86::{Core, Port};
+use target_x86::{Core, NoPort, Port};
 
 use crate::entry::RealEntry;
 use crate::kick::Kick;
@@ -54,45 +54,6 @@ pub struct KvmVcpu {
     clock: Clock,
     model: Arc<CpuModel>,
     topology: Topology,
-}
-
-/// A port to nothing, for an engine's CPU that never runs.
-struct NoPort {
-    a20: bool,
-}
-
-impl Port for NoPort {
-    fn io_in(&mut self, _: u32, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_out(&mut self, _: u32, _: u16, _: u8, _: u32) {}
-    fn ack(&mut self) -> Option<u8> {
-        None
-    }
-    fn has_interrupt(&mut self) -> bool {
-        false
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn apic_read(&mut self, _: u32) -> Option<u64> {
-        None
-    }
-    fn apic_write(&mut self, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64, _: u64) {}
-    fn sipi_vector(&mut self) -> u8 {
-        0
-    }
-    fn init(&mut self) {}
-    fn a20(&self) -> bool {
-        self.a20
-    }
 }
 
 impl KvmVcpu {

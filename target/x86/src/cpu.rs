@@ -54,6 +54,46 @@ pub trait Port: Send {
     fn a20(&self) -> bool;
 }
 
+/// A port to nothing: for CPUs whose state is looked at, and for tests.
+pub struct NoPort {
+    /// Level of the A20 gate.
+    pub a20: bool,
+}
+
+impl Port for NoPort {
+    fn io_in(&mut self, _: u32, _: u16, _: u8) -> u32 {
+        u32::MAX
+    }
+    fn io_out(&mut self, _: u32, _: u16, _: u8, _: u32) {}
+    fn ack(&mut self) -> Option<u8> {
+        None
+    }
+    fn has_interrupt(&mut self) -> bool {
+        false
+    }
+    fn cr8(&mut self) -> u64 {
+        0
+    }
+    fn set_cr8(&mut self, _: u64) {}
+    fn apic_read(&mut self, _: u32) -> Option<u64> {
+        None
+    }
+    fn apic_write(&mut self, _: u32, _: u64) -> Option<()> {
+        None
+    }
+    fn tsc_deadline(&mut self) -> u64 {
+        0
+    }
+    fn set_tsc_deadline(&mut self, _: u64, _: u64) {}
+    fn sipi_vector(&mut self) -> u8 {
+        0
+    }
+    fn init(&mut self) {}
+    fn a20(&self) -> bool {
+        self.a20
+    }
+}
+
 impl Target for X86 {
     const NAME: &'static str = "x86_64";
     const LAYOUT: Layout = regs::LAYOUT;

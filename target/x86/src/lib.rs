@@ -20,7 +20,7 @@ pub mod regs;
 mod state;
 pub mod system;
 
-pub use cpu::{Port, X86};
+pub use cpu::{NoPort, Port, X86};
 pub use state::{Exception, Segment, SegmentIndex, State, Table, cr0, cr4, efer, vector};
 
 /// A CPU of this guest.

@@ -8,7 +8,7 @@ use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, PAGE_SIZE, RamBlock, What};
 use target_x86::float::X87;
 use target_x86::system::{self, CpuModel, Topology};
-use target_x86::{Core, Port, Segment, Table, X86, decode, regs};
+use target_x86::{Core, NoPort, Segment, Table, X86, decode, regs};
 use test_native::compare::{End, Engine};
 use test_native::generate::{Case, SELECTORS};
 use test_native::{CODE, CODE_PAGE, DATA, DATA_SIZE, Outcome, RFLAGS_IN};
@@ -53,43 +53,6 @@ const WITH_ERROR: [u64; 7] = [8, 10, 11, 12, 13, 14, 17];
 
 const GP: u64 = 13;
 const PF: u64 = 14;
-
-/// Ports and interrupt controller of a machine without either.
-pub(crate) struct Nothing;
-
-impl Port for Nothing {
-    fn io_in(&mut self, _: u32, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_out(&mut self, _: u32, _: u16, _: u8, _: u32) {}
-    fn ack(&mut self) -> Option<u8> {
-        None
-    }
-    fn has_interrupt(&mut self) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64, _: u64) {}
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn apic_read(&mut self, _: u32) -> Option<u64> {
-        None
-    }
-    fn apic_write(&mut self, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn sipi_vector(&mut self) -> u8 {
-        0
-    }
-    fn init(&mut self) {}
-    fn a20(&self) -> bool {
-        true
-    }
-}
 
 /// All that executes IR on this host, by name.
 pub fn executors() -> Vec<(&'static str, Box<dyn Executor<X86>>)> {
@@ -140,7 +103,7 @@ impl Emulated {
             0,
             Arc::new(CpuModel::default()),
             Topology::default(),
-            Box::new(Nothing),
+            Box::new(NoPort { a20: true }),
             map,
             Clock::manual().0,
         );

@@ -6,10 +6,10 @@ use accel_core::{Executor, Exit, Source, Target};
 use hw_clock::Clock;
 use hw_memory::{MemoryMap, PAGE_SIZE, RamBlock};
 use target_x86::system::{self, CpuModel, Topology};
-use target_x86::{Core, SegmentIndex, X86, decode, regs};
+use target_x86::{Core, NoPort, SegmentIndex, X86, decode, regs};
 use test_native::kvm::{Stop, SystemState};
 
-use crate::machine::{Nothing, ram};
+use crate::machine::ram;
 
 /// Instructions a run may execute.
 const BUDGET: i64 = 200_000;
@@ -30,7 +30,7 @@ impl EmulatedSystem {
             0,
             Arc::new(CpuModel::default()),
             Topology::default(),
-            Box::new(Nothing),
+            Box::new(NoPort { a20: true }),
             map,
             Clock::manual().0,
         );

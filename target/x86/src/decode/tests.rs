@@ -11,46 +11,10 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 
 use crate::state::{Segment, cr0, cr4, efer};
 use crate::system::{self, CpuModel, Topology};
-use crate::{Core, Port, X86, regs};
+use crate::{Core, X86, regs};
 
 /// Where the instructions stand.
 const CODE: u64 = 0x4000;
-
-struct Nothing;
-
-impl Port for Nothing {
-    fn io_in(&mut self, _: u32, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_out(&mut self, _: u32, _: u16, _: u8, _: u32) {}
-    fn ack(&mut self) -> Option<u8> {
-        None
-    }
-    fn has_interrupt(&mut self) -> bool {
-        false
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn apic_read(&mut self, _: u32) -> Option<u64> {
-        None
-    }
-    fn apic_write(&mut self, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64, _: u64) {}
-    fn sipi_vector(&mut self) -> u8 {
-        0
-    }
-    fn init(&mut self) {}
-    fn a20(&self) -> bool {
-        true
-    }
-}
 
 /// A CPU at [`CODE`] in flat code of 64 or 32 bits, or in real mode.
 fn cpu(bits: u32) -> (Core, Arc<RamBlock>) {
@@ -71,7 +35,7 @@ fn cpu(bits: u32) -> (Core, Arc<RamBlock>) {
         0,
         Arc::new(CpuModel::default()),
         Topology::default(),
-        Box::new(Nothing),
+        Box::new(crate::NoPort { a20: true }),
         map,
         Clock::manual().0,
     );

@@ -16,43 +16,7 @@ use super::x87_move::Format;
 use super::*;
 use crate::decode::mode::Mode;
 use crate::state::vector;
-use crate::{Core, Port, regs, system};
-
-struct Nothing;
-
-impl Port for Nothing {
-    fn io_in(&mut self, _: u32, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_out(&mut self, _: u32, _: u16, _: u8, _: u32) {}
-    fn ack(&mut self) -> Option<u8> {
-        None
-    }
-    fn has_interrupt(&mut self) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64, _: u64) {}
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn apic_read(&mut self, _: u32) -> Option<u64> {
-        None
-    }
-    fn apic_write(&mut self, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn sipi_vector(&mut self) -> u8 {
-        0
-    }
-    fn init(&mut self) {}
-    fn a20(&self) -> bool {
-        true
-    }
-}
+use crate::{Core, regs, system};
 
 /// Somewhere in memory, aligned.
 const AT: u64 = 0x1000;
@@ -83,7 +47,7 @@ fn core() -> (Core, Arc<RamBlock>) {
         0,
         Arc::default(),
         system::Topology::default(),
-        Box::new(Nothing),
+        Box::new(crate::NoPort { a20: true }),
         map,
         Clock::manual().0,
     );
