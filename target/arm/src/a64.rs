@@ -8,11 +8,11 @@ use crate::{Core, helper, regs};
 
 mod branch;
 pub(crate) mod context;
-mod float;
+pub(crate) mod float;
 mod immediate;
 mod memory;
 mod register;
-mod simd;
+pub(crate) mod simd;
 pub(crate) mod structures;
 
 use context::Ctx;

@@ -1,6 +1,6 @@
 //! CPU models and the `-cpu` argument: tables of ID registers (DDI 0487, D23.2).
 //!
-//! Not modelled, and so not claimed: AArch32, SVE, SME, MTE, the statistical profiling and trace
+//! Not modelled, and so not claimed: AArch32, BF16, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
 //! extensions, big-endian data.
 
 /// Counter frequency of models before Armv8.6 on QEMU's `virt` (62.5 MHz).
@@ -135,7 +135,6 @@ features! {
     FrintTs isar1 32 1 "FEAT_FRINTTS.";
     Sb isar1 36 1 "FEAT_SB.";
     SpecRes isar1 40 1 "FEAT_SPECRES.";
-    Bf16 isar1 44 1 "FEAT_BF16.";
     I8mm isar1 52 1 "FEAT_I8MM.";
     El2 pfr0 8 1 "EL2.";
     El3 pfr0 12 1 "EL3.";
@@ -263,8 +262,8 @@ const MAX: IdRegisters = IdRegisters {
     dfr0: DEBUG,
     // RNDR, TLBIRANGE, FlagM2, FHM, DotProd, SHA3, RDM, LSE, CRC32, SHA512, SHA1, PMULL.
     isar0: 0x1221_1001_1021_2120,
-    // I8MM, BF16, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.
-    isar1: 0x0010_1111_1021_1102,
+    // I8MM, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.
+    isar1: 0x0010_0111_1021_1102,
     // 48-bit physical addresses, 16-bit ASIDs, all granules.
     mmfr0: 0x0010_0025,
     // XNX, PAN2, HPDS2, VHE, VMID16, HAFDBS with dirty state.

@@ -38,6 +38,27 @@ fn is_left_out(form: &Form) -> bool {
     matches!(form.name, "ldr_lit" | "pac" | "xpac" | "pacga" | "ldra")
 }
 
+/// Encodings of features that the engine does not claim and QEMU has (BF16, SM3, SM4), and those where
+/// QEMU 7.2 departs from the manual: it takes half precision with `size<0>` set (FMAXV and scalar
+/// FMAXP, C7.2 "FMAXNMV"), and FMOV (vector, immediate) of half precision with `op` set.
+fn is_known_to_differ(word: u32, form: &Form) -> bool {
+    let field = |name| get(word, form, name).unwrap_or(0);
+    let (u, size, opcode) = (field("U"), field("size"), field("opcode"));
+    match form.name {
+        "three_extra" => matches!((u, opcode), (1, 13 | 15)),
+        "by_element" => (u, opcode) == (0, 15) && size & 1 != 0,
+        "fp_one" => opcode == 6,
+        "two_misc" => (u, opcode) == (0, 22) && size == 2,
+        // Scalar FCVTZS of half precision: QEMU extends the sign above the lane.
+        "shift_imm" => form.bits >> 28 & 1 != 0 && opcode == 31 && field("immh") < 4,
+        "crypto_four" => field("op") == 2,
+        "sha512_two" => opcode == 1,
+        "across" | "pairwise" => u == 0 && size & 1 != 0 && matches!(opcode, 12 | 13 | 15),
+        "modified_imm" => field("op") == 1 && field("o2") == 1,
+        _ => false,
+    }
+}
+
 fn registers(word: u32, form: &Form) -> Vec<u32> {
     ["rd", "rn", "rm", "ra", "rt", "rt2", "rs"]
         .into_iter()
@@ -107,7 +128,7 @@ fn word(form: &Form, rng: &mut Rng) -> Option<u32> {
             word = word & !mask | should;
         }
     }
-    if !form.fits(word.into()) || is_fatal_to_qemu(word, form) {
+    if !form.fits(word.into()) || is_fatal_to_qemu(word, form) || is_known_to_differ(word, form) {
         return None;
     }
     if registers(word, form).iter().any(|r| RESERVED.contains(r)) {
@@ -148,6 +169,10 @@ pub fn case(form: &Form, rng: &mut Rng, n: usize, count: usize) -> Option<Case> 
     }
     let mut before = Record::random(rng);
     before.x[31] = Program::stack_of(count);
+    // FJCVTZS of a subnormal number that is flushed has Z clear (`FPToFixedJS`); QEMU 7.2 sets it.
+    if form.name == "fp_int" && get(word, form, "opcode") == Some(6) {
+        before.status[1] &= !(1 << 24);
+    }
     if is_memory(form) {
         let rn = get(word, form, "rn")?;
         // SIZE keeps the memory of each case aligned to 16 bytes.

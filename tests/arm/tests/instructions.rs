@@ -68,8 +68,6 @@ fn forms_compute_what_qemu_computes() {
     let forms: Vec<_> = target_arm::a64::forms()
         // Branches and system instructions are proved by booting.
         .filter(|f| f.bits >> 26 & 7 != 5)
-        // Vectors and floating point follow.
-        .filter(|f| only.is_some() || f.bits >> 25 & 7 != 7)
         .filter(|f| {
             only.as_deref()
                 .is_none_or(|names| names.split(',').any(|n| n == f.name))

@@ -6,7 +6,7 @@ use crate::helper;
 mod table {
     include!(concat!(env!("OUT_DIR"), "/simd.rs"));
 }
-pub(crate) use table::{FORMS, decode};
+pub(crate) use table::{FORMS, Insn, decode};
 
 pub(super) fn translate(c: &mut Ctx) -> Option<()> {
     decode(c.word)?;
