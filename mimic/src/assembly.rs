@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use anyhow::Result;
-use backend_block::SharedBlock;
 use backend_char::Chardev;
 use hw_clock::HostTime;
 use hw_core::{Clock, Links, PropType};
@@ -12,6 +11,7 @@ use machine_x86::{Board, PcSpec};
 use runtime::{Handle, Timer, time};
 
 use crate::build::Plan;
+use crate::storage::Storage;
 use crate::{objects, storage};
 
 /// A machine with everything that keeps it going while its main loop runs.
@@ -19,7 +19,7 @@ pub struct Assembly {
     /// The machine, not yet powered on.
     pub board: Arc<Board>,
     /// Its open disks.
-    pub blocks: Vec<SharedBlock>,
+    pub storage: Storage,
     _clockwork: Arc<Clockwork>,
 }
 
@@ -30,8 +30,8 @@ pub struct Assembly {
 pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> Result<Assembly> {
     let mut links = Links::default();
     objects::offer(&plan.objects, &mut links)?;
-    let blocks = storage::open(&plan.disks, |id| device_uses(&plan.spec, "drive", id) > 0)?;
-    for block in &blocks {
+    let storage = storage::open(&plan.disks, |id| shares_drive(&plan.spec, id))?;
+    for block in &storage.disks {
         links.offer("drive", &block.info().id, Arc::clone(block));
     }
     offer_streams(&plan.spec, chardevs, &mut links)?;
@@ -47,33 +47,41 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
     )?;
     Ok(Assembly {
         board: Arc::new(board),
-        blocks,
+        storage,
         _clockwork: Clockwork::start(&clock, main_loop),
     })
 }
 
-/// How many devices, ports included, are linked to a back end.
-fn device_uses(spec: &PcSpec, kind: &str, id: &str) -> usize {
+/// How many devices, ports included, are linked to a stream.
+fn stream_uses(spec: &PcSpec, id: &str) -> usize {
     let by_device = spec.devices.iter().flat_map(|device| {
         device
             .class
             .props
             .iter()
-            .filter(|prop| {
-                prop.ty == PropType::Link("chardev") && kind == "chardev"
-                    || prop.ty == PropType::Link("drive") && kind == "drive"
-            })
+            .filter(|prop| prop.ty == PropType::Link("chardev"))
             .filter(|prop| device.args.text(prop.name) == Some(id))
     });
     let ports = spec.serials.iter().chain(&spec.parallels).flatten();
-    let by_port = ports.filter(|stream| kind == "chardev" && *stream == id);
+    let by_port = ports.filter(|stream| *stream == id);
     by_device.count() + by_port.count()
+}
+
+/// Whether a device uses a drive, and then whether it lets others write to it.
+fn shares_drive(spec: &PcSpec, id: &str) -> Option<bool> {
+    let mut users = spec.devices.iter().filter(|device| {
+        let links = device.class.props.iter();
+        let mut drives = links.filter(|prop| prop.ty == PropType::Link("drive"));
+        drives.any(|prop| device.args.text(prop.name) == Some(id))
+    });
+    let user = users.next()?;
+    Some(user.args.flag("share-rw") == Some(true))
 }
 
 /// Devices come before monitors: the first user of a multiplexer has the keys.
 fn offer_streams(spec: &PcSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
     for chardev in chardevs {
-        for _ in 0..device_uses(spec, "chardev", chardev.id()) {
+        for _ in 0..stream_uses(spec, chardev.id()) {
             links.offer("chardev", chardev.id(), chardev.frontend()?);
         }
     }

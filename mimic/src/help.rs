@@ -77,10 +77,7 @@ pub fn text(request: &HelpRequest, program: &str) -> Result<String> {
         }
         HelpRequest::BlockDrivers => list(
             "Supported block drivers:",
-            storage::DRIVERS.iter().map(|name| match *name {
-                "file" => ("file", "a file or block device of the host (-blockdev)"),
-                name => (name, "an image without any format"),
-            }),
+            storage::DRIVERS.iter().map(|class| (class.name, class.doc)),
         ),
         HelpRequest::Displays => list(
             "Available display backend types:",

@@ -170,7 +170,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
 
     let topology = plan.spec.topology;
     let assembly = assembly::build(&mut plan, &chardevs, &main_loop)?;
-    let (board, blocks) = (assembly.board.clone(), assembly.blocks.clone());
+    let (board, blocks) = (assembly.board.clone(), assembly.storage.disks.clone());
     let machine = board.machine.clone();
     wreck.add_machine(&board, &blocks);
 
@@ -210,7 +210,7 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
         topology,
         cpu_model: plan.accel.cpu_model.clone(),
         chardevs: chardevs.clone(),
-        blocks: blocks.clone(),
+        storage: assembly.storage.clone(),
     };
     let vm: Arc<dyn Vm> = Arc::new(Monitored::new(
         board,

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backend_block::SharedBlock;
 use backend_char::Chardev;
 use control_options::Topology;
 use control_qapi::{
@@ -18,6 +17,7 @@ use runtime::{Handle, Timer, time};
 
 use crate::introspect;
 use crate::life::Ending;
+use crate::storage::Storage;
 
 mod report;
 
@@ -36,7 +36,7 @@ pub(crate) struct Facts {
     /// All streams.
     pub(crate) chardevs: Vec<Arc<Chardev>>,
     /// All disks.
-    pub(crate) blocks: Vec<SharedBlock>,
+    pub(crate) storage: Storage,
 }
 
 /// The machine behind the monitors.
@@ -350,7 +350,8 @@ impl Vm for Monitored {
                 .map(|part| part.path.clone())
         };
         self.facts
-            .blocks
+            .storage
+            .disks
             .iter()
             .map(|block| {
                 let info = block.info();
@@ -361,7 +362,7 @@ impl Vm for Monitored {
                     locked: false,
                     inserted: Some(BlockDeviceInfo {
                         file: info.file,
-                        node_name: None,
+                        node_name: block.node().map(|node| node.name().to_owned()),
                         ro: info.read_only,
                         drv: info.format,
                         encrypted: false,

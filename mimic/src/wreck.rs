@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
-use backend_block::{Block, Operation, Request, SharedBlock};
+use backend_block::{Block, IoVector, Operation, Request, SharedBlock};
 use backend_char::Chardev;
 use machine_x86::Board;
 
@@ -132,16 +132,13 @@ pub(crate) fn flush(blocks: &[SharedBlock]) {
     let writable = blocks.iter().filter(|block| !block.info().read_only);
     for block in writable {
         let (done, id) = (done.clone(), block.info().id);
-        block.submit(Request {
-            operation: Operation::Flush,
-            buffer: Box::new(Vec::new()),
-            done: Box::new(move |result, _| {
-                if let Err(error) = result {
-                    log::error!("disk '{id}' could not be flushed: {error}");
-                }
-                let _ = done.send(());
-            }),
+        let told = Box::new(move |result| {
+            if let Err(error) = result {
+                log::error!("disk '{id}' could not be flushed: {error}");
+            }
+            let _ = done.send(());
         });
+        block.submit(Request::new(Operation::Flush, IoVector::default(), told));
     }
     drop(done);
     // Ends when all have said so.

@@ -1,7 +1,9 @@
-//! Disks as devices see them: requests in, completions out.
+//! Disks: a graph of nodes that store bytes in one another, and how devices use it.
 //!
-//! A device hands a [`Request`] with its [`Buffer`] and a completion to a [`Block`]; the back end
-//! carries it out on threads of its own. Nobody waits for a disk with a lock held.
+//! A device hands a [`Request`] to a [`Block`] and is told when it is done; nobody waits for a disk
+//! with a lock held. [`BlockBackend`] is the one for images: its threads carry requests out against
+//! the node on top of a [`Graph`], whose drivers are plain code that may wait. Bytes move straight
+//! between the host's file and guest memory.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,134 +20,36 @@
     )
 )]
 
+mod backend;
+mod cache;
+mod debug;
+mod driver;
+mod graph;
 mod null;
+mod open;
+mod raw;
+mod request;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 use std::sync::Arc;
 
-pub use null::NullCo;
+pub use backend::{BackendOptions, BlockBackend};
+pub use cache::Cache;
+pub use driver::{CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation};
+pub use graph::{Child, DetectZeroes, Graph, Node, NodeOptions, perm};
+pub use hw_memory::{BUFFER_ALIGN, IoVector};
+pub use null::zero_disk;
+pub use open::{NODE_PROPS, OpenError, Opener, Opening, PROBE_LEN, beside};
+pub use request::{BlockError, Completion, Gate, Operation, Pass, Request};
 pub use workers::{Job, Workers};
 
 /// The unit in which sizes and offsets are given to guests.
 pub const SECTOR: u64 = 512;
 
-/// Why a request was not carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum BlockError {
-    /// The image or the host's disk failed.
-    #[error("input/output error")]
-    Io,
-    /// No space is left on the host.
-    #[error("no space left on the host")]
-    NoSpace,
-    /// Beyond the end, or not aligned.
-    #[error("request outside of the image")]
-    OutOfRange,
-    /// A write to a read-only image.
-    #[error("the image is read-only")]
-    ReadOnly,
-    /// The back end does not do this.
-    #[error("not supported")]
-    Unsupported,
-    /// The guest's buffer is not memory, or is gone.
-    #[error("bad buffer")]
-    BadBuffer,
-    /// Given up before it was begun.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-/// What is to be done. Offsets and lengths are in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Operation {
-    /// From the image into the buffer.
-    Read {
-        /// Where in the image.
-        offset: u64,
-    },
-    /// From the buffer into the image.
-    Write {
-        /// Where in the image.
-        offset: u64,
-    },
-    /// All writes completed so far reach stable storage.
-    Flush,
-    /// The contents are not needed any more.
-    Discard {
-        /// Where in the image.
-        offset: u64,
-        /// How much.
-        len: u64,
-    },
-    /// Zeros from now on.
-    WriteZeroes {
-        /// Where in the image.
-        offset: u64,
-        /// How much.
-        len: u64,
-        /// The space may be given back.
-        unmap: bool,
-    },
-}
-
-/// Memory of a request, of any shape: a guest's scattered pages, or a vector.
-///
-/// Used by one thread at a time. Fails when the memory is not there, or the request was given up.
-pub trait Buffer: Send {
-    /// Bytes.
-    fn len(&self) -> u64;
-
-    /// Whether it has none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Copies bytes from `at` on out of the buffer.
-    fn copy_out(&mut self, at: u64, out: &mut [u8]) -> Result<(), BlockError>;
-
-    /// Copies bytes into the buffer from `at` on.
-    fn copy_in(&mut self, at: u64, data: &[u8]) -> Result<(), BlockError>;
-}
-
-impl Buffer for Vec<u8> {
-    fn len(&self) -> u64 {
-        self.as_slice().len() as u64
-    }
-
-    fn copy_out(&mut self, at: u64, out: &mut [u8]) -> Result<(), BlockError> {
-        let from = usize::try_from(at)
-            .ok()
-            .and_then(|at| self.as_slice().get(at..)?.get(..out.len()))
-            .ok_or(BlockError::BadBuffer)?;
-        out.copy_from_slice(from);
-        Ok(())
-    }
-
-    fn copy_in(&mut self, at: u64, data: &[u8]) -> Result<(), BlockError> {
-        let to = usize::try_from(at)
-            .ok()
-            .and_then(|at| self.as_mut_slice().get_mut(at..)?.get_mut(..data.len()))
-            .ok_or(BlockError::BadBuffer)?;
-        to.copy_from_slice(data);
-        Ok(())
-    }
-}
-
-/// Called once, with no lock held, on a thread of the back end's: never from within
-/// [`Block::submit`].
-pub type Completion = Box<dyn FnOnce(Result<(), BlockError>, Box<dyn Buffer>) + Send>;
-
-/// One request.
-pub struct Request {
-    /// What to do.
-    pub operation: Operation,
-    /// Memory to read from or write to; empty for operations without data.
-    pub buffer: Box<dyn Buffer>,
-    /// Who wants to know.
-    pub done: Completion,
-}
+/// Drivers that reach nothing outside of the graph.
+pub static DRIVERS: &[&DriverClass] = &[&raw::CLASS, &null::CLASS, &debug::CLASS];
 
 /// What a device tells its guest about a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -164,6 +68,24 @@ pub struct BlockInfo {
     pub write_back: bool,
 }
 
+/// What was done so far (`query-blockstats`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "the names are QEMU's")]
+pub struct Stats {
+    pub rd_operations: u64,
+    pub rd_bytes: u64,
+    pub failed_rd_operations: u64,
+    pub wr_operations: u64,
+    pub wr_bytes: u64,
+    pub failed_wr_operations: u64,
+    pub flush_operations: u64,
+    pub failed_flush_operations: u64,
+    pub unmap_operations: u64,
+    pub unmap_bytes: u64,
+    pub failed_unmap_operations: u64,
+    pub wr_highest_offset: u64,
+}
+
 /// A disk. Shared by its device and the monitor.
 pub trait Block: Send + Sync {
     /// What it is.
@@ -177,6 +99,11 @@ pub trait Block: Send + Sync {
         self.len() == 0
     }
 
+    /// The node of the graph, if it is one of its disks.
+    fn node(&self) -> Option<Arc<Node>> {
+        None
+    }
+
     /// Takes a request. Never waits. The completion is always called, once, later, and not by the
     /// calling thread before this returns.
     fn submit(&self, request: Request);
@@ -187,6 +114,22 @@ pub trait Block: Send + Sync {
     /// Waits until every request taken so far has completed. Called with the machine stopped, by
     /// nobody who holds a device.
     fn drain(&self);
+
+    /// What was done so far.
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    /// Changes the size, and tells whoever listens. Waits; not called by a device.
+    fn resize(&self, len: u64) -> Result<(), BlockError> {
+        let _ = len;
+        Err(BlockError::Unsupported)
+    }
+
+    /// Calls `listener` after each change of the size, on the thread that changes it.
+    fn on_resize(&self, listener: Arc<dyn Fn() + Send + Sync>) {
+        let _ = listener;
+    }
 }
 
 /// How devices and the monitor hold a disk. The back end of a `drive` property.

@@ -1,95 +1,91 @@
-//! `null-co`: a disk that takes everything and holds nothing.
+//! `null-co`: a disk that takes everything and holds nothing, for measurements and tests.
 
-use crate::{Block, BlockError, BlockInfo, Operation, Request, SECTOR, Workers};
+use std::sync::Arc;
 
-/// Bytes written to the guest at a time.
-const CHUNK: usize = 64 << 10;
+use control_options::{PropDef, PropKind};
+use hw_memory::IoVector;
 
-/// A disk without contents, for measurements and tests.
-pub struct NullCo {
-    id: String,
+use crate::driver::{Driver, DriverClass, DriverKind, Extent};
+use crate::graph::{Node, NodeOptions};
+use crate::open::{OpenError, Opening};
+use crate::request::BlockError;
+use crate::{BackendOptions, BlockBackend, SharedBlock};
+
+/// The driver.
+pub(crate) static CLASS: DriverClass = DriverClass {
+    name: "null-co",
+    doc: "takes everything and holds nothing",
+    kind: DriverKind::Protocol,
+    props: &[
+        PropDef::new("size", PropKind::Size, "how long it is").or("1G"),
+        PropDef::new("read-zeroes", PropKind::Bool, "whether reads give zeros").or("off"),
+    ],
+    children: &[],
+    probe: None,
+    open,
+    create: None,
+};
+
+struct Null {
     len: u64,
     read_zeroes: bool,
-    workers: Workers,
 }
 
-impl NullCo {
-    /// A disk of `len` bytes (rounded down to sectors). Reads give zeros with `read_zeroes`, and
-    /// leave the buffer as it was without.
-    pub fn new(id: impl Into<String>, len: u64, read_zeroes: bool) -> std::io::Result<Self> {
-        let id = id.into();
-        Ok(NullCo {
-            workers: Workers::new(format!("block {id}"), 1)?,
-            id,
-            len: len & !SECTOR.wrapping_sub(1),
-            read_zeroes,
-        })
-    }
+fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
+    opening.file = "null-co://".to_owned();
+    Ok(Box::new(Null {
+        len: opening.props.unsigned("size").unwrap_or(0),
+        read_zeroes: opening.props.is_on("read-zeroes"),
+    }))
 }
 
-/// Whether `offset..offset + len` lies within a disk of `size` bytes.
-pub(crate) fn in_range(offset: u64, len: u64, size: u64) -> bool {
-    offset.checked_add(len).is_some_and(|end| end <= size)
+/// A disk of zeros that is in no graph: what tests of devices need.
+pub fn zero_disk(id: &str, len: u64) -> Result<SharedBlock, OpenError> {
+    let driver = Box::new(Null {
+        len,
+        read_zeroes: true,
+    });
+    let node = Node::new(id, "null-co://", &CLASS, NodeOptions::default(), driver);
+    let backend = BlockBackend::new(id, node, BackendOptions::default())?;
+    Ok(Arc::new(backend))
 }
 
-impl Block for NullCo {
-    fn info(&self) -> BlockInfo {
-        BlockInfo {
-            id: self.id.clone(),
-            file: "null-co://".into(),
-            format: "null-co".into(),
-            read_only: false,
-            discard: true,
-            write_back: true,
-        }
-    }
-
+impl Driver for Null {
     fn len(&self) -> u64 {
         self.len
     }
 
-    fn submit(&self, request: Request) {
-        let (size, read_zeroes) = (self.len, self.read_zeroes);
-        self.workers.submit(Box::new(move || {
-            let Request {
-                operation,
-                mut buffer,
-                done,
-            } = request;
-            let result = match operation {
-                Operation::Read { offset } | Operation::Write { offset }
-                    if !in_range(offset, buffer.len(), size) =>
-                {
-                    Err(BlockError::OutOfRange)
-                }
-                Operation::Read { .. } if read_zeroes => {
-                    let zeros = [0u8; CHUNK];
-                    let mut result = Ok(());
-                    let mut at = 0u64;
-                    while at < buffer.len() && result.is_ok() {
-                        let left = buffer.len().saturating_sub(at);
-                        let here = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
-                        result = buffer.copy_in(at, zeros.get(..here).unwrap_or_default());
-                        at = at.saturating_add(here as u64);
-                    }
-                    result
-                }
-                Operation::Discard { offset, len } | Operation::WriteZeroes { offset, len, .. }
-                    if !in_range(offset, len, size) =>
-                {
-                    Err(BlockError::OutOfRange)
-                }
-                _ => Ok(()),
-            };
-            done(result, buffer);
-        }));
+    fn read(&self, _: u64, memory: &IoVector) -> Result<(), BlockError> {
+        if self.read_zeroes {
+            memory.fill(0);
+        }
+        Ok(())
     }
 
-    fn barrier(&self) {
-        self.workers.barrier();
+    fn write(&self, _: u64, _: &IoVector) -> Result<(), BlockError> {
+        Ok(())
     }
 
-    fn drain(&self) {
-        self.workers.drain();
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    fn extent(&self, _: u64, len: u64) -> Result<Extent, BlockError> {
+        Ok(match self.read_zeroes {
+            true => Extent::zero(len),
+            false => Extent::data(len, None),
+        })
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }

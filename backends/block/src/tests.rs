@@ -1,6 +1,8 @@
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
+use control_options::Opts;
+
 use super::*;
 
 #[test]
@@ -32,36 +34,161 @@ fn a_job_that_panics_does_not_stop_the_pool() {
     workers.drain();
 }
 
-fn run(disk: &dyn Block, operation: Operation, data: Vec<u8>) -> (Result<(), BlockError>, Vec<u8>) {
+fn opts(text: &str) -> Opts {
+    Opts::parse("-blockdev", text, None).unwrap()
+}
+
+fn disk(opener: &Opener, text: &str) -> Result<BlockBackend, OpenError> {
+    let node = opener.open("-blockdev", &opts(text))?;
+    BlockBackend::new("d0", node, BackendOptions::default())
+}
+
+fn run(disk: &dyn Block, operation: Operation, data: &[u8]) -> Result<Vec<u8>, BlockError> {
     let (tx, rx) = channel();
-    disk.submit(Request {
-        operation,
-        buffer: Box::new(data),
-        done: Box::new(move |result, mut buffer| {
-            let mut out = vec![0; buffer.len() as usize];
-            buffer.copy_out(0, &mut out).unwrap();
-            tx.send((result, out)).unwrap();
-        }),
-    });
-    rx.recv().unwrap()
+    let memory = IoVector::from(data);
+    let done = Box::new(move |result| tx.send(result).unwrap());
+    disk.submit(Request::new(operation, memory.clone(), done));
+    rx.recv().unwrap().map(|()| memory.to_vec())
 }
 
 #[test]
 fn null_co_reads_zeros_within_its_size_only() {
-    let disk = NullCo::new("n0", 1 << 20, true).unwrap();
-    let (result, data) = run(&disk, Operation::Read { offset: 512 }, vec![1; 1024]);
-    assert_eq!((result, data), (Ok(()), vec![0; 1024]));
+    let disk = disk(
+        &Opener::new(DRIVERS),
+        "driver=null-co,size=1M,read-zeroes=on,discard=unmap",
+    );
+    let disk = disk.unwrap();
+    let read = Operation::Read { offset: 512 };
+    assert_eq!(run(&disk, read, &[1; 1024]), Ok(vec![0; 1024]));
     let end = Operation::Write {
         offset: (1 << 20) - 512,
     };
-    assert_eq!(run(&disk, end, vec![0; 512]).0, Ok(()));
-    assert_eq!(
-        run(&disk, end, vec![0; 1024]).0,
-        Err(BlockError::OutOfRange)
-    );
+    assert!(run(&disk, end, &[0; 512]).is_ok());
+    assert_eq!(run(&disk, end, &[0; 1024]), Err(BlockError::OutOfRange));
     let discard = Operation::Discard {
         offset: u64::MAX,
         len: 512,
     };
-    assert_eq!(run(&disk, discard, vec![]).0, Err(BlockError::OutOfRange));
+    assert_eq!(run(&disk, discard, &[]), Err(BlockError::OutOfRange));
+    let stats = disk.stats();
+    assert_eq!((stats.rd_operations, stats.rd_bytes), (1, 1024));
+    assert_eq!((stats.wr_operations, stats.failed_wr_operations), (1, 1));
+    assert_eq!(stats.wr_highest_offset, 1 << 20);
+}
+
+#[test]
+fn a_shut_gate_lets_nothing_begin_and_waits_for_what_has() {
+    let gate = Gate::default();
+    let pass = gate.pass().unwrap();
+    let other = gate.clone();
+    let shutting = std::thread::spawn(move || other.shut());
+    while gate.pass().is_some() {
+        std::thread::yield_now();
+    }
+    assert!(!shutting.is_finished());
+    drop(pass);
+    shutting.join().unwrap();
+    let disk = disk(&Opener::new(DRIVERS), "driver=null-co").unwrap();
+    let (tx, rx) = channel();
+    disk.submit(Request {
+        operation: Operation::Flush,
+        memory: IoVector::default(),
+        gate,
+        done: Box::new(move |result| tx.send(result).unwrap()),
+    });
+    assert_eq!(rx.recv().unwrap(), Err(BlockError::Cancelled));
+}
+
+#[test]
+fn nodes_have_one_writer_and_are_deleted_when_nobody_uses_them() {
+    let opener = Opener::new(DRIVERS);
+    let below = opener.open("-blockdev", &opts("driver=null-co,node-name=n"));
+    opener.graph.keep(below.unwrap());
+    let first = disk(&opener, "driver=raw,node-name=a,file=n").unwrap();
+    let error = disk(&opener, "driver=raw,node-name=b,file=n")
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "node 'n' is in use by 'a', which does not allow 'write'; use a node of its own"
+    );
+    let error = opener.graph.delete("n").err().unwrap();
+    assert!(error.to_string().contains("in use by 'a'"));
+    drop(first);
+    opener.graph.delete("n").unwrap();
+    let error = disk(&opener, "driver=raw,file=n").err().unwrap();
+    assert_eq!(error.to_string(), "there is no node named 'n'");
+}
+
+#[test]
+fn names_are_unique() {
+    let opener = Opener::new(DRIVERS);
+    let _first = disk(&opener, "driver=null-co,node-name=disk0").unwrap();
+    assert!(disk(&opener, "driver=null-co,node-name=disk0").is_err());
+    let error = disk(&opener, "driver=raw,file=disk1").err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "there is no node named 'disk1'; did you mean 'disk0'?"
+    );
+}
+
+#[test]
+fn injected_errors_strike_where_they_are_told_to() {
+    let opener = Opener::new(DRIVERS);
+    let disk = disk(
+        &opener,
+        "driver=blkdebug,image.driver=null-co,inject-error.0.errno=28,inject-error.0.iotype=write,\
+         inject-error.0.sector=3,inject-error.0.skip=1,inject-error.0.once=on",
+    )
+    .unwrap();
+    let write = |offset| run(&disk, Operation::Write { offset }, &[0; 1024]).map(|_| ());
+    assert_eq!(write(0), Ok(()));
+    assert_eq!(write(1024), Ok(()));
+    assert_eq!(write(1536), Err(BlockError::NoSpace));
+    assert_eq!(write(1536), Ok(()));
+}
+
+#[test]
+fn a_read_only_node_refuses_writes_and_so_does_what_lies_on_it() {
+    let opener = Opener::new(DRIVERS);
+    let disk = disk(&opener, "driver=null-co,read-only=on").unwrap();
+    let write = Operation::Write { offset: 0 };
+    assert_eq!(run(&disk, write, &[0; 512]), Err(BlockError::ReadOnly));
+    let below = opener.open(
+        "-blockdev",
+        &opts("driver=null-co,node-name=n,read-only=on"),
+    );
+    let _below = below.unwrap();
+    let error = opener
+        .open("-blockdev", &opts("driver=raw,file=n"))
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("node 'n' is read-only"));
+    assert!(
+        opener
+            .open("-blockdev", &opts("driver=raw,file=n,read-only=on"))
+            .is_ok()
+    );
+}
+
+#[test]
+fn zeros_are_detected() {
+    let opener = Opener::new(DRIVERS);
+    let node = opener.open(
+        "-blockdev",
+        &opts("driver=blkdebug,detect-zeroes=on,image.driver=null-co,inject-error.0.iotype=write"),
+    );
+    let node = node.unwrap();
+    assert!(node.write(0, &IoVector::zeroed(512)).is_ok());
+    assert!(node.write(0, &IoVector::from([1].as_slice())).is_err());
+}
+
+#[test]
+fn images_name_plain_paths_only() {
+    let path = |name| beside("/images/top.qcow2", name).map(|p| p.display().to_string());
+    assert_eq!(path("base.img").as_deref(), Some("/images/base.img"));
+    assert_eq!(path("/a/b:c").as_deref(), Some("/a/b:c"));
+    for name in ["json:{}", "nbd://host", "file:x", "", "a\0b"] {
+        assert_eq!(path(name), None, "{name}");
+    }
 }

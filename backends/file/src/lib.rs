@@ -1,9 +1,7 @@
-//! Raw disk images in files and block devices of the host (`driver=file`, `format=raw`).
+//! `file` and `host_device`: regular files and block devices of the host.
 //!
-//! Requests run on a few threads with positioned reads and writes. The image is locked byte by byte
-//! like QEMU does it, so that neither program writes to an image that the other one uses.
-//!
-//! Formats are never guessed here: whoever says `raw` gets the bytes as they are.
+//! Reads and writes go straight between the file and the memory of the request. The file is locked
+//! byte by byte like QEMU does it, so that neither program writes to an image that the other one uses.
 #![allow(unsafe_code)]
 #![deny(
     clippy::unwrap_used,
@@ -27,259 +25,345 @@ mod lock;
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use backend_block::{Block, BlockInfo, Request, SECTOR, Workers};
+use backend_block::{
+    BlockError, Driver, DriverClass, DriverKind, Extent, IoVector, OpenError, Opening,
+    Preallocation,
+};
+use control_options::{PropDef, PropKind};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
 
-use crate::io::Image;
+use io::failed;
 
-/// Threads that carry out requests of one image.
-const THREADS: usize = 4;
+/// Bytes of zeros written at a time where the host cannot make them itself.
+const CHUNK: u64 = 1 << 20;
 
-/// Why an image cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The host refuses.
-    #[error("cannot open disk image '{file}'")]
-    Open {
-        /// File name.
-        file: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A directory, a pipe, ...
-    #[error("'{0}' is neither a regular file nor a block device")]
-    NotADisk(String),
-    /// Another process has the image.
-    #[error(
-        "disk image '{file}' is in use: cannot get the \"{lock}\" lock; end the other process{holder}, or give both share-rw=on or read-only=on"
-    )]
-    Locked {
-        /// File name.
-        file: String,
-        /// `write`, `consistent read`, ...
-        lock: &'static str,
-        /// Who it is, if known: ` (pid 7)`.
-        holder: String,
-    },
-    /// Only raw images are understood.
-    #[error(
-        "disk image '{file}': format '{format}' is not supported; convert it with 'qemu-img convert -O raw' and use format=raw"
-    )]
-    Format {
-        /// File name.
-        file: String,
-        /// What was asked for.
-        format: String,
-    },
-    /// Only threads carry out requests.
-    #[error("disk image '{file}': aio={aio} is not supported; use aio=threads")]
-    Aio {
-        /// File name.
-        file: String,
-        /// What was asked for.
-        aio: String,
-    },
+const PROPS: &[PropDef] = &[
+    PropDef::new("filename", PropKind::Str, "the file").required(),
+    PropDef::new(
+        "aio",
+        PropKind::Enum(&["threads", "native", "io_uring"]),
+        "how requests are made",
+    )
+    .or("threads"),
+    PropDef::new(
+        "locking",
+        PropKind::Enum(&["auto", "on", "off"]),
+        "keep other processes from using the image",
+    )
+    .or("auto"),
+];
+
+/// Regular files.
+pub static FILE: DriverClass = DriverClass {
+    name: "file",
+    doc: "a file of the host",
+    kind: DriverKind::Protocol,
+    props: PROPS,
+    children: &[],
+    probe: None,
+    open: |opening| open(opening, false),
+    create: None,
+};
+
+/// Block devices.
+pub static HOST_DEVICE: DriverClass = DriverClass {
+    name: "host_device",
+    doc: "a disk of the host",
+    kind: DriverKind::Protocol,
+    props: PROPS,
+    children: &[],
+    probe: None,
+    open: |opening| open(opening, true),
+    create: None,
+};
+
+/// All drivers of this crate.
+pub static DRIVERS: &[&DriverClass] = &[&FILE, &HOST_DEVICE];
+
+/// An open file.
+struct HostFile {
+    buffered: File,
+    /// Past the page cache, for requests that are aligned for it.
+    direct: Option<File>,
+    no_flush: bool,
+    is_device: bool,
+    len: AtomicU64,
 }
 
-/// How the host's page cache is used (`cache=`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cache {
-    /// Writes may stay in the cache until the guest flushes.
-    pub write_back: bool,
-    /// Go past the host's page cache (`cache.direct`).
-    pub direct: bool,
-    /// Ignore the guest's flushes (`cache.no-flush`).
-    pub no_flush: bool,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache {
-            write_back: true,
-            direct: false,
-            no_flush: false,
-        }
+fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, OpenError> {
+    let file = opening
+        .props
+        .text("filename")
+        .unwrap_or_default()
+        .to_owned();
+    opening.file.clone_from(&file);
+    let aio = opening.props.text("aio").unwrap_or_default();
+    if aio != "threads" {
+        return Err(OpenError::image(
+            &file,
+            format!("aio={aio} is not supported; use aio=threads"),
+        ));
     }
-}
-
-impl Cache {
-    /// The modes of `-drive cache=`.
-    pub const MODES: &'static [&'static str] =
-        &["writeback", "none", "writethrough", "directsync", "unsafe"];
-
-    /// One of [`MODES`](Self::MODES).
-    pub fn mode(name: &str) -> Option<Self> {
-        let cache = |write_back, direct, no_flush| Cache {
-            write_back,
-            direct,
-            no_flush,
+    let path = Path::new(&file);
+    let host = |source| OpenError::Host {
+        file: file.clone(),
+        source,
+    };
+    // Looked at before it is opened: opening a FIFO would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(host)?.file_type();
+    let fits = kind.is_block_device() || (!is_device && kind.is_file());
+    if !fits {
+        let problem = match is_device {
+            true => "it is no block device; use driver 'file'",
+            false => "it is neither a regular file nor a block device",
         };
-        Some(match name {
-            "writeback" => cache(true, false, false),
-            "none" | "off" => cache(true, true, false),
-            "writethrough" => cache(false, false, false),
-            "directsync" => cache(false, true, false),
-            "unsafe" => cache(true, false, true),
-            _ => return None,
-        })
+        return Err(OpenError::image(&file, problem));
     }
-}
-
-/// How to open an image.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Options {
-    /// Id of the drive or node.
-    pub id: String,
-    /// The file.
-    pub file: PathBuf,
-    /// `format=`; only `raw`.
-    pub format: String,
-    /// `read-only=on`
-    pub read_only: bool,
-    /// `cache=`
-    pub cache: Cache,
-    /// `aio=`; only `threads`.
-    pub aio: String,
-    /// `discard=unmap`
-    pub discard: bool,
-    /// `share-rw=on`: other processes may write too.
-    pub share_rw: bool,
-    /// `locking=`: off for shared file systems without locks.
-    pub locking: bool,
-}
-
-impl Options {
-    /// A raw image, written to, with QEMU's defaults.
-    pub fn new(id: impl Into<String>, file: impl Into<PathBuf>) -> Self {
-        Options {
-            id: id.into(),
-            file: file.into(),
-            format: "raw".into(),
-            read_only: false,
-            cache: Cache::default(),
-            aio: "threads".into(),
-            discard: false,
-            share_rw: false,
-            locking: true,
+    let open = |read_only: bool, flags: libc::c_int| {
+        OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(flags | libc::O_CLOEXEC)
+            .open(path)
+    };
+    let mut read_only = opening.options.read_only;
+    let buffered = match open(read_only, 0) {
+        Err(error) if !read_only && opening.options.auto_read_only && is_refused(&error) => {
+            read_only = true;
+            open(true, 0)
         }
-    }
-}
-
-/// A raw image.
-pub struct RawFile {
-    info: BlockInfo,
-    len: u64,
-    image: Arc<Image>,
-    workers: Workers,
-}
-
-impl RawFile {
-    /// Opens and locks an image.
-    pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let file = options.file.display().to_string();
-        if options.format != "raw" {
-            let format = options.format.clone();
-            return Err(OpenError::Format { file, format });
-        }
-        if options.aio != "threads" {
-            let aio = options.aio.clone();
-            return Err(OpenError::Aio { file, aio });
-        }
-        let open_error = |source| OpenError::Open {
+        opened => opened,
+    };
+    let buffered = buffered.map_err(host)?;
+    opening.options.read_only = read_only;
+    let force_share = opening.options.force_share;
+    let locking = opening.props.text("locking") != Some("off");
+    if locking && !(force_share && read_only) {
+        lock::take(&buffered, read_only, force_share).map_err(|conflict| OpenError::Locked {
             file: file.clone(),
-            source,
-        };
-        let open = |direct: bool| -> std::io::Result<File> {
-            let sync = if options.cache.write_back {
-                0
-            } else {
-                libc::O_DSYNC
-            };
-            let direct = if direct { libc::O_DIRECT } else { 0 };
-            OpenOptions::new()
-                .read(true)
-                .write(!options.read_only)
-                .custom_flags(sync | direct | libc::O_CLOEXEC)
-                .open(&options.file)
-        };
-        // Looked at before it is opened: opening a FIFO would wait for its other end.
-        let kind = std::fs::metadata(&options.file)
-            .map_err(open_error)?
-            .file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(OpenError::NotADisk(file));
+            lock: conflict.lock,
+            holder: conflict.holder,
+        })?;
+    }
+    let direct = match opening.options.direct {
+        true => Some(open(read_only, libc::O_DIRECT).map_err(host)?),
+        false => None,
+    };
+    let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
+    Ok(Box::new(HostFile {
+        buffered,
+        direct,
+        no_flush: opening.options.no_flush,
+        is_device: kind.is_block_device(),
+        len: AtomicU64::new(len),
+    }))
+}
+
+fn is_refused(error: &std::io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+    )
+}
+
+/// Makes an empty file, or empties one that nobody uses.
+///
+/// # Errors
+/// The host's reason, or that the file is in use.
+pub fn create(path: &Path) -> Result<(), OpenError> {
+    let name = path.display().to_string();
+    let host = |source| OpenError::Host {
+        file: name.clone(),
+        source,
+    };
+    if std::fs::metadata(path).is_ok_and(|kind| !kind.is_file()) {
+        return Err(OpenError::image(&name, "it is no regular file"));
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(host)?;
+    lock::take(&file, false, false).map_err(|conflict| OpenError::Locked {
+        file: name.clone(),
+        lock: conflict.lock,
+        holder: conflict.holder,
+    })?;
+    file.set_len(0).map_err(host)
+}
+
+/// Whether the host cannot do it, rather than having failed.
+fn is_unable(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV
+    )
+}
+
+impl HostFile {
+    fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
+        fallocate(&self.buffered, flags, offset, len)
+    }
+
+    /// The file reaches at least to here.
+    fn reach(&self, end: u64) -> Result<(), BlockError> {
+        if self.len.load(Ordering::Acquire) >= end {
+            return Ok(());
         }
-        let buffered = open(false).map_err(open_error)?;
-        if options.locking {
-            lock::take(&buffered, options.read_only, options.share_rw).map_err(|conflict| {
-                OpenError::Locked {
-                    file: file.clone(),
-                    lock: conflict.lock,
-                    holder: conflict.holder,
-                }
-            })?;
+        if self.is_device {
+            return Err(BlockError::OutOfRange);
         }
-        let direct = if options.cache.direct {
-            Some(open(true).map_err(open_error)?)
-        } else {
-            None
-        };
-        let bytes = rustix::fs::seek(&buffered, rustix::fs::SeekFrom::End(0))
-            .map_err(|e| open_error(e.into()))?;
-        Ok(RawFile {
-            info: BlockInfo {
-                id: options.id.clone(),
-                file: file.clone(),
-                format: "raw".into(),
-                read_only: options.read_only,
-                discard: options.discard,
-                write_back: options.cache.write_back,
-            },
-            // The rest of a last, partial sector reads as zeros.
-            len: bytes.checked_next_multiple_of(SECTOR).unwrap_or(bytes),
-            image: Arc::new(Image {
-                buffered,
-                direct,
-                read_only: options.read_only,
-                discard: options.discard,
-                no_flush: options.cache.no_flush,
-            }),
-            workers: Workers::new(format!("block {}", options.id), THREADS).map_err(open_error)?,
-        })
+        let have = self.buffered.metadata().map_err(|e| failed(&e))?.len();
+        if have < end {
+            self.buffered.set_len(end).map_err(|e| failed(&e))?;
+        }
+        self.len.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn write_out_zeroes(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        let zeros = IoVector::zeroed(usize::try_from(len.min(CHUNK)).unwrap_or(0));
+        let mut done = 0u64;
+        while done < len {
+            let piece = zeros.slice(0, len.saturating_sub(done));
+            self.write(offset.saturating_add(done), &piece)?;
+            done = done.saturating_add(piece.len());
+        }
+        Ok(())
     }
 }
 
-impl Block for RawFile {
-    fn info(&self) -> BlockInfo {
-        self.info.clone()
-    }
-
+impl Driver for HostFile {
     fn len(&self) -> u64 {
-        self.len
+        self.len.load(Ordering::Acquire)
     }
 
-    fn submit(&self, request: Request) {
-        let (image, len) = (self.image.clone(), self.len);
-        self.workers.submit(Box::new(move || {
-            let Request {
-                operation,
-                mut buffer,
-                done,
-            } = request;
-            let result = image.carry_out(operation, buffer.as_mut(), len);
-            done(result, buffer);
-        }));
+    fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        match &self.direct {
+            Some(direct) if io::is_direct(offset, memory.len()) => {
+                match io::reachable(memory, false) {
+                    None => io::read(direct, offset, memory),
+                    Some(buffer) => {
+                        io::read(direct, offset, &buffer)?;
+                        let copied = memory.copy_in(0, &buffer.to_vec());
+                        copied.ok_or(BlockError::BadBuffer)
+                    }
+                }
+            }
+            _ => io::read(&self.buffered, offset, memory),
+        }
     }
 
-    fn barrier(&self) {
-        self.workers.barrier();
+    fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        let end = offset.checked_add(memory.len());
+        let end = end.ok_or(BlockError::OutOfRange)?;
+        if self.is_device && end > self.len() {
+            return Err(BlockError::OutOfRange);
+        }
+        match &self.direct {
+            Some(direct) if io::is_direct(offset, memory.len()) => {
+                let buffer = io::reachable(memory, true);
+                io::write(direct, offset, buffer.as_ref().unwrap_or(memory))?;
+            }
+            _ => io::write(&self.buffered, offset, memory)?,
+        }
+        self.len.fetch_max(end, Ordering::AcqRel);
+        Ok(())
     }
 
-    fn drain(&self) {
-        self.workers.drain();
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError> {
+        let end = offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
+        let how = match unmap {
+            true => FallocateFlags::PUNCH_HOLE,
+            false => FallocateFlags::ZERO_RANGE,
+        };
+        match self.allocate(how | FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) => self.reach(end),
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(BlockError::NoSpace),
+            Err(error) if is_unable(error) => self.write_out_zeroes(offset, len),
+            Err(_) => Err(BlockError::Io),
+        }
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        // A hint: what cannot be given back stays.
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let _ = self.allocate(how, offset, len);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        if self.no_flush {
+            return Ok(());
+        }
+        self.buffered.sync_data().map_err(|e| failed(&e))
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
+        if self.is_device {
+            return Ok(Extent::data(len, Some(offset)));
+        }
+        let size = self.len();
+        if offset >= size {
+            return Ok(Extent::zero(len));
+        }
+        let to = |end: u64| end.saturating_sub(offset).clamp(1, len);
+        let data = match seek(&self.buffered, SeekFrom::Data(offset)) {
+            Ok(at) => at,
+            // A hole up to the end.
+            Err(Errno::NXIO) => size,
+            Err(_) => return Ok(Extent::data(len, Some(offset))),
+        };
+        if data > offset {
+            return Ok(Extent {
+                stored_at: Some(offset),
+                ..Extent::zero(to(data))
+            });
+        }
+        let hole = seek(&self.buffered, SeekFrom::Hole(offset)).unwrap_or(size);
+        Ok(Extent::data(to(hole), Some(offset)))
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
+        let old = self.len();
+        if self.is_device {
+            return match len <= old {
+                true => Ok(()),
+                false => Err(BlockError::Unsupported),
+            };
+        }
+        self.buffered.set_len(len).map_err(|e| failed(&e))?;
+        self.len.store(len, Ordering::Release);
+        let more = len.saturating_sub(old);
+        if more == 0 {
+            return Ok(());
+        }
+        match preallocation {
+            Preallocation::Off => Ok(()),
+            Preallocation::Metadata => Err(BlockError::Unsupported),
+            Preallocation::Full => self.write_out_zeroes(old, more),
+            Preallocation::Falloc => match self.allocate(FallocateFlags::empty(), old, more) {
+                Ok(()) => Ok(()),
+                Err(Errno::NOSPC | Errno::DQUOT) => Err(BlockError::NoSpace),
+                Err(error) if is_unable(error) => Err(BlockError::Unsupported),
+                Err(_) => Err(BlockError::Io),
+            },
+        }
+    }
+
+    fn allocated_len(&self) -> Option<u64> {
+        let metadata = self.buffered.metadata().ok()?;
+        metadata.blocks().checked_mul(512)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }

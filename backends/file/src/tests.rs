@@ -1,9 +1,12 @@
+use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
-use backend_block::{BlockError, Operation};
+use backend_block::{
+    BackendOptions, Block, BlockBackend, BlockError, Cache, IoVector, OpenError, Opener, Operation,
+    Request,
+};
+use control_options::Opts;
 use proptest::prelude::*;
-
-use super::*;
 
 /// A file that goes away with the test.
 struct Temp(PathBuf);
@@ -14,6 +17,10 @@ impl Temp {
         std::fs::write(&path, contents).unwrap();
         Temp(path)
     }
+
+    fn open(&self, more: &str) -> Result<BlockBackend, OpenError> {
+        open(&self.0.display().to_string(), more)
+    }
 }
 
 impl Drop for Temp {
@@ -22,49 +29,114 @@ impl Drop for Temp {
     }
 }
 
-fn run(disk: &RawFile, operation: Operation, data: Vec<u8>) -> Result<Vec<u8>, BlockError> {
-    let (tx, rx) = channel();
-    disk.submit(Request {
-        operation,
-        buffer: Box::new(data),
-        done: Box::new(move |result, mut buffer| {
-            let mut out = vec![0; buffer.len() as usize];
-            buffer.copy_out(0, &mut out).unwrap();
-            tx.send(result.map(|()| out)).unwrap();
-        }),
-    });
-    rx.recv().unwrap()
+static DRIVERS: &[&backend_block::DriverClass] = &[
+    backend_block::DRIVERS[0],
+    super::DRIVERS[0],
+    super::DRIVERS[1],
+];
+
+fn open(file: &str, more: &str) -> Result<BlockBackend, OpenError> {
+    let text = format!("driver=raw,file.driver=file,file.filename={file}{more}");
+    let opts = Opts::parse("-blockdev", &text, None).unwrap();
+    let node = Opener::new(DRIVERS).open("-blockdev", &opts)?;
+    BlockBackend::new("d0", node, BackendOptions::default())
 }
 
-fn read(disk: &RawFile, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
-    run(disk, Operation::Read { offset }, vec![0xee; len])
+fn run(disk: &dyn Block, operation: Operation, data: &[u8]) -> Result<Vec<u8>, BlockError> {
+    let (tx, rx) = channel();
+    let memory = IoVector::from(data);
+    let done = Box::new(move |result| tx.send(result).unwrap());
+    disk.submit(Request::new(operation, memory.clone(), done));
+    rx.recv().unwrap().map(|()| memory.to_vec())
+}
+
+fn read(disk: &dyn Block, offset: u64, len: usize) -> Result<Vec<u8>, BlockError> {
+    run(disk, Operation::Read { offset }, &vec![0xee; len])
 }
 
 #[test]
 fn what_is_written_is_read_in_every_cache_mode() {
     for mode in Cache::MODES {
         let temp = Temp::new(mode, &vec![9; 1 << 20]);
-        let mut options = Options::new("d0", &temp.0);
-        options.cache = Cache::mode(mode).unwrap();
-        let disk = match RawFile::open(&options) {
+        let cache = Cache::mode(mode).unwrap();
+        let switch = |on: bool| if on { "on" } else { "off" };
+        let more = format!(
+            ",cache.direct={},cache.no-flush={}",
+            switch(cache.direct),
+            switch(cache.no_flush)
+        );
+        let disk = match temp.open(&more) {
             Ok(disk) => disk,
             // tmpfs of older kernels has no O_DIRECT.
-            Err(OpenError::Open { .. }) if options.cache.direct => continue,
+            Err(OpenError::Host { .. }) if cache.direct => continue,
             Err(error) => panic!("{error}"),
         };
         for (offset, len) in [(0, 4096), (512, 512), (4096, 600 << 10), (1 << 19, 4608)] {
             let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-            run(&disk, Operation::Write { offset }, data.clone()).unwrap();
+            run(&disk, Operation::Write { offset }, &data).unwrap();
             assert_eq!(read(&disk, offset, len).unwrap(), data);
+            // In pieces that no disk takes directly.
+            let memory = IoVector::zeroed(len + 8);
+            let (tx, rx) = channel();
+            let done = Box::new(move |result| tx.send(result).unwrap());
+            let part = memory.slice(8, len as u64);
+            disk.submit(Request::new(Operation::Read { offset }, part, done));
+            rx.recv().unwrap().unwrap();
+            assert_eq!(memory.to_vec()[8..], data);
         }
-        run(&disk, Operation::Flush, vec![]).unwrap();
+        run(&disk, Operation::Flush, &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_request_of_more_pieces_than_the_kernel_takes_is_carried_out_whole() {
+    let temp = Temp::new("pieces", &[0; 1 << 20]);
+    let disk = temp.open("").unwrap();
+    let block = std::sync::Arc::new(hw_memory::RamBlock::private("ram", 1 << 20).unwrap());
+    let map = hw_memory::MemoryMap::default();
+    let what = hw_memory::What::Ram {
+        block: block.clone(),
+        offset: 0,
+    };
+    let _ram = map.add(hw_memory::MappingSpec {
+        name: "ram".into(),
+        base: 0,
+        len: 1 << 20,
+        priority: 0,
+        enabled: true,
+        what,
+    });
+    let dma = hw_memory::Dma::new(map);
+    let ranges = || (0..2000).map(|n| ((1999 - n) * 512, 8));
+    for n in 0..2000u64 {
+        block.write(n * 512, &n.to_le_bytes()).unwrap();
+    }
+    for operation in [
+        Operation::Write { offset: 64 << 9 },
+        Operation::Read { offset: 64 << 9 },
+    ] {
+        let memory = IoVector::guest(&dma, ranges(), true).unwrap();
+        // 16,000 bytes are no sectors; a part that is.
+        let memory = memory.slice(0, 15872);
+        let (tx, rx) = channel();
+        let done = Box::new(move |result| tx.send(result).unwrap());
+        disk.submit(Request::new(operation, memory, done));
+        rx.recv().unwrap().unwrap();
+        if matches!(operation, Operation::Write { .. }) {
+            block.fill(0, 1 << 20, 0).unwrap();
+        }
+    }
+    let mut out = [0; 8];
+    for n in 16..2000u64 {
+        block.read(n * 512, &mut out).unwrap();
+        assert_eq!(u64::from_le_bytes(out), n);
     }
 }
 
 #[test]
 fn the_rest_of_a_last_sector_reads_as_zeros() {
     let temp = Temp::new("tail", &[7; 700]);
-    let disk = RawFile::open(&Options::new("d0", &temp.0)).unwrap();
+    let disk = temp.open("").unwrap();
     assert_eq!(disk.len(), 1024);
     let data = read(&disk, 512, 512).unwrap();
     assert_eq!((data[187], data[188], data[511]), (7, 0, 0));
@@ -74,64 +146,77 @@ fn the_rest_of_a_last_sector_reads_as_zeros() {
 #[test]
 fn zeros_and_discards_keep_the_size() {
     let temp = Temp::new("zero", &[7; 8192]);
-    let mut options = Options::new("d0", &temp.0);
-    options.discard = true;
-    let disk = RawFile::open(&options).unwrap();
+    let disk = temp.open(",discard=unmap").unwrap();
     for (unmap, offset) in [(false, 0), (true, 1024)] {
         let len = 1024;
-        run(&disk, Operation::WriteZeroes { offset, len, unmap }, vec![]).unwrap();
+        run(&disk, Operation::WriteZeroes { offset, len, unmap }, &[]).unwrap();
     }
     let discard = Operation::Discard {
         offset: 4096,
         len: 4096,
     };
-    run(&disk, discard, vec![]).unwrap();
+    run(&disk, discard, &[]).unwrap();
     assert_eq!(read(&disk, 0, 2048).unwrap(), vec![0; 2048]);
     assert_eq!(read(&disk, 2048, 512).unwrap(), vec![7; 512]);
     assert_eq!(std::fs::metadata(&temp.0).unwrap().len(), 8192);
 }
 
 #[test]
+fn a_part_of_a_file_is_a_disk() {
+    let temp = Temp::new("part", &[1; 4096]);
+    let disk = temp.open(",offset=512,size=1024").unwrap();
+    assert_eq!(disk.len(), 1024);
+    run(&disk, Operation::Write { offset: 512 }, &[2; 512]).unwrap();
+    let beyond = run(&disk, Operation::Write { offset: 1024 }, &[2; 512]);
+    assert_eq!(beyond, Err(BlockError::OutOfRange));
+    drop(disk);
+    let bytes = std::fs::read(&temp.0).unwrap();
+    assert_eq!((bytes[1023], bytes[1024], bytes[1536]), (1, 2, 1));
+    assert!(temp.open(",offset=4096,size=512").is_err());
+    assert!(temp.open(",offset=100").is_err());
+}
+
+#[test]
 fn a_second_writer_is_refused_by_name() {
     let temp = Temp::new("lock", &[0; 512]);
-    let options = Options::new("d0", &temp.0);
-    let first = RawFile::open(&options).unwrap();
-    let error = RawFile::open(&options).err().unwrap().to_string();
-    assert!(error.contains("is in use") && error.contains("\"write\" lock"));
-    let shared = Options {
-        share_rw: true,
-        ..options.clone()
-    };
-    assert!(RawFile::open(&shared).is_err());
+    let first = temp.open("").unwrap();
+    let error = temp.open("").err().unwrap().to_string();
+    assert!(
+        error.contains("is in use") && error.contains("\"write\" lock"),
+        "{error}"
+    );
+    let shared = ",force-share=on";
+    assert!(temp.open(shared).is_err());
+    // Who only looks and shares everything disturbs nobody.
+    assert!(temp.open(",force-share=on,read-only=on").is_ok());
     drop(first);
-    let first = RawFile::open(&shared).unwrap();
-    assert!(RawFile::open(&shared).is_ok());
+    let first = temp.open(shared).unwrap();
+    assert!(temp.open(shared).is_ok());
     drop(first);
-    let read_only = Options {
-        read_only: true,
-        ..options
-    };
-    let _first = RawFile::open(&read_only).unwrap();
-    let second = RawFile::open(&read_only).unwrap();
+    let _first = temp.open(",read-only=on").unwrap();
+    let second = temp.open(",read-only=on").unwrap();
     let write = Operation::Write { offset: 0 };
-    assert_eq!(run(&second, write, vec![0; 512]), Err(BlockError::ReadOnly));
+    assert_eq!(run(&second, write, &[0; 512]), Err(BlockError::ReadOnly));
 }
 
 #[test]
 fn errors_say_what_to_do() {
-    let temp = Temp::new("errors", &[]);
-    let mut options = Options::new("d0", &temp.0);
-    options.format = "qcow2".into();
-    let error = RawFile::open(&options).err().unwrap().to_string();
-    assert!(error.contains("qemu-img convert -O raw"));
-    let options = Options::new("d0", std::env::temp_dir());
-    assert!(matches!(
-        RawFile::open(&options),
-        Err(OpenError::NotADisk(_))
-    ));
-    let options = Options::new("d0", "/nonexistent/disk.img");
-    let error = RawFile::open(&options).err().unwrap().to_string();
+    let directory = std::env::temp_dir().display().to_string();
+    let error = open(&directory, "").err().unwrap().to_string();
+    assert!(error.ends_with("it is neither a regular file nor a block device"));
+    let error = open("/nonexistent/disk.img", "").err().unwrap().to_string();
     assert_eq!(error, "cannot open disk image '/nonexistent/disk.img'");
+    let temp = Temp::new("errors", &[]);
+    let error = temp.open(",file.aoi=threads").err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "-blockdev: block driver 'file' has no property 'aoi'; did you mean 'aio'?"
+    );
+    let error = temp.open(",driver=rwa").err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "there is no block driver named 'rwa'; did you mean 'raw'?"
+    );
 }
 
 proptest! {
@@ -142,9 +227,7 @@ proptest! {
         ops in proptest::collection::vec((0u8..5, any::<u64>(), 0usize..20_000, any::<bool>()), 1..20),
     ) {
         let temp = Temp::new("random", &[1; 16384]);
-        let mut options = Options::new("d0", &temp.0);
-        options.discard = true;
-        let disk = RawFile::open(&options).unwrap();
+        let disk = temp.open(",discard=unmap").unwrap();
         for (kind, offset, len, near) in ops {
             let offset = if near { offset % 20_000 } else { offset };
             let operation = match kind {
@@ -154,7 +237,7 @@ proptest! {
                 3 => Operation::Discard { offset, len: len as u64 },
                 _ => Operation::WriteZeroes { offset, len: len as u64, unmap: near },
             };
-            let _ = run(&disk, operation, vec![0; len]);
+            let _ = run(&disk, operation, &vec![0; len]);
         }
         prop_assert_eq!(std::fs::metadata(&temp.0).unwrap().len(), 16384);
     }

@@ -2,14 +2,13 @@
 //!
 //! Spec: VIRTIO 1.2 section 5.2.
 //!
-//! Requests are carried out by the back end's threads, which copy straight between guest memory and
-//! image; their completions come back through a list and a poke. After a reset, a gate keeps
-//! what is still running away from guest memory.
+//! Requests are carried out by the back end's threads, straight between guest memory and image;
+//! their completions come back through a list and a poke. A reset shuts the gate that requests pass:
+//! none touches guest memory afterwards.
 //!
 //! Not modelled: zoned disks, secure erase, lifetime, the legacy SCSI commands.
 
 mod config;
-mod transfer;
 
 #[cfg(test)]
 mod tests;
@@ -17,12 +16,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backend_block::{BlockError, Operation, Request, SECTOR, SharedBlock};
-use hw_core::{DeviceError, Section, StateError, Value, Wiring};
-use hw_virtio::{Chain, Io, VirtioDevice, device_id, feature};
+use backend_block::{BlockError, Gate, IoVector, Operation, Request, SECTOR, SharedBlock};
+use hw_core::{DeviceError, DmaError, Section, StateError, Value, Wiring};
+use hw_virtio::{Chain, Io, Range, VirtioDevice, device_id, feature};
 
 pub use config::BlkOptions;
-use transfer::{Gate, GuestBuffer};
 
 const T_IN: u32 = 0;
 const T_OUT: u32 = 1;
@@ -104,20 +102,21 @@ impl Blk {
         chosen && (self.features == 0 || self.features & can_flush & !feature::VERSION_1 != 0)
     }
 
-    fn submit(&mut self, request: InFlight, operation: Operation, buffer: GuestBuffer) {
+    fn submit(&mut self, request: InFlight, operation: Operation, memory: IoVector) {
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
         self.state.in_flight.insert(number, request);
-        self.start(number, operation, buffer);
+        self.start(number, operation, memory);
     }
 
-    fn start(&self, number: u64, operation: Operation, buffer: GuestBuffer) {
+    fn start(&self, number: u64, operation: Operation, memory: IoVector) {
         let finished = self.finished.clone();
         let poke = self.poke.clone();
         self.disk.submit(Request {
             operation,
-            buffer: Box::new(buffer),
-            done: Box::new(move |result, _| {
+            memory,
+            gate: self.gate.clone(),
+            done: Box::new(move |result| {
                 let first = {
                     let mut list = finished.lock().unwrap_or_else(PoisonError::into_inner);
                     list.push((number, result));
@@ -150,33 +149,35 @@ impl Blk {
             flush_after: false,
         };
         let out_len = chain.readable_len().saturating_sub(HEADER_LEN);
-        let none = || GuestBuffer::none(self.gate.clone());
         let read_only = self.options.read_only;
         match kind {
             T_IN => match self.place(sector, data_len) {
                 Some(offset) => {
-                    let buffer = self.buffer(io, &chain, 0, data_len);
-                    self.submit(request, Operation::Read { offset }, buffer);
+                    let memory = memory(io, chain.writable(), true);
+                    match memory.map(|memory| memory.slice(0, data_len)) {
+                        Ok(memory) => self.submit(request, Operation::Read { offset }, memory),
+                        Err(_) => self.finish(io, &request, S_IOERR),
+                    }
                 }
                 None => self.finish(io, &request, S_IOERR),
             },
             T_OUT if read_only => self.finish(io, &request, S_IOERR),
             T_OUT => match self.place(sector, out_len) {
                 Some(offset) => {
-                    let buffer = self.buffer(io, &chain, HEADER_LEN, out_len);
+                    let Ok(memory) = memory(io, chain.readable(), false) else {
+                        return self.finish(io, &request, S_IOERR);
+                    };
+                    let memory = memory.slice(HEADER_LEN, out_len);
                     let flush_after = !self.write_back();
                     let request = InFlight {
                         flush_after,
                         ..request
                     };
-                    self.submit(request, Operation::Write { offset }, buffer);
+                    self.submit(request, Operation::Write { offset }, memory);
                 }
                 None => self.finish(io, &request, S_IOERR),
             },
-            T_FLUSH => {
-                let buffer = none();
-                self.submit(request, Operation::Flush, buffer);
-            }
+            T_FLUSH => self.submit(request, Operation::Flush, IoVector::default()),
             T_GET_ID => {
                 let mut id = [0u8; ID_LEN];
                 for (slot, byte) in id.iter_mut().zip(self.options.serial.bytes()) {
@@ -189,24 +190,11 @@ impl Blk {
                 }
             }
             T_DISCARD | T_WRITE_ZEROES => match self.segment(io, &chain, kind, out_len) {
-                Ok(operation) => {
-                    let buffer = none();
-                    self.submit(request, operation, buffer);
-                }
+                Ok(operation) => self.submit(request, operation, IoVector::default()),
                 Err(status) => self.finish(io, &request, status),
             },
             _ => self.finish(io, &request, S_UNSUPP),
         }
-    }
-
-    fn buffer(&self, io: &Io<'_>, chain: &Arc<Chain>, skip: u64, len: u64) -> GuestBuffer {
-        GuestBuffer::new(
-            self.gate.clone(),
-            io.dma().clone(),
-            chain.clone(),
-            skip,
-            len,
-        )
     }
 
     /// Byte offset of whole blocks within the disk.
@@ -268,6 +256,14 @@ impl Blk {
     }
 }
 
+/// Guest memory of a request.
+fn memory(io: &Io<'_>, ranges: &[Range], write: bool) -> Result<IoVector, DmaError> {
+    let ranges = ranges
+        .iter()
+        .map(|range| (range.addr, u64::from(range.len)));
+    IoVector::guest(io.dma(), ranges, write)
+}
+
 impl VirtioDevice for Blk {
     fn id(&self) -> u16 {
         device_id::BLOCK
@@ -322,8 +318,7 @@ impl VirtioDevice for Blk {
             };
             if result.is_ok() && std::mem::take(&mut request.flush_after) {
                 self.state.in_flight.insert(number, request);
-                let none = GuestBuffer::none(self.gate.clone());
-                self.start(number, Operation::Flush, none);
+                self.start(number, Operation::Flush, IoVector::default());
                 continue;
             }
             let status = match result {

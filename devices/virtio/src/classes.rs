@@ -463,7 +463,6 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use backend_block::NullCo;
     use hw_core::{Fabric, Placement, ResetKind};
     use hw_pci::PciBus;
 
@@ -482,7 +481,7 @@ mod tests {
     }
 
     fn drive(links: &mut Links) {
-        let disk: SharedBlock = Arc::new(NullCo::new("d0", 1 << 20, true).unwrap());
+        let disk: SharedBlock = backend_block::zero_disk("d0", 1 << 20).unwrap();
         links.offer("drive", "d0", disk);
     }
 

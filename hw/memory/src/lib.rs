@@ -21,6 +21,7 @@ mod advice;
 mod dma;
 mod map;
 mod ram;
+mod vector;
 
 pub use access::{
     Access, AccessSizes, Attrs, ByteOrder, Doorbell, Fault, Initiator, RegionId, RungBell,
@@ -29,6 +30,7 @@ pub use advice::Advice;
 pub use dma::{Dma, DmaError};
 pub use map::{IoRegion, Mapping, MappingSpec, MemoryMap, Place, Snapshot, Span, What};
 pub use ram::{CodeWatcher, PAGE_BITS, PAGE_SIZE, RamBlock, RamError, granules, page_flag};
+pub use vector::{BUFFER_ALIGN, IoVector};
 
 #[cfg(test)]
 mod tests;

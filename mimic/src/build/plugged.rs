@@ -9,7 +9,7 @@ use machine_x86::{DeviceSpec, GlobalSpec, Kind, MachineDef};
 
 use crate::devices;
 use crate::objects::Object;
-use crate::storage::Disks;
+use crate::storage::{Disks, Interface};
 use crate::streams::Streams;
 
 /// The buses of a kind of machine that users can plug into.
@@ -91,16 +91,11 @@ pub(super) fn devices_of(
         let args = args(config, class, &[("chardev", stream), ("iobase", "0xe9")])?;
         all.push(own(class, args));
     }
-    for id in &disks.own_device {
+    for drive in (disks.drives.iter()).filter(|drive| drive.interface == Interface::Virtio) {
         let class = devices::creatable("-drive", &virtio_form(machine.kind, "virtio-blk"))?;
         check_bus(class, machine)?;
-        let mut given = vec![("drive", id.as_str())];
-        given.extend(
-            disks
-                .serials
-                .get(id)
-                .map(|serial| ("serial", serial.as_str())),
-        );
+        let mut given = vec![("drive", drive.id.as_str())];
+        given.extend((drive.serial.as_deref()).map(|serial| ("serial", serial)));
         let args = args(config, class, &given)?;
         take_links(class, &args, &mut taken)?;
         all.push(own(class, args));
@@ -183,7 +178,7 @@ fn check_links(
         };
         let ids: Vec<&str> = match kind {
             "chardev" => streams.specs.iter().map(|spec| spec.id.as_str()).collect(),
-            "drive" => disks.images.iter().map(|image| image.id.as_str()).collect(),
+            "drive" => disks.ids(),
             "rng" => objects.iter().filter_map(Object::rng_id).collect(),
             _ => continue,
         };

@@ -1,24 +1,17 @@
 use std::sync::{Arc, Mutex};
 
-use backend_block::{Block, BlockInfo, Completion, Operation, Request, SharedBlock};
+use backend_block::{Block, BlockError, BlockInfo, Operation, Request, SharedBlock};
 use hw_virtio::Options;
 use hw_virtio::bench::{Bench, Ring};
 use proptest::prelude::*;
 
 use super::{Blk, BlkOptions};
 
-type Held = Vec<(Kept, Completion)>;
-
-struct Kept {
-    operation: Operation,
-    buffer: Box<dyn backend_block::Buffer>,
-}
-
 /// A disk in memory that carries requests out when it is told to.
 #[derive(Clone, Default)]
 struct Memory {
     bytes: Arc<Mutex<Vec<u8>>>,
-    held: Arc<Mutex<Held>>,
+    held: Arc<Mutex<Vec<Request>>>,
     log: Arc<Mutex<Vec<Operation>>>,
     barriers: Arc<Mutex<u32>>,
 }
@@ -37,26 +30,30 @@ impl Memory {
             if held.is_empty() {
                 return;
             }
-            for (mut request, done) in held {
+            for request in held {
+                let Some(_pass) = request.gate.pass() else {
+                    (request.done)(Err(BlockError::Cancelled));
+                    continue;
+                };
                 let mut bytes = self.bytes.lock().unwrap();
-                let len = request.buffer.len() as usize;
-                let result = match request.operation {
+                let len = request.memory.len() as usize;
+                let moved = match request.operation {
                     Operation::Read { offset } => {
-                        request.buffer.copy_in(0, &bytes[offset as usize..][..len])
+                        request.memory.copy_in(0, &bytes[offset as usize..][..len])
                     }
                     Operation::Write { offset } => request
-                        .buffer
+                        .memory
                         .copy_out(0, &mut bytes[offset as usize..][..len]),
-                    Operation::Flush => Ok(()),
+                    Operation::Flush => Some(()),
                     Operation::Discard { offset, len }
                     | Operation::WriteZeroes { offset, len, .. } => {
                         bytes[offset as usize..][..len as usize].fill(0);
-                        Ok(())
+                        Some(())
                     }
                 };
                 drop(bytes);
                 self.log.lock().unwrap().push(request.operation);
-                done(result, request.buffer);
+                (request.done)(moved.ok_or(BlockError::BadBuffer));
             }
         }
     }
@@ -77,13 +74,7 @@ impl Block for Memory {
         self.bytes.lock().unwrap().len() as u64
     }
     fn submit(&self, request: Request) {
-        let Request {
-            operation,
-            buffer,
-            done,
-        } = request;
-        let held = (Kept { operation, buffer }, done);
-        self.held.lock().unwrap().push(held);
+        self.held.lock().unwrap().push(request);
     }
     fn barrier(&self) {
         *self.barriers.lock().unwrap() += 1;

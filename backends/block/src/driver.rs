@@ -1,0 +1,204 @@
+//! What a driver of the block graph is: the behaviour of one node, and the table entry that makes it.
+//!
+//! Drivers are plain code that waits: they run on worker threads, several requests at a time. What a
+//! driver stores in another node it reaches through a [`Child`].
+
+use control_options::{Opts, PropDef};
+use hw_memory::IoVector;
+
+use crate::graph::Child;
+use crate::open::{OpenError, Opening};
+use crate::request::BlockError;
+
+/// What lies at an offset of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Bytes for which this holds; at least one.
+    pub len: u64,
+    /// Whether this node says what is there; if not, its backing node does.
+    pub is_allocated: bool,
+    /// Whether it reads as zeros.
+    pub is_zero: bool,
+    /// Whether it is stored compressed.
+    pub is_compressed: bool,
+    /// Where in the node below it is stored as it is.
+    pub stored_at: Option<u64>,
+}
+
+impl Extent {
+    /// Data, stored by the node itself or at an offset below.
+    pub fn data(len: u64, stored_at: Option<u64>) -> Self {
+        Extent {
+            len,
+            is_allocated: true,
+            is_zero: false,
+            is_compressed: false,
+            stored_at,
+        }
+    }
+
+    /// Zeros.
+    pub fn zero(len: u64) -> Self {
+        Extent {
+            is_zero: true,
+            ..Extent::data(len, None)
+        }
+    }
+
+    /// What the backing node has there.
+    pub fn backing(len: u64) -> Self {
+        Extent {
+            is_allocated: false,
+            ..Extent::data(len, None)
+        }
+    }
+}
+
+/// How space is set aside when an image grows (`preallocation=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Preallocation {
+    /// Not at all.
+    #[default]
+    Off,
+    /// Only the format's own tables.
+    Metadata,
+    /// As the host's file system does it.
+    Falloc,
+    /// By writing zeros.
+    Full,
+}
+
+impl Preallocation {
+    /// QEMU's words, in the order of the variants.
+    pub const NAMES: &[&str] = &["off", "metadata", "falloc", "full"];
+
+    /// The mode of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "off" => Preallocation::Off,
+            "metadata" => Preallocation::Metadata,
+            "falloc" => Preallocation::Falloc,
+            "full" => Preallocation::Full,
+            _ => return None,
+        })
+    }
+}
+
+/// The behaviour of a node. All methods may be called by several threads at a time, and may wait.
+///
+/// Ranges are within [`len`](Self::len), but for writes to a protocol: those grow the file.
+pub trait Driver: Send + Sync {
+    /// Bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `memory` from `offset` on.
+    fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError>;
+
+    /// Stores `memory` from `offset` on.
+    fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError>;
+
+    /// Stores zeros. With `unmap` the space may be given back.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError>;
+
+    /// The contents are not needed any more; a hint.
+    fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError>;
+
+    /// All writes that have returned reach stable storage.
+    fn flush(&self) -> Result<(), BlockError>;
+
+    /// What lies at `offset`; the answer holds for at most `len` bytes.
+    fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
+        let _ = offset;
+        Ok(Extent::data(len, None))
+    }
+
+    /// Changes the size. What is gained reads as zeros.
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
+        let _ = (len, preallocation);
+        Err(BlockError::Unsupported)
+    }
+
+    /// Stores one cluster compressed, for `convert -c`. `memory` is a cluster, or the rest of the
+    /// image.
+    fn write_compressed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        let _ = (offset, memory);
+        Err(BlockError::Unsupported)
+    }
+
+    /// The nodes it stores things in.
+    fn children(&self) -> Vec<&Child> {
+        Vec::new()
+    }
+
+    /// Bytes used on the host, if that can be told.
+    fn allocated_len(&self) -> Option<u64> {
+        let file = self
+            .children()
+            .into_iter()
+            .find(|child| child.role() == "file")?;
+        file.node().driver().allocated_len()
+    }
+
+    /// What `info` shows of the format: name and value, in order.
+    fn details(&self) -> Vec<(&'static str, Detail)> {
+        Vec::new()
+    }
+
+    /// The driver itself, for callers that know the format.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A fact about an image.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Detail {
+    /// A switch.
+    Bool(bool),
+    /// A number.
+    Number(u64),
+    /// Text.
+    Text(String),
+}
+
+/// Where a driver stands in the graph.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriverKind {
+    /// Reaches something outside of the graph.
+    Protocol,
+    /// Gives a file's bytes a meaning.
+    Format,
+    /// Passes requests on, changed.
+    Filter,
+}
+
+/// One definition of a driver, from which options, help and introspection come.
+pub struct DriverClass {
+    /// QEMU's name.
+    pub name: &'static str,
+    /// One line for help.
+    pub doc: &'static str,
+    /// Where it stands.
+    pub kind: DriverKind,
+    /// Properties beside those of all nodes. Children are no properties.
+    pub props: &'static [PropDef],
+    /// Names of nodes that it may be given.
+    pub children: &'static [&'static str],
+    /// Whether these first bytes of a file are of this format.
+    pub probe: Option<fn(&[u8]) -> bool>,
+    /// Opens a node.
+    pub open: fn(&mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError>,
+    /// Makes a new image, if that can be done.
+    pub create: Option<&'static CreateClass>,
+}
+
+/// How images of a format are made (`-f FORMAT -o ...`).
+pub struct CreateClass {
+    /// Options.
+    pub props: &'static [PropDef],
+    /// Makes an image of `len` bytes in the file of this node.
+    pub create: fn(&Child, u64, &Opts) -> Result<(), OpenError>,
+}

@@ -1,0 +1,148 @@
+//! `raw`: a file's bytes as they are, or a part of them.
+
+use control_options::{PropDef, PropKind};
+use hw_memory::IoVector;
+
+use crate::SECTOR;
+use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
+use crate::graph::Child;
+use crate::open::{OpenError, Opening, PROBE_LEN};
+use crate::request::BlockError;
+
+/// The driver.
+pub(crate) static CLASS: DriverClass = DriverClass {
+    name: "raw",
+    doc: "a file's bytes as they are",
+    kind: DriverKind::Format,
+    props: &[
+        PropDef::new("offset", PropKind::Size, "where in the file it begins").or("0"),
+        PropDef::new("size", PropKind::Size, "how long it is"),
+    ],
+    children: &["file"],
+    probe: None,
+    open,
+    create: None,
+};
+
+/// Tells whether first bytes of a file show a format.
+type Prober = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
+struct Raw {
+    file: Child,
+    offset: u64,
+    size: Option<u64>,
+    /// The format was guessed: first sectors that look like another one are refused, or the guess
+    /// would be another one next time.
+    guard: Option<Prober>,
+}
+
+fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
+    let guard = opening.is_probed().then(|| Box::new(opening.prober()) as _);
+    let file = opening.file()?;
+    let offset = opening.props.unsigned("offset").unwrap_or(0);
+    let size = opening.props.unsigned("size");
+    let (have, name) = (file.node().len(), file.node().file().to_owned());
+    if offset % SECTOR != 0 || size.is_some_and(|size| size % SECTOR != 0) {
+        return Err(OpenError::image(
+            &name,
+            format!("'offset' and 'size' must be multiples of {SECTOR}"),
+        ));
+    }
+    let end = offset.checked_add(size.unwrap_or(0));
+    if end.is_none_or(|end| end > have) {
+        return Err(OpenError::image(
+            &name,
+            format!("it has {have} bytes: 'offset' and 'size' reach beyond them"),
+        ));
+    }
+    Ok(Box::new(Raw {
+        file,
+        offset,
+        size,
+        guard,
+    }))
+}
+
+impl Raw {
+    fn at(&self, offset: u64, len: u64) -> Result<u64, BlockError> {
+        let end = offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
+        if self.size.is_some_and(|size| end > size) {
+            return Err(BlockError::OutOfRange);
+        }
+        let start = self.offset.checked_add(offset);
+        start.ok_or(BlockError::OutOfRange)
+    }
+}
+
+impl Driver for Raw {
+    fn len(&self) -> u64 {
+        let rest = self.file.node().len().saturating_sub(self.offset);
+        self.size.map_or(rest, |size| size.min(rest))
+    }
+
+    fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        let at = self.at(offset, memory.len())?;
+        self.file.node().read(at, memory)
+    }
+
+    fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        let at = self.at(offset, memory.len())?;
+        if let Some(shows_format) = &self.guard
+            && offset == 0
+        {
+            // A guest may change the bytes while they are written: what was looked at is written.
+            let head = IoVector::from(memory.slice(0, PROBE_LEN as u64).to_vec().as_slice());
+            if shows_format(&head.to_vec()) {
+                log::warn!(
+                    "a guest was kept from making the raw image '{}' look like another format; open it with \
+                     'format=raw' if that is what it is for",
+                    self.file.node().file()
+                );
+                return Err(BlockError::ReadOnly);
+            }
+            self.file.node().write(at, &head)?;
+            let rest = memory.slice(head.len(), u64::MAX);
+            return self.file.node().write(at.saturating_add(head.len()), &rest);
+        }
+        self.file.node().write(at, memory)
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError> {
+        let at = self.at(offset, len)?;
+        self.file.node().write_zeroes(at, len, unmap)
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        let at = self.at(offset, len)?;
+        self.file.node().discard(at, len)
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        self.file.node().flush()
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
+        let at = self.at(offset, len)?;
+        let below = self.file.node().extent(at, len)?;
+        Ok(Extent {
+            stored_at: Some(at),
+            ..below
+        })
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
+        if self.size.is_some() {
+            return Err(BlockError::Unsupported);
+        }
+        let len = self.offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
+        self.file.node().resize(len, preallocation)
+    }
+
+    fn children(&self) -> Vec<&Child> {
+        vec![&self.file]
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}

@@ -1,0 +1,185 @@
+//! `-drive`, `-hda`, `-cdrom`, ...: a node with an image, and how the machine uses it.
+
+use std::os::unix::fs::FileTypeExt as _;
+
+use anyhow::{Result, bail};
+use backend_block::Cache;
+use control_options::{Opts, Scalar};
+use machine_x86::Kind;
+
+use super::{ABSENT, cache_mode, check_driver};
+
+/// What a drive is connected to (`if=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interface {
+    /// Whatever `-device` says.
+    None,
+    /// A virtio-blk device of its own.
+    Virtio,
+}
+
+/// One drive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Drive {
+    /// Its name.
+    pub id: String,
+    /// The node's properties.
+    pub opts: Opts,
+    /// The format was not given.
+    pub is_probed: bool,
+    /// What it is connected to.
+    pub interface: Interface,
+    /// How the host caches.
+    pub cache: Cache,
+    /// The serial number its device shows.
+    pub serial: Option<String>,
+}
+
+/// Keys that say what becomes of the drive, not what is in it.
+const OWN_KEYS: &[&str] = &[
+    "file",
+    "if",
+    "id",
+    "format",
+    "driver",
+    "media",
+    "bus",
+    "unit",
+    "index",
+    "readonly",
+    "snapshot",
+    "cache",
+    "copy-on-read",
+    "werror",
+    "rerror",
+    "serial",
+];
+/// Keys that belong to the file below the format.
+const FILE_KEYS: &[&str] = &["aio", "locking"];
+
+pub(super) fn plan(drives: &[Opts], kind: Kind, nodes: &[Opts]) -> Result<Vec<Drive>> {
+    let mut all: Vec<Drive> = Vec::new();
+    let mut count = 0;
+    for opts in drives {
+        let drive = drive(opts, kind, &mut count)?;
+        let is_node = nodes.iter().any(|n| n.text("node-name") == Some(&drive.id));
+        if is_node || all.iter().any(|other| other.id == drive.id) {
+            bail!(
+                "-drive: the id '{}' is used twice; every id must be unique",
+                drive.id
+            );
+        }
+        all.push(drive);
+    }
+    Ok(all)
+}
+
+fn drive(opts: &Opts, kind: Kind, count: &mut u32) -> Result<Drive> {
+    let file = opts.text("file").filter(|f| !f.is_empty());
+    let driver = opts.text("format").or_else(|| opts.text("driver"));
+    let is_whole = opts.text("file.driver").is_some() || driver == Some("null-co");
+    let Some(name) = file.or(is_whole.then_some("")) else {
+        bail!("-drive: 'file=...' is missing: it names the disk image");
+    };
+    let connection = opts.text("if").unwrap_or(match kind {
+        Kind::Microvm => "virtio",
+        Kind::Pc | Kind::Q35 | Kind::None => "ide",
+    });
+    if opts.text("media") == Some("cdrom") {
+        bail!(
+            "-drive {name}: there is no CD drive yet; attach the image read-only: '-drive if=virtio,format=raw,readonly=on,file={name}'"
+        );
+    }
+    let interface = match connection {
+        "virtio" => Interface::Virtio,
+        "none" => Interface::None,
+        _ => bail!(
+            "-drive {name}: there is no '{connection}' controller yet; attach the image with \
+             '-drive if=virtio,format=raw,file={name}'"
+        ),
+    };
+    if opts.switch("-drive", "snapshot")? == Some(true) {
+        bail!("-drive {name}: 'snapshot=on' is not available yet; work on a copy of the image");
+    }
+    if opts.switch("-drive", "copy-on-read")? == Some(true) {
+        bail!("-drive {name}: 'copy-on-read=on' is not available yet; leave it out");
+    }
+    for (key, usual) in [
+        ("werror", &["report", "enospc", "auto"] as &[_]),
+        ("rerror", &["report", "auto"]),
+    ] {
+        if let Some(value) = opts.text(key).filter(|value| !usual.contains(value)) {
+            bail!("-drive {name}: '{key}={value}' is not available yet; leave it out");
+        }
+    }
+    if let Some(driver) = driver {
+        check_driver(&format!("-drive {name}"), "format", driver)?;
+    }
+    let id = match opts.id() {
+        Some(id) => id.to_owned(),
+        None => {
+            let id = format!("{connection}{count}");
+            *count += 1;
+            id
+        }
+    };
+    let cache = match opts.text("cache") {
+        Some(mode) => cache_mode("-drive", mode)?,
+        None => Cache::default(),
+    };
+    Ok(Drive {
+        opts: node(opts, file, driver, cache)?,
+        is_probed: driver.is_none(),
+        id,
+        interface,
+        cache,
+        serial: opts.text("serial").map(str::to_owned),
+    })
+}
+
+/// The properties of the drive's node.
+fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> Result<Opts> {
+    let mut node = Opts::default();
+    if let Some(file) = file {
+        let path = plain_file("-drive", file)?;
+        let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+        let below = match is_device {
+            true => "host_device",
+            false => "file",
+        };
+        node.push("file.driver", Scalar::Text(below.to_owned()));
+        node.push("file.filename", Scalar::Text(path.to_owned()));
+    }
+    if let Some(driver) = driver {
+        node.push("driver", Scalar::Text(driver.to_owned()));
+    }
+    node.push("cache.direct", Scalar::Bool(cache.direct));
+    node.push("cache.no-flush", Scalar::Bool(cache.no_flush));
+    let is_read_only = opts.switch("-drive", "readonly")? == Some(true);
+    node.push("read-only", Scalar::Bool(is_read_only));
+    for (key, value) in opts.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
+        match FILE_KEYS.contains(&key) {
+            true => node.push(&format!("file.{key}"), value.clone()),
+            false => node.push(key, value.clone()),
+        }
+    }
+    Ok(node)
+}
+
+/// A file name without a protocol in front.
+fn plain_file<'a>(option: &str, file: &'a str) -> Result<&'a str> {
+    if let Some(path) = file.strip_prefix("file:") {
+        return Ok(path);
+    }
+    if let Some((protocol, _)) = file.split_once(':')
+        && ABSENT
+            .iter()
+            .chain(&["json", "fat", "nbd+unix", "gluster", "sheepdog"])
+            .any(|name| *name == protocol)
+    {
+        bail!(
+            "{option}: '{protocol}:' images are not available; only files and block devices of this host are"
+        );
+    }
+    Ok(file)
+}
