@@ -5,7 +5,9 @@ mod drive;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use backend_block::{BackendOptions, BlockBackend, Cache, DriverClass, Opener, SharedBlock};
+use backend_block::{
+    BackendOptions, BlockBackend, Cache, DriverClass, OpenError, Opener, SharedBlock,
+};
 use control_options::suggest::nearest;
 use control_options::{Config, Opts};
 use machine_x86::Kind;
@@ -189,8 +191,12 @@ pub fn open(disks: &Disks, used: impl Fn(&str) -> Option<bool>) -> Result<Storag
     };
     for opts in &disks.nodes {
         let name = opts.text("node-name").unwrap_or_default();
-        let node = opener.open("-blockdev", opts);
-        let node = node.with_context(|| format!("-blockdev {name}"))?;
+        let option = format!("-blockdev {name}");
+        let node = opener.open(&option, opts).map_err(|error| match error {
+            // It begins with the option already.
+            OpenError::Option(error) => anyhow::Error::new(error),
+            error => anyhow::Error::new(error).context(option),
+        })?;
         opener.graph.keep(Arc::clone(&node));
         if used(name).is_some() {
             add(name, node, true)?;

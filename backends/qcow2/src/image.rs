@@ -1,0 +1,429 @@
+//! An open image: the driver of the block graph.
+//!
+//! Requests that move data hold `moving` shared, from looking at the tables to the last byte; what
+//! takes clusters away from under them holds it alone. Tables are behind one lock that is not held
+//! while guest data moves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+
+use backend_block::{
+    BlockError, Child, Detail, Driver, DriverClass, DriverKind, Extent, IoVector, Node, OpenError,
+    Opening, Preallocation,
+};
+use control_options::{PropDef, PropKind};
+
+use crate::check::{self, Findings, Fix};
+use crate::entry::Geometry;
+use crate::header::{Bitmap, Header, LAZY_REFCOUNTS, bitmaps, incompatible, read};
+use crate::meta::{DataNode, Meta};
+use crate::refcount::Refcounts;
+use crate::snapshot::{NewSnapshot, Snapshot, read_table};
+use crate::{bytes, create};
+
+/// Memory for L2 tables: as QEMU, enough for 256 GiB with clusters of 64 KiB.
+const L2_CACHE: u64 = 32 << 20;
+/// Memory for refcount blocks.
+const REFCOUNT_CACHE: u64 = 4 << 20;
+
+/// The driver.
+pub static CLASS: DriverClass = DriverClass {
+    name: "qcow2",
+    doc: "QEMU's own format: grows as it is written, with snapshots, backing files, compression",
+    kind: DriverKind::Format,
+    props: &[
+        PropDef::new(
+            "lazy-refcounts",
+            PropKind::Bool,
+            "write refcounts late; default: as the image says",
+        ),
+        PropDef::new("l2-cache-size", PropKind::Size, "most memory for L2 tables").or("32M"),
+        PropDef::new(
+            "refcount-cache-size",
+            PropKind::Size,
+            "most memory for refcount blocks",
+        )
+        .or("4M"),
+    ],
+    children: &["file", "backing", "data-file"],
+    probe: Some(|head| head.starts_with(&crate::header::MAGIC)),
+    open,
+    create: Some(&create::CLASS),
+};
+
+/// An open image.
+pub struct Qcow2 {
+    pub(crate) file: Child,
+    pub(crate) data: Option<Child>,
+    pub(crate) backing: Option<Child>,
+    pub(crate) geometry: Geometry,
+    read_only: bool,
+    pub(crate) meta: Mutex<Meta>,
+    /// A request has made its place.
+    pub(crate) made: Condvar,
+    pub(crate) moving: RwLock<()>,
+    len: AtomicU64,
+}
+
+fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
+    let file = opening.file()?;
+    let node = file.node();
+    let name = node.file().to_owned();
+    let mut header = Header::open(&node)?;
+    if let Some(lazy) = opening.props.get("lazy-refcounts") {
+        let on = *lazy == control_options::PropValue::Bool(true);
+        if on && header.version < 3 {
+            let problem = "lazy-refcounts needs qcow2 version 3 (compat=1.1)";
+            return Err(OpenError::image(&name, problem));
+        }
+        header.compatible = header.compatible & !LAZY_REFCOUNTS | u64::from(on);
+    }
+    let read_only = opening.options.read_only;
+    if !read_only {
+        check_writable(&header, &node).map_err(|problem| OpenError::image(&name, problem))?;
+    }
+    let data = match header.has_data_file() {
+        true => Some(opening.data_file(header.data_file.as_deref())?),
+        false => None,
+    };
+    let named = header.backing.clone();
+    let named = named
+        .as_deref()
+        .map(|name| (name, header.backing_format.as_deref()));
+    let backing = match opening.is_refused("backing") {
+        true => None,
+        false => opening.backing(named)?,
+    };
+    let cache = |name: &str, usual| opening.props.unsigned(name).unwrap_or(usual);
+    let meta = load(
+        &header,
+        &node,
+        cache("l2-cache-size", L2_CACHE),
+        cache("refcount-cache-size", REFCOUNT_CACHE),
+    )
+    .map_err(|problem| OpenError::image(&name, problem))?;
+    let image = Qcow2 {
+        file,
+        data,
+        backing,
+        geometry: Geometry::of(&header),
+        read_only,
+        len: AtomicU64::new(header.size),
+        meta: Mutex::new(meta),
+        made: Condvar::new(),
+        moving: RwLock::new(()),
+    };
+    if !read_only && header.incompatible & incompatible::DIRTY != 0 {
+        log::info!("disk image '{name}' was not closed in order; its refcounts are counted anew");
+        let findings = image.check(Fix::All);
+        let whole = findings.is_ok_and(|findings| findings.corruptions == 0);
+        if !whole {
+            let problem = "it was not closed in order and cannot be repaired; look at it with 'mimic img check'";
+            return Err(OpenError::image(&name, problem));
+        }
+    }
+    Ok(Box::new(image))
+}
+
+/// Whether this image may be written at all.
+fn check_writable(header: &Header, node: &Node) -> Result<(), String> {
+    if header.incompatible & incompatible::CORRUPT != 0 {
+        return Err("it is marked corrupt and can only be opened read-only; repair it with 'mimic img check -r all'".to_owned());
+    }
+    let active = bitmaps(header, node)?;
+    let active = active
+        .iter()
+        .find(|b| b.flags & Bitmap::AUTO != 0 && b.flags & Bitmap::IN_USE == 0);
+    match active {
+        Some(bitmap) => Err(format!(
+            "its bitmap '{}' follows all writes, which is not supported yet; open it read-only, or disable the \
+             bitmap with 'qemu-img bitmap --disable'",
+            bitmap.name
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Reads the tables that are kept whole.
+fn load(header: &Header, node: &Node, l2_cache: u64, refcount_cache: u64) -> Result<Meta, String> {
+    let failed = |error: BlockError| format!("cannot read its tables: {error}");
+    let len = usize::try_from(header.l1_size)
+        .unwrap_or(0)
+        .saturating_mul(8);
+    let l1 = bytes::entries(&read(node, header.l1_offset, len).map_err(failed)?);
+    let len = u64::from(header.refcount_table_clusters) << header.cluster_bits;
+    let len = usize::try_from(len).unwrap_or(0);
+    let table = bytes::entries(&read(node, header.refcount_table_offset, len).map_err(failed)?);
+    let mut blocks: Vec<u64> = table.iter().copied().filter(|entry| *entry != 0).collect();
+    blocks.sort_unstable();
+    let limit = node.len();
+    let is_odd = blocks.windows(2).any(|pair| pair.first() == pair.last())
+        || blocks.last().is_some_and(|last| *last >= limit);
+    if is_odd {
+        return Err("its refcount table makes no sense".to_owned());
+    }
+    let refcounts = Refcounts::new(header, table, refcount_cache);
+    let snapshots = read_table(header, node)?;
+    if header.has_data_file() && !snapshots.is_empty() {
+        return Err("it has snapshots although its data is in another file".to_owned());
+    }
+    Ok(Meta::new(
+        header.clone(),
+        l1,
+        refcounts,
+        snapshots,
+        l2_cache,
+    ))
+}
+
+impl Qcow2 {
+    pub(crate) fn meta(&self) -> MutexGuard<'_, Meta> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no request is under way, and lets none begin.
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.moving.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node that holds guest clusters.
+    pub(crate) fn data_node(&self) -> std::sync::Arc<Node> {
+        self.data.as_ref().unwrap_or(&self.file).node()
+    }
+
+    pub(crate) fn with_data<T>(&self, f: impl FnOnce(&Node, DataNode<'_>) -> T) -> T {
+        let node = self.file.node();
+        match &self.data {
+            Some(data) => f(&node, Some(&data.node())),
+            None => f(&node, None),
+        }
+    }
+
+    pub(crate) fn set_len(&self, len: u64) {
+        self.len.store(len, Ordering::Release);
+    }
+
+    /// Writes tables and counts what is free, when much waits for it.
+    pub(crate) fn tidy(&self) -> Result<(), BlockError> {
+        let (is_full, has_freed) = {
+            let meta = self.meta();
+            (meta.is_full(), meta.has_freed())
+        };
+        if !is_full {
+            return Ok(());
+        }
+        let _alone = has_freed.then(|| self.alone());
+        self.with_data(|node, data| {
+            let mut meta = self.meta();
+            match has_freed {
+                true => meta.reclaim(node, data),
+                false => meta.write_out(node, data),
+            }
+        })
+    }
+
+    /// Looks at all tables, and repairs them if told to.
+    ///
+    /// # Errors
+    /// The host's, or what cannot be looked at at all.
+    pub fn check(&self, fix: Fix) -> Result<Findings, BlockError> {
+        let _alone = self.alone();
+        let node = self.file.node();
+        check::check(&mut self.meta(), &node, fix)
+    }
+
+    /// All internal snapshots.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.meta().snapshots.clone()
+    }
+
+    /// Freezes the disk as it is under a name.
+    ///
+    /// # Errors
+    /// The host's; [`BlockError::Unsupported`] with a data file.
+    pub fn take_snapshot(&self, name: &str, date_s: u32, date_ns: u32) -> Result<(), BlockError> {
+        self.check_snapshots()?;
+        let _alone = self.alone();
+        let name = name.to_owned();
+        let new = NewSnapshot {
+            name,
+            date_s,
+            date_ns,
+        };
+        self.meta().take_snapshot(&self.file.node(), new)
+    }
+
+    /// Forgets the snapshot of this name or id.
+    ///
+    /// # Errors
+    /// The host's; [`BlockError::OutOfRange`] if there is none.
+    pub fn delete_snapshot(&self, name: &str) -> Result<(), BlockError> {
+        self.check_snapshots()?;
+        let _alone = self.alone();
+        let mut meta = self.meta();
+        let index = find(&meta.snapshots, name)?;
+        meta.delete_snapshot(&self.file.node(), index)
+    }
+
+    /// The disk is as it was when the snapshot of this name or id was taken.
+    ///
+    /// # Errors
+    /// The host's; [`BlockError::OutOfRange`] if there is none; [`BlockError::Unsupported`] if the
+    /// disk had another size then.
+    pub fn apply_snapshot(&self, name: &str) -> Result<(), BlockError> {
+        self.check_snapshots()?;
+        let _alone = self.alone();
+        let mut meta = self.meta();
+        let index = find(&meta.snapshots, name)?;
+        meta.apply_snapshot(&self.file.node(), index)
+    }
+
+    fn check_snapshots(&self) -> Result<(), BlockError> {
+        match (self.read_only, self.geometry.has_data_file) {
+            (true, _) => Err(BlockError::ReadOnly),
+            (_, true) => Err(BlockError::Unsupported),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names another backing file in the header, or none. What the image shows must not depend on it.
+    ///
+    /// # Errors
+    /// The host's; [`BlockError::NoSpace`] if the name is too long.
+    pub fn set_backing(&self, backing: Option<(&str, &str)>) -> Result<(), BlockError> {
+        let _alone = self.alone();
+        let node = self.file.node();
+        let mut meta = self.meta();
+        let old = meta.header.clone();
+        meta.header.backing = backing.map(|(name, _)| name.to_owned());
+        meta.header.backing_format = backing.map(|(_, format)| format.to_owned());
+        let written = meta.write_header(&node);
+        if written.is_err() {
+            meta.header = old;
+        }
+        written
+    }
+
+    /// The backing file and its format, as the header names them.
+    pub fn backing(&self) -> Option<(String, Option<String>)> {
+        let meta = self.meta();
+        let name = meta.header.backing.clone()?;
+        Some((name, meta.header.backing_format.clone()))
+    }
+
+    /// Bytes of a cluster.
+    pub fn cluster_len(&self) -> u64 {
+        self.geometry.cluster()
+    }
+}
+
+fn find(snapshots: &[Snapshot], name: &str) -> Result<usize, BlockError> {
+    let by_id = snapshots.iter().position(|s| s.id == name);
+    let by_name = || snapshots.iter().position(|s| s.name == name);
+    by_id.or_else(by_name).ok_or(BlockError::OutOfRange)
+}
+
+impl Driver for Qcow2 {
+    fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_guest(offset, memory)
+    }
+
+    fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        self.write_guest(offset, memory)?;
+        self.tidy()
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError> {
+        self.zero_guest(offset, len, unmap)?;
+        self.tidy()
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        self.discard_guest(offset, len)?;
+        self.tidy()
+    }
+
+    fn flush(&self) -> Result<(), BlockError> {
+        let has_freed = self.meta().has_freed();
+        let _alone = has_freed.then(|| self.alone());
+        self.with_data(|node, data| {
+            let mut meta = self.meta();
+            meta.flush(node, data)?;
+            meta.reclaim(node, data)
+        })
+    }
+
+    fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
+        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        self.extent_of(offset, len)
+    }
+
+    fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
+        self.resize_to(len, preallocation)
+    }
+
+    fn write_compressed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        self.write_packed(offset, memory)?;
+        self.tidy()
+    }
+
+    fn children(&self) -> Vec<&Child> {
+        let others = self.backing.iter().chain(&self.data);
+        std::iter::once(&self.file).chain(others).collect()
+    }
+
+    fn details(&self) -> Vec<(&'static str, Detail)> {
+        let meta = self.meta();
+        let header = &meta.header;
+        let compat = if header.version == 2 { "0.10" } else { "1.1" };
+        let compression = header.compression.name();
+        let mut all = vec![("compat", Detail::Text(compat.to_owned()))];
+        if header.version >= 3 {
+            let bit = |bit: u64| Detail::Bool(header.incompatible & bit != 0);
+            if let Some(name) = &header.data_file {
+                all.push(("data-file", Detail::Text(name.clone())));
+            }
+            if header.has_data_file() {
+                all.push(("data-file-raw", Detail::Bool(header.is_data_file_raw())));
+            }
+            all.push(("compression-type", Detail::Text(compression.to_owned())));
+            let lazy = header.compatible & LAZY_REFCOUNTS != 0;
+            all.push(("lazy-refcounts", Detail::Bool(lazy)));
+            let bits = 1u64.wrapping_shl(header.refcount_order);
+            all.push(("refcount-bits", Detail::Number(bits)));
+            all.push(("corrupt", bit(incompatible::CORRUPT)));
+            all.push(("extended-l2", bit(incompatible::EXTENDED_L2)));
+        } else {
+            all.push(("compression-type", Detail::Text(compression.to_owned())));
+            all.push(("refcount-bits", Detail::Number(16)));
+        }
+        all
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl Drop for Qcow2 {
+    fn drop(&mut self) {
+        if self.read_only {
+            return;
+        }
+        let closed = self.with_data(|node, data| {
+            let mut meta = self.meta();
+            meta.reclaim(node, data)?;
+            meta.flush(node, data)?;
+            meta.set_clean(node, data)
+        });
+        if let Err(error) = closed {
+            let name = self.file.node().file().to_owned();
+            log::error!("disk image '{name}' could not be closed in order: {error}");
+        }
+    }
+}
