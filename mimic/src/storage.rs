@@ -1,6 +1,7 @@
 //! `-drive` and `-blockdev`: from options to disks.
 
 mod drive;
+mod temporary;
 
 use std::sync::Arc;
 
@@ -21,11 +22,11 @@ pub static DRIVERS: &[&DriverClass] = &[
     backend_block::DRIVERS[2],
     backend_file::DRIVERS[0],
     backend_file::DRIVERS[1],
+    &backend_qcow2::CLASS,
 ];
 
 /// Drivers of QEMU's that are not there.
 const ABSENT: &[&str] = &[
-    "qcow2",
     "qcow",
     "qed",
     "vdi",
@@ -76,11 +77,8 @@ impl Disks {
 /// # Errors
 /// The first mistake.
 pub fn plan(config: &Config, kind: Kind) -> Result<Disks> {
-    if config.snapshot {
-        bail!("-snapshot: temporary images are not available yet; work on a copy of the image");
-    }
     let nodes = nodes(&config.blockdevs)?;
-    let drives = drive::plan(&config.drives, kind, &nodes)?;
+    let drives = drive::plan(config, kind, &nodes)?;
     Ok(Disks { nodes, drives })
 }
 
@@ -93,7 +91,7 @@ fn check_driver(option: &str, what: &str, name: &str) -> Result<()> {
     if ABSENT.contains(&name) {
         bail!(
             "{option}: driver '{name}' is not available; there are {} (convert other formats with \
-             'qemu-img convert -O raw')",
+             'qemu-img convert -O qcow2')",
             names().collect::<Vec<_>>().join(", ")
         );
     }
@@ -207,13 +205,16 @@ pub fn open(disks: &Disks, used: impl Fn(&str) -> Option<bool>) -> Result<Storag
             true => opener.open_probed("-drive", &drive.opts),
             false => opener.open("-drive", &drive.opts),
         };
-        let node = node.with_context(|| named(&drive.id))?;
+        let mut node = node.with_context(|| named(&drive.id))?;
         if drive.is_probed && node.class().name == "raw" {
             log::warn!(
                 "-drive {}: the image's format was not given and is guessed to be raw; a guest could make it look \
                  like another format, so writes that would are refused: add 'format=raw'",
                 node.file()
             );
+        }
+        if drive.is_temporary {
+            node = temporary::overlay(&opener, node, drive).with_context(|| named(&drive.id))?;
         }
         add(&drive.id, node, drive.cache.write_back)?;
     }

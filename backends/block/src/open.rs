@@ -257,9 +257,8 @@ impl Opener {
         }
         let option = above.option.as_str();
         let Some(driver) = opts.text("driver") else {
-            return Err(OpenError::Other(format!(
-                "{option}: 'driver=...' is missing: it says what the node does"
-            )));
+            let problem = "'driver=...' is missing: it says what the node does";
+            return Err(OpenError::Other(problem.to_owned()));
         };
         let class = self.driver(driver)?;
         let (mut common, mut own) = (Opts::default(), Opts::default());
@@ -380,10 +379,6 @@ impl Opening<'_> {
         below(self.opts, role).is_empty() && self.opts.text(role) == Some("")
     }
 
-    fn option(&self) -> &str {
-        &self.above.option
-    }
-
     fn above(&self, options: NodeOptions) -> Above {
         Above {
             option: self.above.option.clone(),
@@ -398,8 +393,7 @@ impl Opening<'_> {
     pub fn file(&mut self) -> Result<Child, OpenError> {
         let child = self.named("file")?.ok_or_else(|| {
             OpenError::Other(format!(
-                "{}: driver '{}' needs 'file=...': the node that it stores its data in",
-                self.option(),
+                "driver '{}' needs 'file=...': the node that it stores its data in",
                 self.class.name
             ))
         })?;

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileTypeExt as _;
 
 use anyhow::{Result, bail};
 use backend_block::Cache;
-use control_options::{Opts, Scalar};
+use control_options::{Config, Opts, Scalar};
 use machine_x86::Kind;
 
 use super::{ABSENT, cache_mode, check_driver};
@@ -27,6 +27,8 @@ pub struct Drive {
     pub opts: Opts,
     /// The format was not given.
     pub is_probed: bool,
+    /// Writes go to a file that is gone when the machine is.
+    pub is_temporary: bool,
     /// What it is connected to.
     pub interface: Interface,
     /// How the host caches.
@@ -57,11 +59,15 @@ const OWN_KEYS: &[&str] = &[
 /// Keys that belong to the file below the format.
 const FILE_KEYS: &[&str] = &["aio", "locking"];
 
-pub(super) fn plan(drives: &[Opts], kind: Kind, nodes: &[Opts]) -> Result<Vec<Drive>> {
+pub(super) fn plan(config: &Config, kind: Kind, nodes: &[Opts]) -> Result<Vec<Drive>> {
     let mut all: Vec<Drive> = Vec::new();
     let mut count = 0;
-    for opts in drives {
-        let drive = drive(opts, kind, &mut count)?;
+    for opts in &config.drives {
+        let mut drive = drive(opts, kind, &mut count)?;
+        if drive.is_temporary || (config.snapshot && !is_kept(opts)?) {
+            drive.is_temporary = true;
+            drive.opts.push("read-only", Scalar::Bool(true));
+        }
         let is_node = nodes.iter().any(|n| n.text("node-name") == Some(&drive.id));
         if is_node || all.iter().any(|other| other.id == drive.id) {
             bail!(
@@ -72,6 +78,13 @@ pub(super) fn plan(drives: &[Opts], kind: Kind, nodes: &[Opts]) -> Result<Vec<Dr
         all.push(drive);
     }
     Ok(all)
+}
+
+/// Whether `-snapshot` leaves a drive alone.
+fn is_kept(opts: &Opts) -> Result<bool> {
+    let is_read_only = opts.switch("-drive", "readonly")? == Some(true);
+    let is_told = opts.switch("-drive", "snapshot")? == Some(false);
+    Ok(is_read_only || is_told || opts.text("media") == Some("cdrom"))
 }
 
 fn drive(opts: &Opts, kind: Kind, count: &mut u32) -> Result<Drive> {
@@ -98,9 +111,6 @@ fn drive(opts: &Opts, kind: Kind, count: &mut u32) -> Result<Drive> {
              '-drive if=virtio,format=raw,file={name}'"
         ),
     };
-    if opts.switch("-drive", "snapshot")? == Some(true) {
-        bail!("-drive {name}: 'snapshot=on' is not available yet; work on a copy of the image");
-    }
     if opts.switch("-drive", "copy-on-read")? == Some(true) {
         bail!("-drive {name}: 'copy-on-read=on' is not available yet; leave it out");
     }
@@ -130,6 +140,7 @@ fn drive(opts: &Opts, kind: Kind, count: &mut u32) -> Result<Drive> {
     Ok(Drive {
         opts: node(opts, file, driver, cache)?,
         is_probed: driver.is_none(),
+        is_temporary: opts.switch("-drive", "snapshot")? == Some(true),
         id,
         interface,
         cache,
