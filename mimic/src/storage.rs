@@ -17,11 +17,11 @@ pub use drive::{Drive, Interface};
 
 /// Drivers of the block graph.
 pub static DRIVERS: &[&DriverClass] = &[
-    backend_block::DRIVERS[0],
-    backend_block::DRIVERS[1],
-    backend_block::DRIVERS[2],
-    backend_file::DRIVERS[0],
-    backend_file::DRIVERS[1],
+    &backend_block::RAW,
+    &backend_block::NULL_CO,
+    &backend_block::BLKDEBUG,
+    &backend_file::FILE,
+    &backend_file::HOST_DEVICE,
     &backend_qcow2::CLASS,
 ];
 

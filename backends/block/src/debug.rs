@@ -16,7 +16,7 @@ use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
 
 /// The driver.
-pub(crate) static CLASS: DriverClass = DriverClass {
+pub static CLASS: DriverClass = DriverClass {
     name: "blkdebug",
     doc: "fails requests on purpose",
     kind: DriverKind::Filter,

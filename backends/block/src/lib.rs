@@ -37,19 +37,18 @@ use std::sync::Arc;
 
 pub use backend::{BackendOptions, BlockBackend};
 pub use cache::Cache;
+pub use debug::CLASS as BLKDEBUG;
 pub use driver::{CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation};
 pub use graph::{Child, DetectZeroes, Graph, Node, NodeOptions, perm};
 pub use hw_memory::{BUFFER_ALIGN, IoVector};
-pub use null::zero_disk;
+pub use null::{CLASS as NULL_CO, zero_disk};
 pub use open::{NODE_PROPS, OpenError, Opener, Opening, PROBE_LEN, beside};
+pub use raw::CLASS as RAW;
 pub use request::{BlockError, Completion, Gate, Operation, Pass, Request};
 pub use workers::{Job, Workers};
 
 /// The unit in which sizes and offsets are given to guests.
 pub const SECTOR: u64 = 512;
-
-/// Drivers that reach nothing outside of the graph.
-pub static DRIVERS: &[&DriverClass] = &[&raw::CLASS, &null::CLASS, &debug::CLASS];
 
 /// What a device tells its guest about a disk.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ use crate::request::BlockError;
 use crate::{BackendOptions, BlockBackend, SharedBlock};
 
 /// The driver.
-pub(crate) static CLASS: DriverClass = DriverClass {
+pub static CLASS: DriverClass = DriverClass {
     name: "null-co",
     doc: "takes everything and holds nothing",
     kind: DriverKind::Protocol,

@@ -10,7 +10,7 @@ use crate::open::{OpenError, Opening, PROBE_LEN};
 use crate::request::BlockError;
 
 /// The driver.
-pub(crate) static CLASS: DriverClass = DriverClass {
+pub static CLASS: DriverClass = DriverClass {
     name: "raw",
     doc: "a file's bytes as they are",
     kind: DriverKind::Format,
@@ -42,7 +42,8 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
     let offset = opening.props.unsigned("offset").unwrap_or(0);
     let size = opening.props.unsigned("size");
     let (have, name) = (file.node().len(), file.node().file().to_owned());
-    if offset % SECTOR != 0 || size.is_some_and(|size| size % SECTOR != 0) {
+    let is_odd = |n: u64| !n.is_multiple_of(SECTOR);
+    if is_odd(offset) || size.is_some_and(is_odd) {
         return Err(OpenError::image(
             &name,
             format!("'offset' and 'size' must be multiples of {SECTOR}"),

@@ -5,6 +5,8 @@ use control_options::Opts;
 
 use super::*;
 
+static DRIVERS: &[&DriverClass] = &[&RAW, &NULL_CO, &BLKDEBUG];
+
 #[test]
 fn a_barrier_keeps_later_jobs_back_until_earlier_ones_are_done() {
     let workers = Workers::new("test", 4).unwrap();

@@ -82,9 +82,6 @@ pub static HOST_DEVICE: DriverClass = DriverClass {
     create: None,
 };
 
-/// All drivers of this crate.
-pub static DRIVERS: &[&DriverClass] = &[&FILE, &HOST_DEVICE];
-
 /// An open file.
 struct HostFile {
     buffered: File,

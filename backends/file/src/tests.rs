@@ -29,11 +29,8 @@ impl Drop for Temp {
     }
 }
 
-static DRIVERS: &[&backend_block::DriverClass] = &[
-    backend_block::DRIVERS[0],
-    super::DRIVERS[0],
-    super::DRIVERS[1],
-];
+static DRIVERS: &[&backend_block::DriverClass] =
+    &[&backend_block::RAW, &super::FILE, &super::HOST_DEVICE];
 
 fn open(file: &str, more: &str) -> Result<BlockBackend, OpenError> {
     let text = format!("driver=raw,file.driver=file,file.filename={file}{more}");

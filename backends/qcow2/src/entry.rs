@@ -60,7 +60,7 @@ impl Geometry {
 
     /// Offset of a cluster.
     pub(crate) fn offset(self, index: u64) -> u64 {
-        index.checked_mul(self.cluster()).unwrap_or(u64::MAX)
+        index.saturating_mul(self.cluster())
     }
 
     /// Clusters that hold `len` bytes.

@@ -226,7 +226,7 @@ impl Header {
                 self.l1_size
             ));
         }
-        let table_len = u64::from(self.refcount_table_clusters) << self.cluster_bits;
+        let table_len = u64::from(self.refcount_table_clusters).wrapping_shl(self.cluster_bits);
         if table_len > REFCOUNT_TABLE_MAX || table_len == 0 {
             return Err(format!(
                 "a refcount table of {} clusters is not possible",
@@ -263,12 +263,9 @@ impl Header {
             let text = String::from_utf8(data.to_vec());
             text.map_err(|_| "a name in its header is no text".to_owned())
         };
-        loop {
-            // Without an end mark the area ends with the cluster.
-            let (Some(kind), Some(len)) = (u32_at(first, at), u32_at(first, at.saturating_add(4)))
-            else {
-                break;
-            };
+        let word = |at: usize| Some((u32_at(first, at)?, u32_at(first, at.checked_add(4)?)?));
+        // Without an end mark the area ends with the cluster.
+        while let Some((kind, len)) = word(at) {
             if kind == extension::END {
                 break;
             }

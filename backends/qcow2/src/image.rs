@@ -151,7 +151,7 @@ fn load(header: &Header, node: &Node, l2_cache: u64, refcount_cache: u64) -> Res
         .unwrap_or(0)
         .saturating_mul(8);
     let l1 = bytes::entries(&read(node, header.l1_offset, len).map_err(failed)?);
-    let len = u64::from(header.refcount_table_clusters) << header.cluster_bits;
+    let len = u64::from(header.refcount_table_clusters).wrapping_shl(header.cluster_bits);
     let len = usize::try_from(len).unwrap_or(0);
     let table = bytes::entries(&read(node, header.refcount_table_offset, len).map_err(failed)?);
     let mut blocks: Vec<u64> = table.iter().copied().filter(|entry| *entry != 0).collect();

@@ -429,12 +429,12 @@ mod tests {
             let mut block = vec![0u8; 512];
             let max = u64::MAX >> (64 - (1u32 << order));
             for within in 0..20 {
-                let value = within * 77 & max;
+                let value = (within * 77) & max;
                 let (at, bytes) = write_count(&block, order, within, value).unwrap();
                 bytes::put(&mut block, at, &bytes).unwrap();
             }
             for within in 0..20 {
-                assert_eq!(read_count(&block, order, within), Some(within * 77 & max));
+                assert_eq!(read_count(&block, order, within), Some((within * 77) & max));
             }
         }
     }

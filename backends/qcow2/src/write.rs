@@ -297,7 +297,7 @@ impl Qcow2 {
     pub(crate) fn write_packed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let geometry = self.geometry;
         let is_end = offset.saturating_add(memory.len()) == backend_block::Driver::len(self);
-        let is_whole = memory.len() == geometry.cluster() || (is_end && memory.len() != 0);
+        let is_whole = memory.len() == geometry.cluster() || (is_end && !memory.is_empty());
         if geometry.has_data_file || geometry.within(offset) != 0 || !is_whole {
             return Err(BlockError::Unsupported);
         }

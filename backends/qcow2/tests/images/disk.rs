@@ -167,8 +167,8 @@ static CLASS: DriverClass = DriverClass {
 
 pub(crate) static DRIVERS: &[&DriverClass] = &[
     &backend_qcow2::CLASS,
-    backend_block::DRIVERS[0],
-    backend_file::DRIVERS[0],
+    &backend_block::RAW,
+    &backend_file::FILE,
 ];
 
 pub(crate) fn opts(text: &str) -> Opts {

@@ -163,7 +163,7 @@ fn cut(start: &[u8], log: &[Done], at: usize, rng: &mut TestRng) -> Vec<u8> {
             Done::Write(offset, data) if luck == 3 => {
                 let mut at = *offset;
                 for part in pieces(*offset, data) {
-                    if rng.next_u32() % 2 == 0 {
+                    if rng.next_u32().is_multiple_of(2) {
                         apply(&mut bytes, &Done::Write(at, part.to_vec()));
                     }
                     at += part.len() as u64;
