@@ -149,6 +149,8 @@ impl OpenError {
 pub struct Opener {
     /// Where the nodes go.
     pub graph: Arc<Graph>,
+    /// Images are opened to be repaired: as they are, however wrong.
+    pub repairs: bool,
     drivers: &'static [&'static DriverClass],
 }
 
@@ -168,6 +170,7 @@ impl Opener {
     pub fn new(drivers: &'static [&'static DriverClass]) -> Self {
         Opener {
             graph: Arc::default(),
+            repairs: false,
             drivers,
         }
     }
@@ -213,6 +216,15 @@ impl Opener {
             ..Above::default()
         };
         self.open_below(opts, &above)
+    }
+
+    /// The format that the `file` of a node shows.
+    pub fn format(&self, option: &str, opts: &Opts) -> Result<&'static str, OpenError> {
+        let mut above = Above {
+            option: option.to_owned(),
+            ..Above::default()
+        };
+        self.format_of(opts, &mut above)
     }
 
     /// Opens a node of the format that its `file` shows. What looks raw stays raw: a guest is kept
@@ -358,6 +370,11 @@ pub struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// Whether the image is to be repaired, and opened as it is.
+    pub fn repairs(&self) -> bool {
+        self.opener.repairs
+    }
+
     /// Whether the format was told from the file's first bytes.
     pub fn is_probed(&self) -> bool {
         self.above.probed

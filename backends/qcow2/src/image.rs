@@ -79,7 +79,7 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         header.compatible = header.compatible & !LAZY_REFCOUNTS | u64::from(on);
     }
     let read_only = opening.options.read_only;
-    if !read_only {
+    if !read_only && !opening.repairs() {
         check_writable(&header, &node).map_err(|problem| OpenError::image(&name, problem))?;
     }
     let data = match header.has_data_file() {
@@ -113,7 +113,8 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         made: Condvar::new(),
         moving: RwLock::new(()),
     };
-    if !read_only && header.incompatible & incompatible::DIRTY != 0 {
+    let is_dirty = header.incompatible & incompatible::DIRTY != 0;
+    if !read_only && is_dirty && !opening.repairs() {
         log::info!("disk image '{name}' was not closed in order; its refcounts are counted anew");
         let findings = image.check(Fix::All);
         let whole = findings.is_ok_and(|findings| findings.corruptions == 0);
@@ -309,6 +310,31 @@ impl Qcow2 {
         let meta = self.meta();
         let name = meta.header.backing.clone()?;
         Some((name, meta.header.backing_format.clone()))
+    }
+
+    /// Whether it was not closed in order.
+    pub fn is_dirty(&self) -> bool {
+        self.meta().header.incompatible & incompatible::DIRTY != 0
+    }
+
+    /// Sets space aside for the whole disk.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn preallocate_all(&self, how: Preallocation) -> Result<(), BlockError> {
+        self.preallocate(0, self.len(), how)
+    }
+
+    /// Forgets all that was written: the backing file shows.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn empty(&self) -> Result<(), BlockError> {
+        if self.read_only {
+            return Err(BlockError::ReadOnly);
+        }
+        self.forget(0, self.len())?;
+        self.flush()
     }
 
     /// Bytes of a cluster.

@@ -1,5 +1,7 @@
 //! Changing the size of the disk, and setting space aside.
 
+use std::sync::PoisonError;
+
 use backend_block::{BlockError, Driver as _, IoVector, Preallocation};
 
 use crate::bytes;
@@ -53,9 +55,15 @@ impl Qcow2 {
         let from = len.saturating_add(mask) & !mask;
         // The rest of the last cluster must not come back when the disk grows again.
         self.zero_guest(len, from.min(old).saturating_sub(len), true)?;
+        self.forget(from, old)
+    }
+
+    /// Nothing is stored any more in these whole clusters.
+    pub(crate) fn forget(&self, from: u64, to: u64) -> Result<(), BlockError> {
         let node = self.file.node();
-        let mut at = from;
-        while at < old {
+        let mut at = self.next_used(from, to);
+        while at < to {
+            let moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
             {
                 let mut meta = self.meta();
                 let entry = meta.entry(&node, at)?;
@@ -65,8 +73,9 @@ impl Qcow2 {
                     meta.free_entry(entry);
                 }
             }
+            drop(moving);
             self.tidy()?;
-            at = self.next_used(at.saturating_add(self.geometry.cluster()), old);
+            at = self.next_used(at.saturating_add(self.geometry.cluster()), to);
         }
         Ok(())
     }

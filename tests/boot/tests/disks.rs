@@ -1,0 +1,131 @@
+//! Disks in images: what a guest writes is in the file afterwards, and the file is whole.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backend_block::{Child, IoVector, Node, Opener, perm};
+use backend_qcow2::{Fix, Qcow2};
+use control_options::Opts;
+use test_boot::{Error, Folder, Guest, Vm};
+
+const LEN: u64 = 64 << 20;
+static DRIVERS: &[&backend_block::DriverClass] = &[
+    &backend_block::RAW,
+    &backend_file::FILE,
+    &backend_qcow2::CLASS,
+];
+
+fn other(error: impl std::fmt::Display) -> Error {
+    Error::Host(std::io::Error::other(error.to_string()))
+}
+
+fn open(text: &str) -> Result<Arc<Node>, Error> {
+    let opts = Opts::parse("test", text, None).map_err(other)?;
+    Opener::new(DRIVERS).open("test", &opts).map_err(other)
+}
+
+/// An overlay over a raw file, with these options.
+fn overlay(folder: &Folder, options: &str) -> Result<(), Error> {
+    let base: Vec<u8> = (0..LEN).map(|at| (at / 4096 % 251) as u8).collect();
+    std::fs::write(folder.join("base"), base)?;
+    backend_file::create(&folder.join("top")).map_err(other)?;
+    let file = open(&format!(
+        "driver=file,filename={}",
+        folder.join("top").display()
+    ))?;
+    let child = Child::attach(file, "test", "file", perm::ALL, perm::ALL).map_err(other)?;
+    let options = format!("backing_file=base,backing_fmt=raw,{options}");
+    let options = Opts::parse("-o", &options, None).map_err(other)?;
+    let create = backend_qcow2::CLASS
+        .create
+        .ok_or_else(|| other("no qcow2"))?;
+    (create.create)(&child, LEN, &options).map_err(other)
+}
+
+/// The disk's contents, from an image that is whole.
+fn contents(top: &Path) -> Result<Vec<u8>, Error> {
+    let node = open(&format!(
+        "driver=qcow2,read-only=on,file.driver=file,file.filename={}",
+        top.display()
+    ))?;
+    let image: &Qcow2 = (node.driver().as_any().downcast_ref()).ok_or_else(|| other("no qcow2"))?;
+    let findings = image.check(Fix::None).map_err(other)?;
+    assert_eq!(
+        (findings.corruptions, findings.leaks),
+        (0, 0),
+        "{findings:?}"
+    );
+    let memory = IoVector::zeroed(usize::try_from(node.len()).map_err(other)?);
+    node.read(0, &memory).map_err(other)?;
+    Ok(memory.to_vec())
+}
+
+fn a_guest_writes(machine: &str, cpus: u32, device: &str, options: &str) -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    overlay(&folder, options)?;
+    let top = folder.join("top");
+    let transport = if machine == "microvm" {
+        "virtio_mmio"
+    } else {
+        "virtio_pci"
+    };
+    let mut vm = Vm::new(machine)
+        .args("-accel tcg -m 256")
+        .cpus(cpus)
+        .option("-L", &guest.seabios)
+        .kernel(&guest.vmlinuz)
+        .option("-initrd", &guest.initrd_modules)
+        .append(&format!("quiet guest.modules={transport},virtio_blk"))
+        .option(
+            "-drive",
+            format!(
+                "if=none,id=d,format=qcow2,discard=unmap,file={}",
+                top.display()
+            ),
+        )
+        .option("-device", format!("{device},drive=d,serial=S4711"))
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    assert_eq!(
+        vm.shell("cat /sys/block/vda/size /sys/block/vda/serial | tr '\\n' ' '")?,
+        "131072 S4711"
+    );
+    // Writes of all sizes, of which some are read back past the guest's cache.
+    vm.shell("dd if=/dev/zero bs=1M count=3 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
+    vm.shell("dd if=/tmp/a of=/dev/vda bs=3145728 seek=1 2>/dev/null; echo")?;
+    vm.shell("dd if=/tmp/a of=/dev/vda bs=512 count=9 seek=60001 2>/dev/null; echo")?;
+    vm.shell("sync; echo 3 > /proc/sys/vm/drop_caches; echo")?;
+    let sum = vm.shell("md5sum /dev/vda | cut -c 1-32")?;
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()?;
+    let mut wanted: Vec<u8> = std::fs::read(folder.join("base"))?;
+    wanted[3 << 20..6 << 20].fill(b'A');
+    wanted[60_001 * 512..60_010 * 512].fill(b'A');
+    let now = contents(&top)?;
+    let differs = now
+        .iter()
+        .zip(&wanted)
+        .position(|(is, wanted)| is != wanted);
+    assert_eq!(differs, None);
+    std::fs::write(folder.join("raw"), &now)?;
+    let said = std::process::Command::new("md5sum")
+        .arg(folder.join("raw"))
+        .output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.split_whitespace().next(), Some(sum.as_str()));
+    Ok(())
+}
+
+#[test]
+fn what_a_guest_writes_to_qcow2_on_virtio_pci_is_there() -> Result<(), Error> {
+    a_guest_writes("q35", 2, "virtio-blk-pci", "cluster_size=65536")
+}
+
+#[test]
+fn what_a_guest_writes_to_subclusters_on_virtio_mmio_is_there() -> Result<(), Error> {
+    a_guest_writes("microvm", 1, "virtio-blk-device", "extended_l2=on")
+}
