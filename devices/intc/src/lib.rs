@@ -1,4 +1,4 @@
-//! Interrupt controllers of the PC in user space: i8259 pair, I/O APIC, local APICs.
+//! Interrupt controllers in user space: i8259 pair, I/O APIC and local APICs of the PC, Arm's GIC.
 //!
 //! Each controller is a shared object that wires and CPUs call, beside a thin
 //! [`Device`](hw_core::Device) for registers, reset and saving. Lock order: a device, then the
@@ -13,13 +13,19 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod gic;
 mod i8259;
 mod ioapic;
 mod isa;
 mod lapic;
 
+pub use gic::{
+    ARM_GIC, ARM_GICV3, GICV2M, Gic, GicV2Device, GicV2m, GicV2mConfig, GicV3Device,
+    REDISTRIBUTOR_LEN,
+};
 pub use hw_intc::{
-    ApicMessage, CpuSignal, DeliveryMode, Destination, I8259State, IoApicState, Kick, LapicState,
+    ApicMessage, CpuSignal, DeliveryMode, Destination, GicVersion, I8259State, IoApicState, Kick,
+    LapicState,
 };
 pub use i8259::{I8259, I8259Device, ISA_I8259};
 pub use ioapic::{IOAPIC, IOAPIC_BASE, IoApic, IoApicDevice};
@@ -27,4 +33,5 @@ pub use isa::IsaLines;
 pub use lapic::{APIC, ApicBus, ApicDevice, LINT0, LINT1, LocalApic};
 
 /// All classes of this crate.
-pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_I8259, &IOAPIC, &APIC];
+pub const CLASSES: &[&hw_core::DeviceClass] =
+    &[&ISA_I8259, &IOAPIC, &APIC, &ARM_GIC, &ARM_GICV3, &GICV2M];

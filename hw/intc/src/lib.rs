@@ -1,4 +1,4 @@
-//! What PC interrupt controllers and the interval timer *are*: plain, tagged state, and the messages
+//! What interrupt controllers and the interval timer *are*: plain, tagged state, and the messages
 //! and signals between them.
 //!
 //! The user-space devices embed these types; an accelerator whose kernel has the controllers
@@ -13,6 +13,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod gic;
 mod i8254;
 mod i8259;
 mod ioapic;
@@ -21,6 +22,10 @@ mod legacy;
 mod message;
 mod signal;
 
+pub use gic::{
+    GIC_BANK, GIC_IDLE, GIC_MAX_CPUS, GIC_MAX_SPIS, GIC_MIN_BPR, GIC_PRIORITY, GIC_SGIS,
+    GICV2_MAX_CPUS, GicBank, GicCpu, GicState, GicVersion,
+};
 pub use i8254::{I8254Channel, I8254State, KernelI8254, PIT_HZ};
 pub use i8259::{I8259Chip, I8259State};
 pub use ioapic::{IOAPIC_PINS, IoApicState, redirection};

@@ -1,0 +1,299 @@
+//! State of an Arm Generic Interrupt Controller (IHI 0048B for version 2, IHI 0069H for version 3).
+//!
+//! One shape serves both: what differs is which registers show it. One security state, as
+//! `GICD_CTLR.DS` set or a GIC without Security Extensions.
+
+use hw_state::{Section, StateError, Value};
+
+/// Interrupts of a bank, and those that each CPU has for itself: SGIs 0 to 15, PPIs 16 to 31.
+pub const GIC_BANK: usize = 32;
+/// Software generated interrupts.
+pub const GIC_SGIS: usize = 16;
+/// Most shared interrupts: INTIDs 32 to 1019.
+pub const GIC_MAX_SPIS: usize = 988;
+/// Most CPUs of a version 3 controller here, as in QEMU's `virt`.
+pub const GIC_MAX_CPUS: usize = 512;
+/// Most CPUs of a version 2 controller.
+pub const GICV2_MAX_CPUS: usize = 8;
+/// Implemented bits of a priority.
+pub const GIC_PRIORITY: u8 = 0xf8;
+/// Priority of a CPU that handles no interrupt.
+pub const GIC_IDLE: u8 = 0xff;
+
+/// Version of the architecture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GicVersion {
+    /// Memory-mapped CPU interfaces, up to eight CPUs.
+    V2,
+    /// Redistributors and system registers, affinity routing always on.
+    V3,
+}
+
+impl GicVersion {
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            GicVersion::V2 => 2,
+            GicVersion::V3 => 3,
+        }
+    }
+}
+
+/// Thirty-two interrupts, a bit each.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GicBank {
+    /// `IGROUPR`: in group 1.
+    pub group: u32,
+    /// `ISENABLER`.
+    pub enabled: u32,
+    /// Pending by an edge, a message or a write of `ISPENDR`.
+    pub latched: u32,
+    /// `ISACTIVER`.
+    pub active: u32,
+    /// Levels of the inputs as last driven.
+    pub lines: u32,
+    /// `ICFGR`: edge-triggered.
+    pub edges: u32,
+    /// `IPRIORITYR`.
+    pub priority: [u8; GIC_BANK],
+}
+
+impl GicBank {
+    /// After reset: all level-triggered, but for the edge-triggered ones given.
+    pub fn with_edges(edges: u32) -> Self {
+        GicBank {
+            edges,
+            ..GicBank::default()
+        }
+    }
+
+    /// `ISPENDR`.
+    pub fn pending(&self) -> u32 {
+        self.latched | (self.lines & !self.edges)
+    }
+
+    fn save(&self) -> Section {
+        let GicBank {
+            group,
+            enabled,
+            latched,
+            active,
+            lines,
+            edges,
+            priority,
+        } = self;
+        Section::new("gic-bank", 1)
+            .with(1, *group)
+            .with(2, *enabled)
+            .with(3, *latched)
+            .with(4, *active)
+            .with(5, *lines)
+            .with(6, *edges)
+            .with(7, priority.to_vec())
+    }
+
+    fn restore(s: &Section) -> Result<Self, StateError> {
+        s.expect("gic-bank", 1)?;
+        Ok(GicBank {
+            group: s.u32(1)?,
+            enabled: s.u32(2)?,
+            latched: s.u32(3)?,
+            active: s.u32(4)?,
+            lines: s.u32(5)?,
+            edges: s.u32(6)?,
+            priority: s.array::<GIC_BANK>(7)?.map(|p| p & GIC_PRIORITY),
+        })
+    }
+}
+
+/// What a CPU has for itself: its private interrupts and its CPU interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GicCpu {
+    /// SGIs and PPIs.
+    pub bank: GicBank,
+    /// Version 2: CPUs that sent each pending SGI, a bit each.
+    pub sgi_sources: [u8; GIC_SGIS],
+    /// `GICC_CTLR` or `ICC_CTLR_EL1` without the group enables.
+    pub ctlr: u32,
+    /// Enabled groups, a bit each.
+    pub groups: u8,
+    /// Priority mask.
+    pub pmr: u8,
+    /// Binary points of group 0 and 1.
+    pub bpr: [u8; 2],
+    /// Active priorities of group 0 and 1, a bit for each of 32 levels.
+    pub apr: [u32; 2],
+    /// Version 3: the redistributor sleeps (`GICR_WAKER`).
+    pub asleep: bool,
+}
+
+impl Default for GicCpu {
+    fn default() -> Self {
+        GicCpu {
+            bank: GicBank::with_edges(0xffff),
+            sgi_sources: [0; GIC_SGIS],
+            ctlr: 0,
+            groups: 0,
+            pmr: 0,
+            bpr: [GIC_MIN_BPR, GIC_MIN_BPR.wrapping_add(1)],
+            apr: [0; 2],
+            asleep: true,
+        }
+    }
+}
+
+/// Least binary point of group 0 with five bits of priority; group 1's is one more.
+pub const GIC_MIN_BPR: u8 = 2;
+
+impl GicCpu {
+    fn save(&self) -> Section {
+        let GicCpu {
+            bank,
+            sgi_sources,
+            ctlr,
+            groups,
+            pmr,
+            bpr,
+            apr,
+            asleep,
+        } = self;
+        Section::new("gic-cpu", 1)
+            .with(1, bank.save())
+            .with(2, sgi_sources.to_vec())
+            .with(3, *ctlr)
+            .with(4, *groups)
+            .with(5, *pmr)
+            .with(6, bpr.to_vec())
+            .with(7, apr.iter().copied().collect::<Value>())
+            .with(8, *asleep)
+    }
+
+    fn restore(s: &Section) -> Result<Self, StateError> {
+        s.expect("gic-cpu", 1)?;
+        let [a, b] = s.array(6)?;
+        let [apr0, apr1] = s.u64_array(7)?;
+        let low = |v: u64| u32::try_from(v).map_err(|_| s.bad(7, "more than 32 bits"));
+        Ok(GicCpu {
+            bank: GicBank::restore(s.section(1)?)?,
+            sgi_sources: s.array(2)?,
+            ctlr: s.u32(3)?,
+            groups: s.u8(4)? & 3,
+            pmr: s.u8(5)? & GIC_PRIORITY,
+            bpr: [
+                a.clamp(GIC_MIN_BPR, 7),
+                b.clamp(GIC_MIN_BPR.wrapping_add(1), 7),
+            ],
+            apr: [low(apr0)?, low(apr1)?],
+            asleep: s.bool(8)?,
+        })
+    }
+}
+
+/// A whole controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GicState {
+    /// Version of the architecture.
+    pub version: GicVersion,
+    /// Enabled groups: bits 1:0 of `GICD_CTLR`.
+    pub ctlr: u32,
+    /// Shared interrupts, from INTID 32 on.
+    pub spis: Vec<GicBank>,
+    /// Where each shared interrupt goes: version 2 `GICD_ITARGETSR`, version 3 `GICD_IROUTER`.
+    pub routes: Vec<u64>,
+    /// The CPUs.
+    pub cpus: Vec<GicCpu>,
+}
+
+const NAME: &str = "gic";
+const VERSION: u16 = 1;
+
+impl GicState {
+    /// After reset, with room for `spis` shared interrupts (a multiple of 32).
+    pub fn new(version: GicVersion, cpus: usize, spis: usize) -> Self {
+        let banks = spis.min(GIC_MAX_SPIS).div_ceil(GIC_BANK);
+        GicState {
+            version,
+            ctlr: 0,
+            spis: vec![GicBank::default(); banks],
+            routes: vec![0; banks.saturating_mul(GIC_BANK)],
+            cpus: vec![GicCpu::default(); cpus],
+        }
+    }
+
+    /// The bank of INTIDs `32 * n` on, as a CPU sees it.
+    pub fn bank(&self, cpu: usize, n: usize) -> Option<&GicBank> {
+        match n.checked_sub(1) {
+            None => self.cpus.get(cpu).map(|c| &c.bank),
+            Some(n) => self.spis.get(n),
+        }
+    }
+
+    /// As [`bank`](Self::bank), to change it.
+    pub fn bank_mut(&mut self, cpu: usize, n: usize) -> Option<&mut GicBank> {
+        match n.checked_sub(1) {
+            None => self.cpus.get_mut(cpu).map(|c| &mut c.bank),
+            Some(n) => self.spis.get_mut(n),
+        }
+    }
+
+    /// The saved form.
+    pub fn save(&self) -> Section {
+        let GicState {
+            version,
+            ctlr,
+            spis,
+            routes,
+            cpus,
+        } = self;
+        Section::new(NAME, VERSION)
+            .with(1, version.number())
+            .with(2, *ctlr)
+            .with(3, spis.iter().map(GicBank::save).collect::<Value>())
+            .with(4, routes.iter().copied().collect::<Value>())
+            .with(5, cpus.iter().map(GicCpu::save).collect::<Value>())
+    }
+
+    /// From the saved form of a controller of the same shape as this one.
+    pub fn restore(&self, s: &Section) -> Result<Self, StateError> {
+        s.expect(NAME, VERSION)?;
+        if s.u8(1)? != self.version.number() {
+            return Err(s.bad(1, "another version of the controller"));
+        }
+        let spis = sections(s, 3, self.spis.len())?;
+        let cpus = sections(s, 5, self.cpus.len())?;
+        let routes = s.list(4)?;
+        if routes.len() != self.routes.len() {
+            return Err(s.bad(4, "another number of interrupts"));
+        }
+        let route = |value: &Value| match value {
+            Value::U64(v) => Ok(*v),
+            _ => Err(s.bad(4, "not integers")),
+        };
+        Ok(GicState {
+            version: self.version,
+            ctlr: s.u32(2)? & 3,
+            spis: spis
+                .into_iter()
+                .map(GicBank::restore)
+                .collect::<Result<_, _>>()?,
+            routes: routes.iter().map(route).collect::<Result<_, _>>()?,
+            cpus: cpus
+                .into_iter()
+                .map(GicCpu::restore)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn sections(s: &Section, tag: u16, count: usize) -> Result<Vec<&Section>, StateError> {
+    let list = s.list(tag)?;
+    if list.len() != count {
+        return Err(s.bad(tag, "another number of parts than this machine has"));
+    }
+    list.iter()
+        .map(|value| match value {
+            Value::Section(section) => Ok(section),
+            _ => Err(s.bad(tag, "not sections")),
+        })
+        .collect()
+}
