@@ -7,11 +7,9 @@
 
 use hw_core::{
     Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Initiator,
-    IrqLine, IrqPin, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section,
+    IrqLine, IrqPin, PowerButton, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section,
     StateError, Wiring,
 };
-
-use crate::button::PowerButton;
 
 /// The class. Its pin is `ged`, edge-triggered. A [`PowerButton`] may be offered as link of kind
 /// `power-button` with the id `ged`.

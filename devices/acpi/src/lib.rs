@@ -9,12 +9,10 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-mod button;
 mod ged;
 mod pm;
 mod reset;
 
-pub use button::PowerButton;
 pub use ged::{ACPI_GED, GED_EVENT_BASE, GED_REGISTER_BASE, Ged, ged_register};
 pub use pm::{ACPI_PM, PIIX4_GPE_BASE, PmBlock, PmConfig, PmLayout, PmWindow};
 pub use reset::{RESET_CONTROL, ResetControl};

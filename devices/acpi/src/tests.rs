@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use hw_clock::ManualTime;
 use hw_core::{
-    Attrs, ByteOrder, Clock, Device, Fabric, Initiator, IrqHub, IrqSink, Placement, Request,
+    Attrs, ByteOrder, Clock, Device, Fabric, Initiator, IrqHub, IrqSink, Placement, PowerButton, Request,
     ResetKind, Section, Value,
 };
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! MC146818 real time clock with its CMOS memory.
+//! Real time clocks: the MC146818 of PCs with its CMOS memory, and Arm's PL031 (`pl031.rs`).
 //!
 //! Spec: Motorola MC146818A (ADI1029). Registers carry its names in `regs.rs`.
 //!
@@ -29,6 +29,7 @@ use hw_intc::LegacyReplacement;
 
 mod calendar;
 mod cmos;
+mod pl031;
 mod regs;
 mod saved;
 #[cfg(test)]
@@ -36,10 +37,11 @@ mod tests;
 
 use calendar::{Moment, S_PER_DAY, decode, decode_hour, encode, encode_hour};
 pub use cmos::{CMOS_LEN, Cmos};
+pub use pl031::{PL031, Pl031, Pl031Config};
 use regs::{ANY, VALID, a, b, c};
 
 /// All classes of this crate.
-pub const CLASSES: &[&DeviceClass] = &[&MC146818RTC];
+pub const CLASSES: &[&DeviceClass] = &[&MC146818RTC, &PL031];
 
 /// Frequency of the crystal.
 const CRYSTAL_HZ: u64 = 32_768;

@@ -72,7 +72,7 @@ impl Wish {
 }
 
 /// The back end named by `chardev`: a [`CharFrontend`], or a boxed [`Line`].
-fn line(args: &Args, links: &mut Links) -> Result<Option<Box<dyn Line>>, DeviceError> {
+pub(crate) fn line(args: &Args, links: &mut Links) -> Result<Option<Box<dyn Line>>, DeviceError> {
     match args.link::<CharFrontend>("chardev", links) {
         Ok(frontend) => Ok(frontend.map(|f| Box::new(f) as Box<dyn Line>)),
         // Not a character stream: another port, a test's line.
@@ -101,7 +101,7 @@ const IRQ: Prop = Prop {
     default: "",
     doc: "ISA interrupt; follows from index if not given",
 };
-const CHARDEV: Prop = Prop {
+pub(crate) const CHARDEV: Prop = Prop {
     name: "chardev",
     ty: PropType::Link("chardev"),
     default: "",

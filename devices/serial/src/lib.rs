@@ -1,4 +1,4 @@
-//! Serial and parallel ports of the PC: `isa-serial`, `isa-parallel`.
+//! Serial and parallel ports: `isa-serial` and `isa-parallel` of the PC, Arm's `pl011`.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +11,7 @@
 mod isa;
 mod line;
 mod parallel;
+mod pl011;
 #[cfg(test)]
 mod testing;
 mod uart;
@@ -18,7 +19,8 @@ mod uart;
 pub use isa::{COM_PORTS, ISA_PARALLEL, ISA_SERIAL, LPT_PORTS};
 pub use line::{Inbox, Input, Line};
 pub use parallel::Parallel;
+pub use pl011::{PL011, Pl011};
 pub use uart::Uart16550;
 
 /// All classes of this crate.
-pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_SERIAL, &ISA_PARALLEL];
+pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_SERIAL, &ISA_PARALLEL, &PL011];

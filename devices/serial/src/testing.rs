@@ -46,10 +46,25 @@ pub(crate) struct Bench {
     pub(crate) edges: Arc<Mutex<Vec<(u32, bool)>>>,
     pub(crate) stream: Arc<Mutex<Shared>>,
     base: u64,
+    is_mmio: bool,
 }
 
 impl Bench {
+    /// A device at ports from `base` on.
     pub(crate) fn new(class: &'static DeviceClass, base: u64, props: &[(&str, &str)]) -> Self {
+        Bench::make(class, base, props)
+    }
+
+    /// A device in memory at `base`.
+    pub(crate) fn in_memory(class: &'static DeviceClass, base: u64) -> Self {
+        let bench = Bench::make(class, base, &[("base", &base.to_string())]);
+        Bench {
+            is_mmio: true,
+            ..bench
+        }
+    }
+
+    fn make(class: &'static DeviceClass, base: u64, props: &[(&str, &str)]) -> Self {
         let (clock, time) = Clock::manual();
         let fabric = Fabric::new(clock);
         let edges = Arc::new(Mutex::new(Vec::new()));
@@ -69,6 +84,7 @@ impl Bench {
             path: "dut".into(),
             class: class.name,
             bus_irqs: &hubs,
+            pins: &[("irq", hubs[0].clone())],
             ..Placement::default()
         };
         let device = (class.create)(&args, &mut links).unwrap();
@@ -80,12 +96,19 @@ impl Bench {
             edges,
             stream,
             base,
+            is_mmio: false,
+        }
+    }
+
+    fn map(&self) -> &hw_memory::MemoryMap {
+        match self.is_mmio {
+            true => &self.fabric.memory,
+            false => &self.fabric.ports,
         }
     }
 
     pub(crate) fn read_sized(&self, offset: u64, size: u8) -> Option<u64> {
-        self.fabric
-            .ports
+        self.map()
             .snapshot()
             .read(
                 self.base + offset,
@@ -98,7 +121,7 @@ impl Bench {
     }
 
     pub(crate) fn write_sized(&self, offset: u64, size: u8, value: u64) {
-        let _ = self.fabric.ports.snapshot().write(
+        let _ = self.map().snapshot().write(
             self.base + offset,
             size,
             value,
@@ -110,6 +133,14 @@ impl Bench {
 
     pub(crate) fn rd(&self, offset: u64) -> u8 {
         self.read_sized(offset, 1).unwrap() as u8
+    }
+
+    pub(crate) fn rd32(&self, offset: u64) -> u64 {
+        self.read_sized(offset, 4).unwrap()
+    }
+
+    pub(crate) fn wr32(&self, offset: u64, value: u64) {
+        self.write_sized(offset, 4, value);
     }
 
     pub(crate) fn wr(&self, offset: u64, value: u8) {

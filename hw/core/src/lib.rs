@@ -13,12 +13,14 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod bell;
+mod button;
 mod class;
 mod device;
 mod fabric;
 mod irq;
 mod request;
 
+pub use button::PowerButton;
 pub use class::{
     Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
 };

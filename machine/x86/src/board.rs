@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use device_acpi::PowerButton;
 use device_input::Input;
 use device_intc::{
     ApicBus, ApicDevice, CpuSignal, I8259, I8259Device, IOAPIC_BASE, IoApic, IoApicDevice,
@@ -12,7 +11,7 @@ use device_intc::{
 use firmware_acpi::Ports;
 use hw_core::{
     Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
-    Links, Msi, Part, Placement,
+    Links, Msi, Part, Placement, PowerButton,
 };
 use hw_memory::{MappingSpec, RamBlock, RamError, What};
 use machine_core::{Event, Machine, MachineError};

@@ -28,7 +28,8 @@ impl PowerButton {
         }
     }
 
-    pub(crate) fn connect(&self, waker: Waker) {
+    /// Says what a press comes to: a device's [`poke`](crate::Wiring::poke).
+    pub fn connect(&self, waker: Waker) {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }
 }
