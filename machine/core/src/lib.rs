@@ -1,13 +1,23 @@
-//! The machine: its parts, its life cycle, its vCPU threads.
+//! The machine: what it is built from, its parts, its life cycle, its vCPU threads.
 //!
 //! Boards fill a [`Machine`] with devices and vCPUs; the binary starts, stops and resets it and
 //! listens to its [`Event`]s. Stopped means: every vCPU is parked and belongs to the machine.
 
+mod board;
+pub mod bootorder;
 mod cpu_thread;
 mod machine;
+mod parts;
+mod spec;
 
+pub use board::{Board, BoardError};
+pub use bootorder::BootOrder;
 pub use cpu_thread::CpuThread;
 pub use machine::{Event, Machine, MachineError, Policy, SavedMachine};
+pub use parts::{Parts, ram_at};
+pub use spec::{
+    BootSpec, DeviceSpec, FileSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, absent, switch,
+};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What all PCs have in common: memory, CPUs, interrupt controllers, the devices of the user.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,126 +10,30 @@ use device_intc::{
     IsaLines, LINT0,
 };
 use firmware_acpi::Ports;
-use hw_core::{
-    Args, BusKind, ChildBus, Clock, Device, DeviceClass, DeviceError, Fabric, IrqHub, IrqSink,
-    Links, Msi, Part, Placement, PowerButton,
-};
-use hw_memory::{MappingSpec, RamBlock, RamError, What};
-use machine_core::{Event, Machine, MachineError};
+use hw_core::{Args, Clock, IrqHub, IrqSink, Links, Msi, Part, PowerButton};
+use machine_core::{Board, BoardError, DeviceSpec, Event, Machine, MachineSpec, Parts, ram_at};
 use runtime::Handle;
 
 use crate::accelerator::{Accelerator, Controllers, CpuWires, Irqchip};
-use crate::bootorder::BootOrder;
 use crate::port::{A20, Ear, PcPort};
-use crate::spec::{DeviceSpec, Kind, PcSpec};
 
 /// RAM below 4 GiB ends here at the latest: PCI and the chipset are above.
 pub(crate) const FOUR_GIB: u64 = 1 << 32;
 
-/// Why a machine could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BoardError {
-    /// Guest memory.
-    #[error("guest memory of {size} bytes cannot be had; ask for less with -m")]
-    Memory {
-        /// Bytes asked for.
-        size: u64,
-        /// Why.
-        #[source]
-        source: RamError,
-    },
-    /// A device.
-    #[error("{0}")]
-    Device(#[from] DeviceError),
-    /// The life cycle.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// The accelerator.
-    #[error("{0}")]
-    Accelerator(String),
-    /// The kernel, initrd or firmware.
-    #[error("{0}")]
-    Boot(String),
-    /// Anything else, in a sentence.
-    #[error("{0}")]
-    Config(String),
-}
-
-/// A finished PC.
-pub struct Board {
-    /// Its life cycle.
-    pub machine: Machine,
-    kind: Kind,
-    apics: Arc<ApicBus>,
-    pic: Option<Arc<I8259>>,
-    ioapic: Arc<IoApic>,
-    lines: Arc<IsaLines>,
-    input: Option<Input>,
-    pci: Option<hw_pci::PciBus>,
-}
-
-impl Board {
-    /// Keyboard and mouse, if the machine has them.
-    pub fn input(&self) -> Option<&Input> {
-        self.input.as_ref()
-    }
-
-    /// The root PCI bus, if the machine has one.
-    pub fn pci(&self) -> Option<&hw_pci::PciBus> {
-        self.pci.as_ref()
-    }
-
-    /// Sends a non-maskable interrupt to all CPUs.
-    pub fn nmi(&self) {
-        self.machine
-            .cpus()
-            .iter()
-            .for_each(|cpu| cpu.pending().raise(accel_core::reason::NMI));
-    }
-
-    /// What kind of PC this is.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// A report of the board's own parts: `pic`, `irq`, `lapic`.
-    pub fn info(&self, topic: &str, cpu: usize) -> Option<String> {
-        match topic {
-            "pic" => {
-                let pic = self
-                    .pic
-                    .as_ref()
-                    .map(|pic| pic.describe())
-                    .unwrap_or_default();
-                Some(format!("{pic}{}", self.ioapic.describe()))
-            }
-            "irq" => Some(self.lines.describe()),
-            "lapic" => self.apics.cpus().get(cpu).map(|apic| apic.describe()),
-            _ => None,
-        }
-    }
-}
-
 /// A PC in the making.
 pub(crate) struct Builder<'a> {
-    pub(crate) spec: &'a PcSpec,
-    pub(crate) links: &'a mut Links,
-    pub(crate) fabric: Fabric,
+    parts: Parts<'a>,
     pub(crate) apics: Arc<ApicBus>,
     pub(crate) pic: Option<Arc<I8259>>,
     pub(crate) ioapic: Arc<IoApic>,
     lines: Arc<IsaLines>,
-    /// Global interrupts 0 to 23; the first sixteen are ISA's.
-    pub(crate) gsi: Vec<IrqHub>,
     pub(crate) a20: A20,
     pub(crate) a20_hub: IrqHub,
     pub(crate) button: PowerButton,
     pub(crate) input: Option<Input>,
-    pub(crate) ram: Arc<RamBlock>,
     /// Bytes of RAM below 4 GiB.
     pub(crate) low: u64,
     pub(crate) pci: Option<hw_pci::PciBus>,
-    pub(crate) boot_order: BootOrder,
     /// What the first reset undoes (`-boot once=`).
     pub(crate) on_first_reset: Option<Box<dyn Fn() + Send + Sync>>,
     /// First port and interrupt of each serial port of `-serial`.
@@ -136,38 +41,35 @@ pub(crate) struct Builder<'a> {
     pub(crate) accelerator: Arc<dyn Accelerator>,
     /// How the interrupt controllers reach the bootstrap processor.
     first_ear: Arc<Ear>,
-    anonymous: usize,
-    /// Buses of devices added so far.
-    children: Vec<(String, ChildBus)>,
+}
+
+/// A PC is built as all machines are, and has more.
+impl<'a> Deref for Builder<'a> {
+    type Target = Parts<'a>;
+
+    fn deref(&self) -> &Parts<'a> {
+        &self.parts
+    }
+}
+
+impl<'a> DerefMut for Builder<'a> {
+    fn deref_mut(&mut self) -> &mut Parts<'a> {
+        &mut self.parts
+    }
 }
 
 impl<'a> Builder<'a> {
     /// Memory, interrupt controllers and nothing else. `low_limit` is where low RAM ends at most.
     pub(crate) fn new(
-        spec: &'a PcSpec,
+        spec: &'a MachineSpec,
         links: &'a mut Links,
         accelerator: Arc<dyn Accelerator>,
         clock: Clock,
         low_limit: u64,
         has_pic: bool,
     ) -> Result<Self, BoardError> {
-        let fabric = Fabric::new(clock.clone());
-        let ram = match &spec.memory_block {
-            Some(block) if block.len() == spec.memory => Arc::clone(block),
-            Some(block) => {
-                return Err(BoardError::Config(format!(
-                    "memory '{}' has {} bytes, the machine {}",
-                    block.name(),
-                    block.len(),
-                    spec.memory
-                )));
-            }
-            None => {
-                let size = spec.memory;
-                let block = RamBlock::new("pc.ram", size);
-                Arc::new(block.map_err(|source| BoardError::Memory { size, source })?)
-            }
-        };
+        let mut parts = Parts::new(spec, links, clock.clone())?;
+        let (fabric, ram) = (parts.fabric.clone(), parts.ram.clone());
         let low = spec.memory.min(low_limit);
         fabric.memory.add(ram_at("ram-below-4g", 0, &ram, 0, low));
         if spec.memory > low {
@@ -190,7 +92,8 @@ impl<'a> Builder<'a> {
             apics.connect_pic(pic);
         }
         let lines = IsaLines::new(pic.clone(), Some(ioapic.clone()));
-        let gsi = match accelerator.lines() {
+        // Global interrupts; the first sixteen are ISA's.
+        parts.irqs = match accelerator.lines() {
             Some(kernel) => (0..24).map(|n| IrqHub::new(kernel.clone(), n)).collect(),
             None => lines.hubs(24),
         };
@@ -213,28 +116,21 @@ impl<'a> Builder<'a> {
         let sink: Arc<dyn IrqSink> =
             Arc::new(move |_: u32, level: bool| gate.0.set(level, &gate.1));
         let mut builder = Builder {
-            spec,
-            links,
-            fabric,
+            parts,
             apics: apics.clone(),
             pic: pic.clone(),
             ioapic: ioapic.clone(),
             lines,
-            gsi,
             a20,
             a20_hub: IrqHub::new(sink, 0),
             button: PowerButton::default(),
             input: None,
-            ram,
             low,
             pci: None,
-            boot_order: BootOrder::default(),
             on_first_reset: None,
             serials: Vec::new(),
             accelerator,
             first_ear,
-            anonymous: 0,
-            children: Vec::new(),
         };
         builder.add(
             "apic",
@@ -259,93 +155,9 @@ impl<'a> Builder<'a> {
         Ok(builder)
     }
 
-    /// Adds a device of the board.
-    pub(crate) fn add(
-        &mut self,
-        path: &str,
-        class: &'static str,
-        device: Box<dyn Device>,
-        pins: &[(&str, IrqHub)],
-    ) -> Result<Arc<Part>, BoardError> {
-        let placement = Placement {
-            path: path.into(),
-            class,
-            bus_name: "main-system-bus".into(),
-            bus_irqs: &self.gsi,
-            pins,
-            ..Placement::default()
-        };
-        Ok(self.fabric.add(device, placement)?)
-    }
-
-    /// Adds a device of the board by its class, with these properties.
-    pub(crate) fn add_class(
-        &mut self,
-        path: &str,
-        class: &'static DeviceClass,
-        props: &[(&str, &str)],
-        pins: &[(&str, IrqHub)],
-    ) -> Result<Arc<Part>, BoardError> {
-        let args = self.spec.args(class, props)?;
-        let device = (class.create)(&args, self.links)?;
-        self.add(path, class.name, device, pins)
-    }
-
-    /// The path of a device that the user asked for.
-    fn path_of(&mut self, spec: &DeviceSpec) -> String {
-        spec.id.clone().unwrap_or_else(|| {
-            let n = self.anonymous;
-            self.anonymous += 1;
-            format!("{}#{n}", spec.class.name)
-        })
-    }
-
-    /// Adds a device that the user asked for, on `bus`.
-    pub(crate) fn add_user(
-        &mut self,
-        spec: &DeviceSpec,
-        bus_name: &str,
-        bus: Option<&(dyn std::any::Any + Send + Sync)>,
-        irqs: &[IrqHub],
-    ) -> Result<Arc<Part>, BoardError> {
-        let path = self.path_of(spec);
-        let device = (spec.class.create)(&spec.args, self.links)?;
-        let props = spec
-            .class
-            .props
-            .iter()
-            .filter_map(|p| Some((p.name.to_string(), spec.args.text(p.name)?.to_string())))
-            .collect();
-        let placement = Placement {
-            path,
-            class: spec.class.name,
-            bus_name: bus_name.into(),
-            props,
-            bus_irqs: irqs,
-            pins: &[],
-            bus,
-        };
-        let part = self.fabric.add(device, placement)?;
-        if let Some(child) = part.with(|device| device.child_bus()) {
-            self.children.push((format!("{}.0", part.path), child));
-        }
-        Ok(part)
-    }
-
-    /// Adds a user's device on the bus of another device.
-    pub(crate) fn add_child(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
-        let fits = |(name, child): &&(String, ChildBus)| {
-            child.kind == spec.class.bus && spec.bus.as_ref().is_none_or(|bus| bus == name)
-        };
-        let Some((name, child)) = self.children.iter().find(fits).cloned() else {
-            return Err(self.no_bus(spec));
-        };
-        self.add_user(spec, &name, Some(child.bus.as_ref()), &[])
-    }
-
     /// Adds a user's ISA device; its interrupts are the ISA lines.
     pub(crate) fn add_isa(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
-        let irqs = self.gsi.clone();
+        let irqs = self.irqs.clone();
         self.add_user(spec, "isa.0", None, &irqs)
     }
 
@@ -409,24 +221,6 @@ impl<'a> Builder<'a> {
         self.serials.clone()
     }
 
-    /// The error for a device whose bus this machine lacks.
-    pub(crate) fn no_bus(&self, spec: &DeviceSpec) -> BoardError {
-        let bus = spec.class.bus.name();
-        let class = spec.class.name;
-        let machine = self.spec.machine.name;
-        let hint = match spec.class.bus {
-            BusKind::Isa | BusKind::Pci => "; use -machine pc or q35",
-            BusKind::Virtio => "; use the -pci form of the device, or -machine microvm",
-            BusKind::VirtioSerial => {
-                "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
-            }
-            BusKind::System => "; it is part of boards and cannot be added",
-        };
-        BoardError::Config(format!(
-            "-device {class}: machine '{machine}' has no {bus} bus for it{hint}"
-        ))
-    }
-
     /// Makes the CPUs and closes the machine.
     pub(crate) fn finish(mut self, main_loop: Handle) -> Result<Board, BoardError> {
         self.fabric.serve_doorbells(main_loop.clone());
@@ -482,15 +276,27 @@ impl<'a> Builder<'a> {
         }
         let button = self.button.clone();
         machine.set_power_button(move || button.press());
+        let Builder {
+            apics,
+            pic,
+            ioapic,
+            lines,
+            ..
+        } = self;
         Ok(Board {
             machine,
-            kind: self.spec.machine.kind,
-            apics: self.apics,
-            pic: self.pic,
-            ioapic: self.ioapic,
-            lines: self.lines,
             input: self.input,
             pci: self.pci,
+            has_nmi: true,
+            info: Box::new(move |topic, cpu| match topic {
+                "pic" => {
+                    let pic = pic.as_ref().map(|pic| pic.describe()).unwrap_or_default();
+                    Some(format!("{pic}{}", ioapic.describe()))
+                }
+                "irq" => Some(lines.describe()),
+                "lapic" => apics.cpus().get(cpu).map(|apic| apic.describe()),
+                _ => None,
+            }),
         })
     }
 }
@@ -507,30 +313,9 @@ fn ports(args: &Args) -> Ports {
     }
 }
 
-/// RAM at an address.
-pub(crate) fn ram_at(
-    name: &str,
-    base: u64,
-    block: &Arc<RamBlock>,
-    offset: u64,
-    len: u64,
-) -> MappingSpec {
-    MappingSpec {
-        name: name.into(),
-        base,
-        len,
-        priority: 0,
-        enabled: true,
-        what: What::Ram {
-            block: block.clone(),
-            offset,
-        },
-    }
-}
-
 /// APIC ids by CPU number: fields of thread, core, die and socket, each as wide as its count needs
 /// (SDM vol. 3, 9.9.1 "Hierarchical Mapping of Shared Resources").
-pub(crate) fn apic_ids(spec: &PcSpec) -> Vec<u32> {
+pub(crate) fn apic_ids(spec: &MachineSpec) -> Vec<u32> {
     let t = &spec.topology;
     let bits = |n: u32| u32::BITS - n.max(1).saturating_sub(1).leading_zeros();
     let cores = t.cores.max(1) * t.clusters.max(1) * t.modules.max(1);
@@ -551,7 +336,7 @@ pub(crate) fn apic_ids(spec: &PcSpec) -> Vec<u32> {
 
 /// The machine `none`: memory, and nothing that runs.
 pub(crate) fn empty(
-    spec: &PcSpec,
+    spec: &MachineSpec,
     accelerator: Arc<dyn Accelerator>,
     links: &mut Links,
     main_loop: Handle,
@@ -566,7 +351,7 @@ pub(crate) fn empty(
             "machine 'none' has no CPU to run a -kernel; use -machine pc, q35 or microvm".into(),
         ));
     }
-    let spec = PcSpec {
+    let spec = MachineSpec {
         topology: control_options::Topology {
             cpus: 0,
             ..spec.topology

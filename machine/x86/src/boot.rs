@@ -6,8 +6,10 @@ use firmware_load::{Boot, Chunk, CpuStart, E820, E820Kind, Loaded, Module, Place
 use hw_core::{Attrs, ByteOrder, Initiator};
 use hw_memory::{MemoryMap, RamBlock};
 
-use crate::board::{Board, BoardError, FOUR_GIB};
-use crate::spec::{FileSpec, PcSpec};
+use machine_core::{Board, BoardError};
+
+use crate::board::FOUR_GIB;
+use machine_core::{FileSpec, MachineSpec};
 
 /// The ACPI root pointer is at the end of the tables' RAM.
 const RSDP_LEN: u64 = 64;
@@ -50,7 +52,7 @@ impl Ram {
 }
 
 /// The memory map handed to kernels started directly.
-pub(crate) fn e820(spec: &PcSpec, low: u64, extra: &[E820]) -> Vec<E820> {
+pub(crate) fn e820(spec: &MachineSpec, low: u64, extra: &[E820]) -> Vec<E820> {
     let mut map = vec![
         E820::new(0, 0x9_fc00, E820Kind::Ram),
         E820::new(0x9_fc00, 0x400, E820Kind::Reserved),
@@ -101,7 +103,7 @@ fn quiet_pics(ports: &MemoryMap) {
 
 /// What boots: kernel and tables, ready to be put in place after every reset.
 pub(crate) struct Direct {
-    pub(crate) spec: PcSpec,
+    pub(crate) spec: MachineSpec,
     pub(crate) ram: Ram,
     pub(crate) cmdline: String,
     pub(crate) e820: Vec<E820>,

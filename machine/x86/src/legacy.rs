@@ -15,16 +15,17 @@ use hw_core::Device;
 use hw_intc::LegacyReplacement;
 use hw_memory::{MappingSpec, RamBlock, What};
 
-use crate::board::{BoardError, Builder, FOUR_GIB};
+use machine_core::{BoardError, bootorder};
+
+use crate::board::{Builder, FOUR_GIB};
 use crate::boot::Ram;
-use crate::bootorder;
-use crate::spec::{FileSpec, PcSpec};
+use machine_core::{FileSpec, MachineSpec};
 
 /// Bytes of the BIOS area below 1 MiB.
 const ISA_BIOS_MAX: u64 = 0x2_0000;
 
 /// Items that every PC has.
-pub(crate) fn fill_fw_cfg(items: &Items, spec: &PcSpec) -> Result<(), BoardError> {
+pub(crate) fn fill_fw_cfg(items: &Items, spec: &MachineSpec) -> Result<(), BoardError> {
     let (cpus, most) = (spec.topology.cpus as u16, spec.topology.maxcpus as u16);
     items.add_u64(keys::RAM_SIZE, spec.memory);
     items.add_u16(keys::NB_CPUS, cpus);
@@ -129,7 +130,7 @@ impl IsaBios {
 }
 
 /// The SMBIOS tables.
-pub(crate) fn smbios(spec: &PcSpec, low: u64) -> Result<firmware_smbios::Tables, BoardError> {
+pub(crate) fn smbios(spec: &MachineSpec, low: u64) -> Result<firmware_smbios::Tables, BoardError> {
     let error = |e: &dyn std::fmt::Display| BoardError::Config(format!("-smbios: {e}"));
     let mut options = Smbios::default();
     for option in &spec.smbios {

@@ -13,10 +13,12 @@ use hw_virtio::MmioSlot;
 use runtime::Handle;
 
 use crate::accelerator::Accelerator;
-use crate::board::{Board, BoardError, Builder, apic_ids};
+use machine_core::{Board, BoardError};
+
+use crate::board::{Builder, apic_ids};
 use crate::boot::{Direct, Ram, e820};
 use crate::legacy;
-use crate::spec::PcSpec;
+use machine_core::MachineSpec;
 
 const VIRTIO_BASE: u64 = 0xfeb0_0000;
 const VIRTIO_STRIDE: u64 = 512;
@@ -34,7 +36,7 @@ const LOW_LIMIT: u64 = 0xc000_0000;
 
 /// Builds a microvm.
 pub(crate) fn build(
-    spec: &PcSpec,
+    spec: &MachineSpec,
     accelerator: Arc<dyn Accelerator>,
     links: &mut Links,
     main_loop: Handle,
@@ -57,7 +59,7 @@ pub(crate) fn build(
     legacy::fill_fw_cfg(&items, spec)?;
     if has_acpi {
         let ged = Ged::new(b.button.clone());
-        let pin = b.gsi[GED_GSI].clone();
+        let pin = b.irqs[GED_GSI].clone();
         b.add("acpi-ged", "acpi-ged", Box::new(ged), &[("ged", pin)])?;
     }
     if spec.switch("isa-serial").unwrap_or(true) {
@@ -85,7 +87,7 @@ pub(crate) fn build(
                     base: VIRTIO_BASE + used as u64 * VIRTIO_STRIDE,
                     force_legacy: false,
                 };
-                let line = b.gsi[first + used].clone();
+                let line = b.irqs[first + used].clone();
                 b.add_user(
                     device,
                     &format!("virtio-mmio-bus.{used}"),

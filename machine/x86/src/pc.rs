@@ -22,10 +22,14 @@ use hw_pci::{PciBus, devfn};
 use runtime::Handle;
 
 use crate::accelerator::Accelerator;
-use crate::board::{Board, BoardError, Builder, apic_ids};
+use machine_core::{Board, BoardError};
+
+use crate::board::{Builder, apic_ids};
 use crate::boot::{Direct, Ram, e820};
 use crate::legacy;
-use crate::spec::{Kind, PcSpec};
+use machine_core::MachineSpec;
+
+use crate::machines::Kind;
 
 /// Port of the power management block.
 const PM_BASE: u16 = 0x600;
@@ -40,13 +44,13 @@ const ECAM_LEN: u64 = 0x1000_0000;
 const PCI_LAST: u64 = 0xfebf_ffff;
 
 /// Where RAM below 4 GiB ends, as QEMU has it.
-fn low_limit(spec: &PcSpec) -> u64 {
+fn low_limit(spec: &MachineSpec) -> u64 {
     let wanted = spec.property("max-ram-below-4g");
     // Whole pages of the host, whatever was asked for.
     let wanted = wanted
         .and_then(|bytes| bytes.parse::<u64>().ok())
         .map(|bytes| bytes & !0xf_ffff);
-    let own = match (spec.machine.kind, spec.memory) {
+    let own = match (Kind::of(spec.machine), spec.memory) {
         (Kind::Q35, memory) if memory >= 0xb000_0000 => 0x8000_0000,
         (Kind::Q35, _) => 0xb000_0000,
         (_, memory) if memory >= 0xe000_0000 => 0xc000_0000,
@@ -76,7 +80,7 @@ impl Pc<'_> {
             path: path.into(),
             class,
             bus_name: self.bus.name().into(),
-            bus_irqs: &self.b.gsi,
+            bus_irqs: &self.b.irqs,
             bus: Some(&self.bus),
             ..Placement::default()
         };
@@ -116,7 +120,7 @@ impl Pc<'_> {
             button: self.b.button.clone(),
             ..PmConfig::default()
         };
-        let sci = self.b.gsi[usize::from(SCI)].clone();
+        let sci = self.b.irqs[usize::from(SCI)].clone();
         self.b.add(
             "acpi-pm",
             "acpi-pm",
@@ -184,7 +188,7 @@ impl Pc<'_> {
                 }
                 BusKind::Pci => {
                     let name = self.bus.name().to_string();
-                    let irqs: Vec<IrqHub> = self.b.gsi.clone();
+                    let irqs: Vec<IrqHub> = self.b.irqs.clone();
                     let before = self.bus.devfns();
                     self.b.add_user(device, &name, Some(&self.bus), &irqs)?;
                     let added = self.bus.devfns().into_iter().find(|n| !before.contains(n));
@@ -273,19 +277,19 @@ fn boot_path(devfn: u8) -> String {
 
 /// Builds a `pc` or `q35`.
 pub(crate) fn build(
-    spec: &PcSpec,
+    spec: &MachineSpec,
     accelerator: Arc<dyn Accelerator>,
     links: &mut Links,
     main_loop: Handle,
     clock: Clock,
 ) -> Result<Board, BoardError> {
-    let q35 = spec.machine.kind == Kind::Q35;
+    let q35 = Kind::of(spec.machine) == Kind::Q35;
     let has_pic = spec.switch("pic").unwrap_or(true);
     let b = Builder::new(spec, links, accelerator, clock, low_limit(spec), has_pic)?;
     let router = if q35 {
-        PirqRouter::ich9(&b.gsi)
+        PirqRouter::ich9(&b.irqs)
     } else {
-        PirqRouter::piix(&b.gsi)
+        PirqRouter::piix(&b.irqs)
     };
     let bus = PciBus::new(if q35 { "pcie.0" } else { "pci.0" }, q35, router.clone());
     let mut pc = Pc {

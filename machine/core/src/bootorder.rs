@@ -7,21 +7,21 @@ use crate::board::BoardError;
 use crate::spec::DeviceSpec;
 
 /// The fw_cfg file.
-pub(crate) const FILE: &str = "bootorder";
+pub const FILE: &str = "bootorder";
 /// The option ROM that starts the kernel of `-kernel` from a BIOS, as a boot device.
-pub(crate) const KERNEL_ROM: &str = "/rom@genroms/linuxboot_dma.bin";
+pub const KERNEL_ROM: &str = "/rom@genroms/linuxboot_dma.bin";
 /// Comes before every device that a user can ask for.
 const KERNEL_INDEX: i64 = -1;
 
 /// Paths of boot devices by their index.
 #[derive(Default)]
-pub(crate) struct BootOrder {
+pub struct BootOrder {
     entries: Vec<(i64, String)>,
 }
 
 impl BootOrder {
     /// Adds a device if it has a `bootindex`.
-    pub(crate) fn add(&mut self, device: &DeviceSpec, path: &str) -> Result<(), BoardError> {
+    pub fn add(&mut self, device: &DeviceSpec, path: &str) -> Result<(), BoardError> {
         let index = device.args.int("bootindex").map(u64::cast_signed);
         let Some(index) = index.filter(|index| *index >= 0) else {
             return Ok(());
@@ -37,12 +37,12 @@ impl BootOrder {
     }
 
     /// Puts the kernel of `-kernel` before everything else.
-    pub(crate) fn add_kernel(&mut self) {
+    pub fn add_kernel(&mut self) {
         self.entries.push((KERNEL_INDEX, KERNEL_ROM.to_owned()));
     }
 
     /// The file's contents; `None` if nothing has an index.
-    pub(crate) fn file(&self, strict: bool) -> Option<Vec<u8>> {
+    pub fn file(&self, strict: bool) -> Option<Vec<u8>> {
         let mut entries: Vec<_> = self.entries.iter().collect();
         entries.sort();
         let mut lines: Vec<&str> = entries.iter().map(|(_, path)| path.as_str()).collect();

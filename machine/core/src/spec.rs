@@ -1,4 +1,4 @@
-//! What a PC is to be built from: plain data that the command line fills in.
+//! What a machine is to be built from: plain data that the command line fills in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,21 +6,8 @@ use std::sync::Arc;
 use control_options::Topology;
 use device_rtc::RtcClock;
 use firmware_load::Module;
-use hw_core::{Args, DeviceClass, DeviceError, Prop, PropType};
+use hw_core::{Args, BusKind, DeviceClass, DeviceError, Prop, PropType};
 use hw_memory::RamBlock;
-
-/// A kind of PC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// i440FX and PIIX3.
-    Pc,
-    /// Q35 and ICH9.
-    Q35,
-    /// No PCI, virtio-mmio, nothing legacy unless asked for.
-    Microvm,
-    /// Nothing but memory.
-    None,
-}
 
 /// A machine as users name it: the source of `-machine help`, `query-machines` and the options of
 /// `-machine`.
@@ -32,19 +19,30 @@ pub struct MachineDef {
     pub alias: Option<&'static str>,
     /// One line of documentation.
     pub doc: &'static str,
-    /// What is built.
-    pub kind: Kind,
+    /// What is built: the name of its kind without a version.
+    pub family: &'static str,
+    /// The guest's architecture, as in QEMU's program names.
+    pub guest: &'static str,
     /// Whether it is the default machine.
     pub is_default: bool,
     /// Most CPUs.
     pub max_cpus: u32,
     /// Properties beside those that all machines have.
-    own_props: &'static [Prop],
-    /// `-cpu` when not given.
-    pub default_cpu: &'static str,
+    pub own_props: &'static [Prop],
+    /// `-cpu` when not given; `None` for a machine without CPUs.
+    pub default_cpu: Option<&'static str>,
+    /// Id of its RAM, unless a memory backend is it.
+    pub ram_id: &'static str,
+    /// Buses that users can plug into.
+    pub buses: &'static [BusKind],
+    /// The form of virtio devices that fits it: the end of their names.
+    pub virtio_form: &'static str,
+    /// What `-drive` without `if=` means.
+    pub drive_interface: &'static str,
 }
 
-const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Prop {
+/// A property that is on, off or up to the machine.
+pub const fn switch(name: &'static str, default: &'static str, doc: &'static str) -> Prop {
     Prop {
         name,
         ty: PropType::OnOffAuto,
@@ -54,7 +52,7 @@ const fn switch(name: &'static str, default: &'static str, doc: &'static str) ->
 }
 
 /// A switch of QEMU's for what is not there yet, so it cannot be on.
-const fn absent(name: &'static str, doc: &'static str) -> Prop {
+pub const fn absent(name: &'static str, doc: &'static str) -> Prop {
     Prop {
         name,
         ty: PropType::Enum(ABSENT),
@@ -98,87 +96,6 @@ const COMMON_PROPS: &[Prop] = &[
     absent("usb", "USB controller"),
 ];
 
-/// Properties of `pc` and `q35`.
-const PC_PROPS: &[Prop] = &[
-    switch("acpi", "auto", "ACPI tables and power management"),
-    absent(
-        "default-bus-bypass-iommu",
-        "Devices of the first bus past an IOMMU",
-    ),
-    switch(
-        "fd-bootchk",
-        "on",
-        "Firmware looks for the signature of boot sectors of floppies",
-    ),
-    absent("hmat", "Heterogeneous memory attributes table"),
-    switch("hpet", "auto", "High precision event timer"),
-    switch("i8042", "on", "Keyboard controller"),
-    Prop {
-        name: "max-ram-below-4g",
-        ty: PropType::Size,
-        default: "0",
-        doc: "Limit of low memory; 0 for the default",
-    },
-    absent("nvdimm", "Persistent memory modules"),
-    Prop {
-        name: "pcspk-audiodev",
-        ty: PropType::Str,
-        default: "",
-        doc: "Sound backend of the speaker",
-    },
-    switch("pic", "on", "i8259 interrupt controllers"),
-    switch("pit", "on", "i8254 timer"),
-    absent("sata", "ICH9 AHCI controller"),
-    absent("smbus", "SMBus host controller"),
-    Prop {
-        name: "smbios-entry-point-type",
-        ty: PropType::Enum(&["auto", "32", "64"]),
-        default: "auto",
-        doc: "Which entry point SMBIOS has; auto: 64 if the tables need it",
-    },
-    absent("smm", "System management mode"),
-    absent("vmport", "VMware port"),
-];
-
-/// Properties of `microvm`.
-const MICROVM_PROPS: &[Prop] = &[
-    switch("acpi", "auto", "ACPI tables"),
-    switch(
-        "auto-kernel-cmdline",
-        "on",
-        "Virtio-mmio devices are added to the kernel command line",
-    ),
-    absent("ioapic2", "Second I/O APIC"),
-    switch("isa-serial", "on", "Serial port at 0x3f8"),
-    absent("pcie", "PCI Express host bridge"),
-    switch("pic", "auto", "i8259 interrupt controllers"),
-    switch("pit", "auto", "i8254 timer"),
-    switch("rtc", "auto", "MC146818 clock"),
-    absent("x-option-roms", "Firmware option ROMs"),
-];
-
-const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -> MachineDef {
-    MachineDef {
-        name,
-        alias,
-        doc: "Standard PC (i440FX + PIIX, 1996)",
-        kind: Kind::Pc,
-        is_default,
-        max_cpus: 255,
-        own_props: PC_PROPS,
-        default_cpu: "qemu64",
-    }
-}
-
-const fn q35(name: &'static str, alias: Option<&'static str>) -> MachineDef {
-    MachineDef {
-        doc: "Standard PC (Q35 + ICH9, 2009)",
-        kind: Kind::Q35,
-        max_cpus: 288,
-        ..pc(name, alias, false)
-    }
-}
-
 impl MachineDef {
     /// All its properties, by name.
     pub fn props(&self) -> Vec<Prop> {
@@ -193,41 +110,6 @@ impl MachineDef {
             .iter()
             .any(|p| p.name == prop && p.ty == PropType::Enum(ABSENT))
     }
-}
-
-/// All PCs.
-pub static MACHINES: &[MachineDef] = &[
-    MachineDef {
-        name: "microvm",
-        alias: None,
-        doc: "microvm (i386)",
-        kind: Kind::Microvm,
-        is_default: false,
-        max_cpus: 288,
-        own_props: MICROVM_PROPS,
-        default_cpu: "qemu64",
-    },
-    MachineDef {
-        name: "none",
-        alias: None,
-        doc: "empty machine",
-        kind: Kind::None,
-        is_default: false,
-        max_cpus: 1,
-        own_props: &[],
-        default_cpu: "qemu64",
-    },
-    pc("pc-i440fx-10.0", Some("pc"), true),
-    pc("pc-i440fx-7.2", None, false),
-    q35("pc-q35-10.0", Some("q35")),
-    q35("pc-q35-7.2", None),
-];
-
-/// The machine of a name or alias.
-pub fn find(name: &str) -> Option<&'static MachineDef> {
-    MACHINES
-        .iter()
-        .find(|m| m.name == name || m.alias == Some(name))
 }
 
 /// A device that `-device` (or a drive, or a serial port) asks for.
@@ -307,7 +189,7 @@ pub struct FileSpec {
 
 impl FileSpec {
     /// As boot protocols have it.
-    pub(crate) fn module(&self) -> Module<'_> {
+    pub fn module(&self) -> Module<'_> {
         Module {
             bytes: &self.bytes,
             cmdline: &self.path,
@@ -315,9 +197,9 @@ impl FileSpec {
     }
 }
 
-/// Everything a PC is built from.
+/// Everything a machine is built from.
 #[derive(Clone, Debug)]
-pub struct PcSpec {
+pub struct MachineSpec {
     /// Which machine.
     pub machine: &'static MachineDef,
     /// `-machine` properties, checked against the machine's.
@@ -334,6 +216,8 @@ pub struct PcSpec {
     pub initrd: Option<FileSpec>,
     /// `-append`.
     pub append: String,
+    /// `-dtb`.
+    pub dtb: Option<FileSpec>,
     /// `-bios`.
     pub bios: Option<String>,
     /// `-L`.
@@ -361,9 +245,9 @@ pub struct PcSpec {
     pub nographic: bool,
 }
 
-impl PcSpec {
+impl MachineSpec {
     /// The properties of one of the board's own devices: those of `-global`, then the board's.
-    pub(crate) fn args(
+    pub fn args(
         &self,
         class: &'static DeviceClass,
         given: &[(&str, &str)],

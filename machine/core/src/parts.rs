@@ -1,0 +1,184 @@
+//! What all boards do to put a machine together: its RAM, its own devices, those of the user.
+
+use std::sync::Arc;
+
+use hw_core::{
+    BusKind, ChildBus, Clock, Device, DeviceClass, Fabric, IrqHub, Links, Part, Placement,
+};
+use hw_memory::{MappingSpec, RamBlock, What};
+
+use crate::board::BoardError;
+use crate::bootorder::BootOrder;
+use crate::spec::{DeviceSpec, MachineSpec};
+
+/// A machine in the making.
+pub struct Parts<'a> {
+    /// What is to be built.
+    pub spec: &'a MachineSpec,
+    /// Back ends.
+    pub links: &'a mut Links,
+    /// The parts so far.
+    pub fabric: Fabric,
+    /// RAM.
+    pub ram: Arc<RamBlock>,
+    /// The wires that the board's own devices know by number.
+    pub irqs: Vec<IrqHub>,
+    /// What firmware boots from first.
+    pub boot_order: BootOrder,
+    anonymous: usize,
+    /// Buses of devices added so far.
+    children: Vec<(String, ChildBus)>,
+}
+
+impl<'a> Parts<'a> {
+    /// RAM, not yet in the memory map, and nothing else.
+    pub fn new(
+        spec: &'a MachineSpec,
+        links: &'a mut Links,
+        clock: Clock,
+    ) -> Result<Self, BoardError> {
+        let ram = match &spec.memory_block {
+            Some(block) if block.len() == spec.memory => Arc::clone(block),
+            Some(block) => {
+                return Err(BoardError::Config(format!(
+                    "memory '{}' has {} bytes, the machine {}",
+                    block.name(),
+                    block.len(),
+                    spec.memory
+                )));
+            }
+            None => {
+                let size = spec.memory;
+                let block = RamBlock::new(spec.machine.ram_id, size);
+                Arc::new(block.map_err(|source| BoardError::Memory { size, source })?)
+            }
+        };
+        Ok(Parts {
+            spec,
+            links,
+            fabric: Fabric::new(clock),
+            ram,
+            irqs: Vec::new(),
+            boot_order: BootOrder::default(),
+            anonymous: 0,
+            children: Vec::new(),
+        })
+    }
+
+    /// Adds a device of the board.
+    pub fn add(
+        &mut self,
+        path: &str,
+        class: &'static str,
+        device: Box<dyn Device>,
+        pins: &[(&str, IrqHub)],
+    ) -> Result<Arc<Part>, BoardError> {
+        let placement = Placement {
+            path: path.into(),
+            class,
+            bus_name: "main-system-bus".into(),
+            bus_irqs: &self.irqs,
+            pins,
+            ..Placement::default()
+        };
+        Ok(self.fabric.add(device, placement)?)
+    }
+
+    /// Adds a device of the board by its class, with these properties.
+    pub fn add_class(
+        &mut self,
+        path: &str,
+        class: &'static DeviceClass,
+        props: &[(&str, &str)],
+        pins: &[(&str, IrqHub)],
+    ) -> Result<Arc<Part>, BoardError> {
+        let args = self.spec.args(class, props)?;
+        let device = (class.create)(&args, self.links)?;
+        self.add(path, class.name, device, pins)
+    }
+
+    /// The path of a device that the user asked for.
+    fn path_of(&mut self, spec: &DeviceSpec) -> String {
+        spec.id.clone().unwrap_or_else(|| {
+            let n = self.anonymous;
+            self.anonymous += 1;
+            format!("{}#{n}", spec.class.name)
+        })
+    }
+
+    /// Adds a device that the user asked for, on `bus`.
+    pub fn add_user(
+        &mut self,
+        spec: &DeviceSpec,
+        bus_name: &str,
+        bus: Option<&(dyn std::any::Any + Send + Sync)>,
+        irqs: &[IrqHub],
+    ) -> Result<Arc<Part>, BoardError> {
+        let path = self.path_of(spec);
+        let device = (spec.class.create)(&spec.args, self.links)?;
+        let props = spec
+            .class
+            .props
+            .iter()
+            .filter_map(|p| Some((p.name.to_string(), spec.args.text(p.name)?.to_string())))
+            .collect();
+        let placement = Placement {
+            path,
+            class: spec.class.name,
+            bus_name: bus_name.into(),
+            props,
+            bus_irqs: irqs,
+            pins: &[],
+            bus,
+        };
+        let part = self.fabric.add(device, placement)?;
+        if let Some(child) = part.with(|device| device.child_bus()) {
+            self.children.push((format!("{}.0", part.path), child));
+        }
+        Ok(part)
+    }
+
+    /// Adds a user's device on the bus of another device.
+    pub fn add_child(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
+        let fits = |(name, child): &&(String, ChildBus)| {
+            child.kind == spec.class.bus && spec.bus.as_ref().is_none_or(|bus| bus == name)
+        };
+        let Some((name, child)) = self.children.iter().find(fits).cloned() else {
+            return Err(self.no_bus(spec));
+        };
+        self.add_user(spec, &name, Some(child.bus.as_ref()), &[])
+    }
+
+    /// The error for a device whose bus this machine lacks.
+    pub fn no_bus(&self, spec: &DeviceSpec) -> BoardError {
+        let bus = spec.class.bus.name();
+        let class = spec.class.name;
+        let machine = self.spec.machine.name;
+        let hint = match spec.class.bus {
+            BusKind::Isa | BusKind::Pci => "; use -machine pc or q35",
+            BusKind::Virtio => "; use the -pci form of the device, or -machine microvm",
+            BusKind::VirtioSerial => {
+                "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
+            }
+            BusKind::System => "; it is part of boards and cannot be added",
+        };
+        BoardError::Config(format!(
+            "-device {class}: machine '{machine}' has no {bus} bus for it{hint}"
+        ))
+    }
+}
+
+/// RAM at an address.
+pub fn ram_at(name: &str, base: u64, block: &Arc<RamBlock>, offset: u64, len: u64) -> MappingSpec {
+    MappingSpec {
+        name: name.into(),
+        base,
+        len,
+        priority: 0,
+        enabled: true,
+        what: What::Ram {
+            block: block.clone(),
+            offset,
+        },
+    }
+}
