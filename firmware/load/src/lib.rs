@@ -17,6 +17,7 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod arm64;
 mod bios;
 mod bytes;
 mod bzimage;
@@ -32,6 +33,7 @@ mod pvh;
 
 use std::borrow::Cow;
 
+pub use arm64::{ArmKernel, ArmRam, load_arm64};
 pub use bios::FirmwareItem;
 pub use bzimage::BzImage;
 pub use cpu::{CpuStart, DescriptorTable, Segment};
@@ -46,6 +48,14 @@ pub enum LoadError {
     /// The file is something else.
     #[error("this is {what}, not a kernel that a PC can start; {advice}")]
     NotBootable {
+        /// What it is, with article.
+        what: String,
+        /// What would be right.
+        advice: String,
+    },
+    /// The file is something else than a kernel for 64-bit Arm.
+    #[error("this is {what}, not a kernel for 64-bit Arm; {advice}")]
+    NotArm64 {
         /// What it is, with article.
         what: String,
         /// What would be right.

@@ -1,0 +1,325 @@
+//! Kernels for 64-bit Arm: `Image`, compressed or not, uImage, ELF.
+//!
+//! Spec: Linux `Documentation/arch/arm64/booting.rst`; U-Boot `include/image.h` for uImage;
+//! `drivers/firmware/efi/libstub/zboot-header.S` for self-decompressing EFI images.
+
+use std::borrow::Cow;
+
+use crate::bytes::{has, u8_at, u16_at, u32_at, u64_at};
+use crate::{Chunk, LoadError, elf};
+
+/// At the start of RAM, below the kernel.
+const ALIGN: u64 = 2 << 20;
+/// Where kernels before 3.17 want to be, whose headers do not say.
+const OLD_OFFSET: u64 = 0x8_0000;
+/// Largest kernel that is unpacked.
+const MOST: usize = 512 << 20;
+const EM_AARCH64: u16 = 183;
+const UIMAGE: [u8; 4] = [0x27, 0x05, 0x19, 0x56];
+const UIMAGE_HEADER: usize = 64;
+/// IH_ARCH_ARM64
+const UIMAGE_ARM64: u8 = 22;
+
+/// RAM that a kernel is put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArmRam {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// A kernel laid out for a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArmKernel<'a> {
+    /// What goes into memory.
+    pub chunks: Vec<Chunk<'a>>,
+    /// First instruction.
+    pub entry: u64,
+    /// First address after it, what it clears included.
+    pub end: u64,
+    /// Whether it takes a device tree in x0 (Linux, and what behaves like it).
+    pub takes_tree: bool,
+}
+
+fn damaged(what: &'static str, why: impl Into<String>) -> LoadError {
+    let why = why.into();
+    LoadError::Damaged { what, why }
+}
+
+fn gunzip(data: &[u8]) -> Result<Vec<u8>, LoadError> {
+    let bad = |why: &str| damaged("gzip file", why);
+    let flags = u8_at(data, 3).ok_or_else(|| bad("its header is cut off"))?;
+    // RFC 1952, section 2.3: extra field, name, comment, header check.
+    let mut at = 10usize;
+    if flags & 4 != 0 {
+        let len = u16_at(data, at).ok_or_else(|| bad("its header is cut off"))?;
+        at = at.saturating_add(2).saturating_add(len.into());
+    }
+    for _ in 0..(flags >> 3 & 1).wrapping_add(flags >> 4 & 1) {
+        let rest = data.get(at..).unwrap_or_default();
+        let len = rest.iter().position(|byte| *byte == 0);
+        at = at
+            .saturating_add(len.ok_or_else(|| bad("its header is cut off"))?)
+            .saturating_add(1);
+    }
+    if flags & 2 != 0 {
+        at = at.saturating_add(2);
+    }
+    let body = data.get(at..).unwrap_or_default();
+    miniz_oxide::inflate::decompress_to_vec_with_limit(body, MOST)
+        .map_err(|error| bad(&format!("{error}; is it complete?")))
+}
+
+/// Lays out a kernel of any of the formats.
+pub fn load_arm64(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
+    match () {
+        () if has(file, 0, &[0x1f, 0x8b]) => image(Cow::Owned(gunzip(file)?), ram),
+        () if has(file, 0, b"MZ") && has(file, 4, b"zimg") => zboot(file, ram),
+        () if has(file, 0, &UIMAGE) => uimage(file, ram),
+        () if has(file, 0, b"\x7fELF") => elf_kernel(file, ram),
+        () => image(Cow::Borrowed(file), ram),
+    }
+}
+
+/// A self-decompressing EFI image: what it holds is started, as its own code needs firmware.
+fn zboot(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
+    const WHAT: &str = "EFI zboot image";
+    let part = |at| u32_at(file, at).and_then(|v| usize::try_from(v).ok());
+    let payload = part(8).zip(part(12)).and_then(|(offset, len)| {
+        let end = offset.checked_add(len)?;
+        file.get(offset..end)
+    });
+    let payload = payload.ok_or_else(|| damaged(WHAT, "its payload lies outside the file"))?;
+    match has(file, 24, b"gzip") {
+        true => image(Cow::Owned(gunzip(payload)?), ram),
+        false => {
+            let name = file.get(24..32).unwrap_or_default();
+            let name = String::from_utf8_lossy(name);
+            Err(LoadError::NotArm64 {
+                what: format!(
+                    "an EFI zboot image packed by '{}'",
+                    name.trim_end_matches('\0').escape_default()
+                ),
+                advice: "only gzip is unpacked here; unpack it first, or start it by UEFI firmware"
+                    .into(),
+            })
+        }
+    }
+}
+
+fn uimage(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
+    const WHAT: &str = "uImage";
+    let word = |at| u32_at(file, at).map(|v| u64::from(v.swap_bytes()));
+    let header = word(12).zip(word(16)).zip(word(20));
+    let ((size, load), entry) = header.ok_or_else(|| damaged(WHAT, "its header is cut off"))?;
+    if u8_at(file, 29) != Some(UIMAGE_ARM64) {
+        return Err(LoadError::NotArm64 {
+            what: "a uImage for another processor".into(),
+            advice: "give a kernel for arm64".into(),
+        });
+    }
+    let end = usize::try_from(size)
+        .ok()
+        .and_then(|size| size.checked_add(UIMAGE_HEADER));
+    let body = end.and_then(|end| file.get(UIMAGE_HEADER..end));
+    let body = body.ok_or_else(|| damaged(WHAT, "it is shorter than its header says"))?;
+    let body = match u8_at(file, 31) {
+        Some(0) => Cow::Borrowed(body),
+        Some(1) => Cow::Owned(gunzip(body)?),
+        _ => {
+            return Err(LoadError::NotArm64 {
+                what: "a uImage packed by something else than gzip".into(),
+                advice: "unpack it first".into(),
+            });
+        }
+    };
+    place(body, load, entry, 0, ram)
+}
+
+fn elf_kernel(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
+    if u16_at(file, 18) != Some(EM_AARCH64) {
+        return Err(LoadError::NotArm64 {
+            what: "an ELF file for another processor".into(),
+            advice: "start it as a guest of its own kind".into(),
+        });
+    }
+    let parsed = elf::parse(file)?;
+    let mut kernel = ArmKernel {
+        chunks: Vec::new(),
+        entry: parsed.physical_entry(),
+        end: ram.base,
+        takes_tree: false,
+    };
+    for segment in &parsed.segments {
+        let zeros = segment.memsz.saturating_sub(segment.bytes.len() as u64);
+        let bytes = Cow::Borrowed(segment.bytes);
+        let placed = place(bytes, segment.paddr, 0, zeros, ram)?;
+        kernel.chunks.extend(placed.chunks);
+        kernel.end = kernel.end.max(placed.end);
+    }
+    Ok(kernel)
+}
+
+/// An unpacked kernel: Linux's header says where it goes; anything else is code from its first byte.
+fn image(bytes: Cow<'_, [u8]>, ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
+    if bytes.is_empty() {
+        return Err(damaged("kernel", "it is empty"));
+    }
+    let is_linux = has(&bytes, 56, b"ARM\x64");
+    if !is_linux && let Some(what) = foreign(&bytes) {
+        return Err(LoadError::NotArm64 {
+            what: what.into(),
+            advice: "-kernel takes an arm64 Image, Image.gz, uImage or ELF file".into(),
+        });
+    }
+    let field = |at| u64_at(&bytes, at).filter(|_| is_linux);
+    let (offset, size) = match (field(8), field(16)) {
+        (Some(_), Some(0)) | (None, _) => (OLD_OFFSET, 0),
+        (Some(offset), size) => (offset, size.unwrap_or(0)),
+    };
+    let at = ram.base.checked_next_multiple_of(ALIGN);
+    // The first 2 MiB stay free when the kernel leaves it open, as QEMU does.
+    let at = at
+        .and_then(|at| at.checked_add(offset))
+        .and_then(|at| at.checked_add(if offset < 0x1000 { ALIGN } else { 0 }));
+    let at = at.ok_or_else(|| damaged("kernel", "its header's offset is too large"))?;
+    let zeros = size.saturating_sub(bytes.len() as u64);
+    place(bytes, at, at, zeros, ram)
+}
+
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    Some(match () {
+        () if has(bytes, 0x202, b"HdrS") => "an x86 bzImage",
+        () if has(bytes, 0, b"QFI\xfb") => "a qcow2 disk image",
+        () if has(bytes, 0, b"070701") => "an initrd",
+        () if has(bytes, 0, b"\xfd7zXZ") => "an xz file",
+        () if has(bytes, 0, &[0x28, 0xb5, 0x2f, 0xfd]) => "a zstd file",
+        () if has(bytes, 0, b"#!") => "a script",
+        () => return None,
+    })
+}
+
+fn place(
+    bytes: Cow<'_, [u8]>,
+    address: u64,
+    entry: u64,
+    zeros: u64,
+    ram: ArmRam,
+) -> Result<ArmKernel<'_>, LoadError> {
+    let len = (bytes.len() as u64).saturating_add(zeros);
+    let last = ram.base.saturating_add(ram.len);
+    let end = address.checked_add(len).filter(|end| *end <= last);
+    let (Some(end), true) = (end, address >= ram.base) else {
+        return Err(LoadError::NoRoom {
+            what: "the kernel",
+            len,
+            hint: format!(" at {address:#x}"),
+        });
+    };
+    Ok(ArmKernel {
+        chunks: vec![Chunk {
+            address,
+            bytes,
+            // Memory is zero already; what a kernel clears itself only has to be there.
+            zeros: 0,
+        }],
+        entry,
+        end,
+        takes_tree: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAM: ArmRam = ArmRam {
+        base: 0x4000_0000,
+        len: 64 << 20,
+    };
+
+    fn linux(offset: u64, size: u64) -> Vec<u8> {
+        let mut file = vec![0u8; 4096];
+        file[8..16].copy_from_slice(&offset.to_le_bytes());
+        file[16..24].copy_from_slice(&size.to_le_bytes());
+        file[56..60].copy_from_slice(b"ARM\x64");
+        file
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut out = vec![0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3];
+        out.extend(b"name\0");
+        out.extend(miniz_oxide::deflate::compress_to_vec(data, 6));
+        out
+    }
+
+    #[test]
+    fn an_image_goes_where_its_header_says() {
+        let file = linux(0, 0x20_0000);
+        let kernel = load_arm64(&file, RAM).unwrap();
+        assert_eq!((kernel.entry, kernel.end), (0x4020_0000, 0x4040_0000));
+        let file = linux(0x8_0000, 0x1000);
+        assert_eq!(load_arm64(&file, RAM).unwrap().entry, 0x4008_0000);
+        let file = linux(0, 0);
+        assert_eq!(load_arm64(&file, RAM).unwrap().entry, 0x4008_0000);
+        // Not Linux at all.
+        let kernel = load_arm64(&[0x14; 32], RAM).unwrap();
+        assert_eq!((kernel.entry, kernel.takes_tree), (0x4008_0000, true));
+    }
+
+    #[test]
+    fn packed_kernels_are_unpacked() {
+        let file = linux(0, 0x1000);
+        let packed = gzip(&file);
+        let kernel = load_arm64(&packed, RAM).unwrap();
+        assert_eq!(*kernel.chunks[0].bytes, *file);
+        let mut zboot = b"MZ\0\0zimg".to_vec();
+        zboot.extend(64u32.to_le_bytes());
+        zboot.extend((packed.len() as u32).to_le_bytes());
+        zboot.resize(24, 0);
+        zboot.extend(b"gzip");
+        zboot.resize(64, 0);
+        zboot.extend(&packed);
+        assert_eq!(*load_arm64(&zboot, RAM).unwrap().chunks[0].bytes, *file);
+        zboot[24..28].copy_from_slice(b"zstd");
+        let error = load_arm64(&zboot, RAM).unwrap_err().to_string();
+        assert!(error.contains("'zstd'"), "{error}");
+        assert!(load_arm64(&packed[..packed.len() / 2], RAM).is_err());
+    }
+
+    #[test]
+    fn a_uimage_has_its_own_addresses() {
+        let body = [0x55u8; 100];
+        let mut file = UIMAGE.to_vec();
+        file.resize(64, 0);
+        file[12..16].copy_from_slice(&100u32.to_be_bytes());
+        file[16..20].copy_from_slice(&0x4100_0000u32.to_be_bytes());
+        file[20..24].copy_from_slice(&0x4100_0040u32.to_be_bytes());
+        file[29] = UIMAGE_ARM64;
+        file.extend(body);
+        let kernel = load_arm64(&file, RAM).unwrap();
+        assert_eq!(kernel.entry, 0x4100_0040);
+        assert_eq!(kernel.chunks[0].address, 0x4100_0000);
+        assert!(load_arm64(&file[..120], RAM).is_err());
+        file[29] = 2;
+        assert!(load_arm64(&file, RAM).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_or_is_something_else_is_refused() {
+        let small = ArmRam {
+            len: 1 << 20,
+            ..RAM
+        };
+        let file = linux(0, 0x20_0000);
+        assert!(matches!(
+            load_arm64(&file, small),
+            Err(LoadError::NoRoom { .. })
+        ));
+        let file = linux(u64::MAX, 0x20_0000);
+        assert!(load_arm64(&file, RAM).is_err());
+        let error = load_arm64(b"QFI\xfb0000", RAM).unwrap_err().to_string();
+        assert!(error.contains("a qcow2 disk image"), "{error}");
+    }
+}
