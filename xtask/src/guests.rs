@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! manifest.json            what was fetched: package, version, checksum
-//! amd64/vmlinuz            the kernel as packaged (a bzImage)
+//! amd64/vmlinuz            the kernel as packaged (a bzImage; on arm64 an Image)
 //! amd64/vmlinux            the ELF inside it, for boots through the PVH entry
 //! amd64/release            the kernel's release string
 //! amd64/initrd             busybox and an /init that prints GUEST-UP
@@ -41,7 +41,9 @@ struct Guest {
     modules: &'static [&'static str],
 }
 
-const GUESTS: &[Guest] = &[Guest {
+const GUESTS: &[Guest] = &[AMD64, ARM64];
+
+const AMD64: Guest = Guest {
     arch: "amd64",
     kernel: "linux-image-cloud-amd64",
     firmware: &[("seabios", "seabios")],
@@ -59,7 +61,25 @@ const GUESTS: &[Guest] = &[Guest {
         "ext4",
         "kvm_amd",
     ],
-}];
+};
+
+const ARM64: Guest = Guest {
+    arch: "arm64",
+    kernel: "linux-image-cloud-arm64",
+    firmware: &[],
+    modules: &[
+        "virtio_pci",
+        "virtio_mmio",
+        "virtio_blk",
+        "virtio_rng",
+        "virtio_console",
+        "gpio_pl061",
+        "gpio_keys",
+        "evdev",
+        "rtc_pl031",
+        "ext4",
+    ],
+};
 
 const BUSYBOX: &str = "busybox-static";
 
@@ -129,7 +149,8 @@ fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
     let packaged = fs::read(&image).with_context(|| format!("cannot read {}", image.display()))?;
     let changed = host::write_if_changed(&home.join("vmlinuz"), &packaged)?;
     let inner = home.join("vmlinux");
-    if changed || !inner.exists() {
+    // Only a bzImage holds another kernel.
+    if guest.arch == "amd64" && (changed || !inner.exists()) {
         host::write_if_changed(&inner, &kernel::inner_elf(&packaged)?)?;
     }
     host::write_if_changed(&home.join("release"), format!("{release}\n").as_bytes())?;

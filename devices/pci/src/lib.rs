@@ -1,4 +1,5 @@
-//! PCI host bridges and ISA bridges of PCs: i440FX with PIIX3 and PIIX4, Q35 with ICH9.
+//! PCI host bridges and ISA bridges: i440FX with PIIX3 and PIIX4, Q35 with ICH9, and the generic PCI
+//! Express host.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,7 @@
 )]
 
 mod bridge;
+mod gpex;
 mod i440fx;
 mod ich9;
 mod mch;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use hw_core::{BusKind, Category, DeviceClass, DeviceError};
 use hw_pci::ConfigSpace;
 
+pub use gpex::{Gpex, GpexConfig, GpexLines};
 pub use i440fx::I440fx;
 pub use ich9::{Ich9Lpc, LpcConfig};
 pub use mch::{Mch, MchConfig};
@@ -62,6 +65,7 @@ const fn board_part(name: &'static str, doc: &'static str) -> DeviceClass {
     }
 }
 
+static GPEX_CLASS: DeviceClass = board_part("gpex-root", "generic PCI Express host bridge");
 static I440FX_CLASS: DeviceClass = board_part("i440FX", "Intel 82441FX host bridge");
 static PIIX3_CLASS: DeviceClass = board_part("PIIX3", "Intel 82371SB ISA bridge");
 static PIIX4_PM_CLASS: DeviceClass = board_part("PIIX4_PM", "Intel 82371AB power management");
@@ -70,6 +74,7 @@ static ICH9_CLASS: DeviceClass = board_part("ICH9-LPC", "Intel ICH9 ISA bridge")
 
 /// The classes of this crate.
 pub static CLASSES: &[&DeviceClass] = &[
+    &GPEX_CLASS,
     &I440FX_CLASS,
     &PIIX3_CLASS,
     &PIIX4_PM_CLASS,

@@ -65,6 +65,17 @@ pub enum RtcBase {
     Date(i64),
 }
 
+impl RtcBase {
+    /// This moment, in seconds since 1970, or the host's time with so many seconds added.
+    pub fn new(start_s: Option<i64>, shift_s: i64) -> Self {
+        match (start_s, shift_s) {
+            (Some(start), _) => RtcBase::Date(start),
+            (None, 0) => RtcBase::Utc,
+            (None, shift) => RtcBase::Shifted(shift),
+        }
+    }
+}
+
 /// What drives the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RtcClock {

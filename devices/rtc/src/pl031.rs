@@ -110,7 +110,19 @@ impl Pl031 {
         let Some(clock) = &self.clock else { return 0 };
         match self.config.clock {
             RtcClock::Host => clock.wall_ns(),
+            RtcClock::Rt => clock.host_ns(),
             RtcClock::Vm => clock.now_ns(),
+        }
+    }
+
+    /// Seconds of the reference clock ahead of the one that other processes know, too.
+    fn skew(&self) -> u32 {
+        match (&self.clock, self.config.clock) {
+            (Some(clock), RtcClock::Rt) => {
+                let seconds = |ns: u64| (ns / NS_PER_S) as u32;
+                seconds(self.reference_ns()).wrapping_sub(seconds(clock.wall_ns()))
+            }
+            _ => 0,
         }
     }
 
@@ -219,7 +231,7 @@ impl Device for Pl031 {
             mask,
         } = self.state.clone();
         Section::new("pl031", 1)
-            .with(1, offset)
+            .with(1, offset.wrapping_add(self.skew()))
             .with(2, load)
             .with(3, match_at)
             .with(4, raised)
@@ -229,7 +241,7 @@ impl Device for Pl031 {
     fn restore(&mut self, s: &Section) -> Result<(), StateError> {
         s.expect("pl031", 1)?;
         self.state = State {
-            offset: s.u32(1)?,
+            offset: s.u32(1)?.wrapping_sub(self.skew()),
             load: s.u32(2)?,
             match_at: s.u32(3)?,
             raised: s.bool(4)?,

@@ -155,7 +155,9 @@ fn elf_kernel(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
         let zeros = segment.memsz.saturating_sub(segment.bytes.len() as u64);
         let bytes = Cow::Borrowed(segment.bytes);
         let placed = place(bytes, segment.paddr, 0, zeros, ram)?;
-        kernel.chunks.extend(placed.chunks);
+        // Linux clears its own memory; what is linked to begin with zeros expects them.
+        let cleared = placed.chunks.into_iter().map(|c| Chunk { zeros, ..c });
+        kernel.chunks.extend(cleared);
         kernel.end = kernel.end.max(placed.end);
     }
     Ok(kernel)
@@ -221,7 +223,6 @@ fn place(
         chunks: vec![Chunk {
             address,
             bytes,
-            // Memory is zero already; what a kernel clears itself only has to be there.
             zeros: 0,
         }],
         entry,

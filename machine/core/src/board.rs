@@ -48,6 +48,8 @@ pub struct Board {
     pub pci: Option<PciBus>,
     /// Whether its CPUs take non-maskable interrupts.
     pub has_nmi: bool,
+    /// The device tree that its guest is given, if it has one.
+    pub device_tree: Option<Vec<u8>>,
     /// Reports on the board's own parts, by topic (`pic`, `irq`, `lapic`) and CPU.
     pub info: Info,
 }

@@ -6,6 +6,7 @@ use hw_core::{
     BusKind, ChildBus, Clock, Device, DeviceClass, Fabric, IrqHub, Links, Part, Placement,
 };
 use hw_memory::{MappingSpec, RamBlock, What};
+use hw_pci::PciBus;
 
 use crate::board::BoardError;
 use crate::bootorder::BootOrder;
@@ -136,6 +137,28 @@ impl<'a> Parts<'a> {
             self.children.push((format!("{}.0", part.path), child));
         }
         Ok(part)
+    }
+
+    /// Adds a user's PCI function, whose boot path begins with `root`.
+    pub fn add_pci(
+        &mut self,
+        device: &DeviceSpec,
+        bus: &PciBus,
+        irqs: &[IrqHub],
+        root: &str,
+    ) -> Result<(), BoardError> {
+        let before = bus.devfns();
+        self.add_user(device, bus.name(), Some(bus), irqs)?;
+        let added = bus.devfns().into_iter().find(|n| !before.contains(n));
+        if let Some(devfn) = added {
+            let function = match devfn & 7 {
+                0 => String::new(),
+                n => format!(",{n}"),
+            };
+            let path = format!("{root}/scsi@{:x}{function}", devfn >> 3);
+            self.boot_order.add(device, &path)?;
+        }
+        Ok(())
     }
 
     /// Adds a user's device on the bus of another device.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_options::Topology;
+use control_options::topology::Level;
 use device_rtc::RtcClock;
 use firmware_load::Module;
 use hw_core::{Args, BusKind, DeviceClass, DeviceError, Prop, PropType};
@@ -35,6 +36,8 @@ pub struct MachineDef {
     pub ram_id: &'static str,
     /// Buses that users can plug into.
     pub buses: &'static [BusKind],
+    /// Levels of CPUs beside sockets, cores and threads.
+    pub levels: &'static [Level],
     /// The form of virtio devices that fits it: the end of their names.
     pub virtio_form: &'static str,
     /// What `-drive` without `if=` means.

@@ -288,6 +288,7 @@ impl<'a> Builder<'a> {
             input: self.input,
             pci: self.pci,
             has_nmi: true,
+            device_tree: None,
             info: Box::new(move |topic, cpu| match topic {
                 "pic" => {
                     let pic = pic.as_ref().map(|pic| pic.describe()).unwrap_or_default();

@@ -287,11 +287,7 @@ pub(crate) fn add_rtc(
     legacy: Arc<LegacyReplacement>,
 ) -> Result<(), BoardError> {
     let spec = b.spec;
-    let base = match (spec.rtc.start_s, spec.rtc.offset_s) {
-        (Some(start), _) => RtcBase::Date(start),
-        (None, 0) => RtcBase::Utc,
-        (None, shift) => RtcBase::Shifted(shift),
-    };
+    let base = RtcBase::new(spec.rtc.start_s, spec.rtc.offset_s);
     let cmos = Cmos::default();
     cmos.set_memory(b.low, spec.memory.saturating_sub(b.low));
     cmos.set_cpus(spec.topology.cpus);

@@ -1,6 +1,7 @@
 //! The PCs that there are: the source of `-machine help`, `query-machines` and the options of
 //! `-machine`.
 
+use control_options::topology::Level;
 use hw_core::{BusKind, Prop, PropType};
 use machine_core::{MachineDef, absent, switch};
 
@@ -101,6 +102,7 @@ const PC: MachineDef = MachineDef {
     default_cpu: Some("qemu64"),
     ram_id: "pc.ram",
     buses: &[BusKind::Isa, BusKind::Pci, BusKind::VirtioSerial],
+    levels: &[Level::Dies],
     virtio_form: "-pci",
     drive_interface: "ide",
 };

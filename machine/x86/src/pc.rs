@@ -15,9 +15,7 @@ use device_pci::{
 use device_timer::{HPET_BASE, Hpet, HpetConfig};
 use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Power, Routing};
 use firmware_load::{E820, E820Kind};
-use hw_core::{
-    Access, Attrs, BusKind, Clock, Device, Initiator, IrqHub, Links, Placement, RegionId,
-};
+use hw_core::{Access, Attrs, BusKind, Clock, Device, Initiator, Links, Placement, RegionId};
 use hw_pci::{PciBus, devfn};
 use runtime::Handle;
 
@@ -187,14 +185,8 @@ impl Pc<'_> {
                     self.b.add_isa(device)?;
                 }
                 BusKind::Pci => {
-                    let name = self.bus.name().to_string();
-                    let irqs: Vec<IrqHub> = self.b.irqs.clone();
-                    let before = self.bus.devfns();
-                    self.b.add_user(device, &name, Some(&self.bus), &irqs)?;
-                    let added = self.bus.devfns().into_iter().find(|n| !before.contains(n));
-                    if let Some(added) = added {
-                        self.b.boot_order.add(device, &boot_path(added))?;
-                    }
+                    let irqs = self.b.irqs.clone();
+                    self.b.add_pci(device, &self.bus, &irqs, "/pci@i0cf8")?;
                 }
                 BusKind::Virtio | BusKind::System => return Err(self.b.no_bus(device)),
             }
@@ -263,16 +255,6 @@ impl Pc<'_> {
             virtio_mmio: Vec::new(),
         })
     }
-}
-
-/// A disk's Open Firmware path.
-fn boot_path(devfn: u8) -> String {
-    let (slot, function) = (devfn >> 3, devfn & 7);
-    let function = match function {
-        0 => String::new(),
-        n => format!(",{n}"),
-    };
-    format!("/pci@i0cf8/scsi@{slot:x}{function}")
 }
 
 /// Builds a `pc` or `q35`.

@@ -1,0 +1,138 @@
+//! Starting a kernel directly: kernel, initrd and device tree in RAM, the first CPU at the kernel.
+//!
+//! Spec: Linux `Documentation/arch/arm64/booting.rst`.
+
+use std::sync::Arc;
+
+use firmware_fdt::{Node, strings};
+use firmware_load::{ArmRam, load_arm64};
+use hw_memory::RamBlock;
+use machine_core::{BoardError, FileSpec, Machine, MachineSpec};
+use target_arm::Boot;
+
+use crate::map::RAM_BASE;
+
+/// Kernels map the tree by pieces of this size.
+const ALIGN: u64 = 2 << 20;
+/// An initrd is this far into RAM, if RAM is large enough: beyond every kernel.
+const INITRD_OFFSET: u64 = 128 << 20;
+const PAGE: u64 = 4096;
+
+/// Guest memory from `RAM_BASE` on.
+#[derive(Clone)]
+pub(crate) struct Ram(pub(crate) Arc<RamBlock>);
+
+impl Ram {
+    pub(crate) fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
+        self.0.write(address.checked_sub(RAM_BASE)?, bytes)
+    }
+
+    fn clear(&self, address: u64, len: u64) -> Option<()> {
+        self.0.fill(address.checked_sub(RAM_BASE)?, len, 0)
+    }
+}
+
+/// What boots, ready to be put in place after every reset.
+pub(crate) struct Direct {
+    kernel: FileSpec,
+    initrd: Option<(u64, FileSpec)>,
+    tree: (u64, Vec<u8>),
+    /// Where the first CPU begins.
+    pub(crate) start: Boot,
+}
+
+impl Direct {
+    /// Lays out kernel and initrd, and completes the tree by them.
+    pub(crate) fn plan(
+        spec: &MachineSpec,
+        kernel: &FileSpec,
+        ram_len: u64,
+        tree: &mut Node,
+    ) -> Result<Self, BoardError> {
+        let error =
+            |e: &dyn std::fmt::Display| BoardError::Boot(format!("-kernel {}: {e}", kernel.path));
+        let ram = ArmRam {
+            base: RAM_BASE,
+            len: ram_len,
+        };
+        let loaded = load_arm64(&kernel.bytes, ram).map_err(|e| error(&e))?;
+        let room = |what: &str, at: u64, len: usize| {
+            let end = at.checked_add(len as u64);
+            match end.filter(|end| *end <= RAM_BASE.saturating_add(ram_len)) {
+                Some(end) => Ok(end),
+                None => Err(BoardError::Boot(format!(
+                    "{what} ({len} bytes) does not fit into guest memory at {at:#x}; give the guest more with -m"
+                ))),
+            }
+        };
+        let mut next = loaded
+            .end
+            .max(RAM_BASE.saturating_add(INITRD_OFFSET.min(ram_len / 2)))
+            .next_multiple_of(PAGE);
+        let mut initrd = None;
+        tree.change("chosen", |chosen| {
+            if !spec.append.is_empty() {
+                chosen.set("bootargs", strings(&[&spec.append]));
+            }
+        });
+        if let Some(file) = &spec.initrd {
+            let end = room("the initrd", next, file.bytes.len())?;
+            tree.change("chosen", |chosen| {
+                chosen.set("linux,initrd-start", next.to_be_bytes());
+                chosen.set("linux,initrd-end", end.to_be_bytes());
+            });
+            initrd = Some((next, file.clone()));
+            next = end;
+        }
+        let blob = tree.blob().map_err(|e| error(&e))?;
+        let at = next.next_multiple_of(ALIGN);
+        room("the device tree", at, blob.len())?;
+        let start = Boot {
+            pc: loaded.entry,
+            x: [if loaded.takes_tree { at } else { 0 }, 0, 0, 0],
+            el: None,
+        };
+        Ok(Direct {
+            kernel: kernel.clone(),
+            initrd,
+            tree: (at, blob),
+            start,
+        })
+    }
+
+    /// The tree in its final form.
+    pub(crate) fn blob(&self) -> &[u8] {
+        &self.tree.1
+    }
+
+    fn put(&self, ram: &Ram) -> Option<()> {
+        let place = ArmRam {
+            base: RAM_BASE,
+            len: ram.len(),
+        };
+        // It was laid out before: nothing about it can have changed.
+        let loaded = load_arm64(&self.kernel.bytes, place).ok()?;
+        for chunk in &loaded.chunks {
+            ram.write(chunk.address, &chunk.bytes)?;
+            let end = chunk.address.checked_add(chunk.bytes.len() as u64)?;
+            ram.clear(end, chunk.zeros)?;
+        }
+        if let Some((at, file)) = &self.initrd {
+            ram.write(*at, &file.bytes)?;
+        }
+        ram.write(self.tree.0, &self.tree.1)
+    }
+
+    /// Makes the machine begin so after every reset.
+    pub(crate) fn install(self, machine: &Machine, ram: Ram) {
+        machine.set_boot(move |index, _| {
+            if index == 0 && self.put(&ram).is_none() {
+                log::error!("the kernel does not fit into guest memory any more");
+            }
+        });
+    }
+}

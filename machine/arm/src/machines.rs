@@ -1,0 +1,73 @@
+//! The Arm machines that there are: the source of `-machine help`, `query-machines` and the options
+//! of `-machine`.
+
+use control_options::topology::Level;
+use hw_core::{BusKind, Prop, PropType};
+use machine_core::{MachineDef, absent, switch};
+
+const VIRT_PROPS: &[Prop] = &[
+    absent("acpi", "ACPI tables for UEFI firmware"),
+    Prop {
+        name: "dumpdtb",
+        ty: PropType::Str,
+        default: "",
+        doc: "Write the device tree into this file and exit",
+    },
+    Prop {
+        name: "gic-version",
+        ty: PropType::Enum(&["2", "3", "4", "host", "max"]),
+        default: "2",
+        doc: "Version of the interrupt controller; max: the newest there is",
+    },
+    switch(
+        "highmem",
+        "on",
+        "Parts above 4 GiB: PCI memory and configuration space",
+    ),
+    Prop {
+        name: "iommu",
+        ty: PropType::Enum(&["none", "smmuv3"]),
+        default: "none",
+        doc: "IOMMU in front of PCI",
+    },
+    absent("its", "Interrupt translation service of the GICv3"),
+    absent("mte", "Memory tagging"),
+    absent("secure", "Security Extensions (EL3)"),
+    switch(
+        "virtualization",
+        "off",
+        "CPUs have EL2; firmware is called by SMC",
+    ),
+];
+
+const VIRT: MachineDef = MachineDef {
+    name: "virt",
+    alias: None,
+    doc: "QEMU 10.0 ARM Virtual Machine",
+    family: "virt",
+    guest: "aarch64",
+    is_default: false,
+    max_cpus: 512,
+    own_props: VIRT_PROPS,
+    // QEMU's is the 32-bit cortex-a15, which no kernel for this guest runs on.
+    default_cpu: Some("cortex-a57"),
+    ram_id: "mach-virt.ram",
+    buses: &[BusKind::Pci, BusKind::Virtio, BusKind::VirtioSerial],
+    levels: &[Level::Clusters],
+    virtio_form: "-pci",
+    drive_interface: "virtio",
+};
+
+/// All Arm machines.
+pub static MACHINES: &[MachineDef] = &[
+    MachineDef {
+        name: "virt-10.0",
+        alias: Some("virt"),
+        ..VIRT
+    },
+    MachineDef {
+        name: "virt-7.2",
+        doc: "QEMU 7.2 ARM Virtual Machine",
+        ..VIRT
+    },
+];

@@ -1,0 +1,429 @@
+//! `virt`: a machine of paravirtual devices that no real board constrains.
+
+use std::sync::Arc;
+
+use device_fwcfg::{FwCfg, keys};
+use device_gpio::{Key, Pl061};
+use device_intc::{Gic, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion};
+use device_pci::{Gpex, GpexConfig, GpexLines};
+use device_rtc::{Pl031, Pl031Config, RtcBase};
+use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
+use hw_core::{BusKind, Clock, Device, Links, Msi, Placement, PowerButton};
+use hw_pci::PciBus;
+use hw_virtio::{MmioSlot, VirtioMmio};
+use machine_core::{Board, BoardError, Machine, MachineSpec, Parts, ram_at};
+use runtime::Handle;
+use target_arm::{Conduit, Peers, Setup};
+
+use crate::accelerator::{Accelerator, CpuWires};
+use crate::boot::{Direct, Ram};
+use crate::fdt::{Tree, slot};
+use crate::map::{self, HighMap, Place, ppi, spi};
+use crate::port::{Ear, VirtPort};
+use crate::power::{Psci, PsciDevice};
+
+/// Pin of the power key.
+pub(crate) const POWER_PIN: u8 = 3;
+/// Redistributors below RAM.
+const LOW_REDISTRIBUTORS: usize =
+    (map::GIC_REDISTRIBUTORS.len / device_intc::REDISTRIBUTOR_LEN) as usize;
+const FOUR_GIB: u64 = 1 << 32;
+
+/// What follows from the machine's properties.
+struct Shape {
+    gic: GicVersion,
+    affinities: Vec<u64>,
+    redistributors: Vec<(u64, usize)>,
+    conduit: Conduit,
+    has_el2: bool,
+    ecam: Place,
+    high_memory: Option<Place>,
+}
+
+fn config(text: String) -> BoardError {
+    BoardError::Config(text)
+}
+
+impl Shape {
+    fn of(spec: &MachineSpec, accelerator: &dyn Accelerator) -> Result<Self, BoardError> {
+        let gic = match spec.property("gic-version").as_deref() {
+            Some("3" | "max") => GicVersion::V3,
+            Some("4") => {
+                return Err(config(
+                    "-machine: 'gic-version=4' is not available yet; use 'gic-version=3'".into(),
+                ));
+            }
+            Some("host") => {
+                return Err(config(
+                    "-machine: 'gic-version=host' is for KVM on an Arm host; use 'gic-version=max'"
+                        .into(),
+                ));
+            }
+            _ => GicVersion::V2,
+        };
+        if spec.property("iommu").is_some_and(|iommu| iommu != "none") {
+            return Err(config(
+                "-machine: 'iommu=smmuv3' is not available yet; leave it out".into(),
+            ));
+        }
+        let high = match spec.switch("highmem") {
+            Some(false) => None,
+            _ => HighMap::above(spec.memory),
+        };
+        let bits = accelerator.physical_bits();
+        let reach = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
+        let limit = match high {
+            Some(_) => reach,
+            None => FOUR_GIB,
+        };
+        if map::RAM_BASE
+            .checked_add(spec.memory)
+            .is_none_or(|end| end > limit)
+        {
+            return Err(config(format!(
+                "-m: {} bytes of memory end above {limit:#x}, the last address {}",
+                spec.memory,
+                match high {
+                    Some(_) => format!("of this CPU, which has {bits} bits of it; use '-cpu max'"),
+                    None => "with 'highmem=off'; leave that out".to_owned(),
+                }
+            )));
+        }
+        // What the CPU cannot address is not there.
+        let within = |place: &Place| place.end() <= reach;
+        let high_redistributors = high.map(|h| h.redistributors).filter(within);
+        let cpus = usize::try_from(spec.topology.cpus).unwrap_or(usize::MAX);
+        let machine = spec.machine.name;
+        let (cluster, most) = match gic {
+            GicVersion::V2 => (8, 8),
+            GicVersion::V3 if high_redistributors.is_some() => (16, 512),
+            GicVersion::V3 => (16, LOW_REDISTRIBUTORS),
+        };
+        if cpus > most {
+            let advice = match gic {
+                GicVersion::V2 => "use '-machine virt,gic-version=3' for more",
+                GicVersion::V3 if most < 512 => "leave 'highmem=off' out for more",
+                GicVersion::V3 => "ask for fewer",
+            };
+            return Err(config(format!(
+                "-smp: the GICv{} of machine '{machine}' serves up to {most} CPUs, {cpus} are asked for; {advice}",
+                gic.number()
+            )));
+        }
+        let affinities: Vec<u64> = (0..cpus as u64)
+            .map(|n| n / cluster << 8 | n % cluster)
+            .collect();
+        let mut redistributors = vec![(map::GIC_REDISTRIBUTORS.base, cpus.min(LOW_REDISTRIBUTORS))];
+        if let Some(place) = high_redistributors
+            && cpus > LOW_REDISTRIBUTORS
+        {
+            redistributors.push((place.base, cpus - LOW_REDISTRIBUTORS));
+        }
+        let has_el2 = spec.switch("virtualization") == Some(true);
+        Ok(Shape {
+            gic,
+            affinities,
+            redistributors,
+            conduit: if has_el2 { Conduit::Smc } else { Conduit::Hvc },
+            has_el2,
+            ecam: high
+                .map(|h| h.ecam)
+                .filter(within)
+                .unwrap_or(map::PCIE_ECAM),
+            high_memory: high.map(|h| h.memory).filter(within),
+        })
+    }
+}
+
+struct Virt<'a> {
+    parts: Parts<'a>,
+    shape: Shape,
+    gic: Arc<Gic>,
+    bus: PciBus,
+    button: PowerButton,
+}
+
+impl Virt<'_> {
+    fn add_gic(&mut self) -> Result<(), BoardError> {
+        let gic = self.gic.clone();
+        let distributor = map::GIC_DISTRIBUTOR.base;
+        if self.shape.gic == GicVersion::V3 {
+            let device = GicV3Device::new(gic, distributor, self.shape.redistributors.clone());
+            self.parts.add("gic", "arm-gicv3", Box::new(device), &[])?;
+            return Ok(());
+        }
+        let device = GicV2Device::new(gic.clone(), distributor, map::GIC_CPU.base);
+        self.parts.add("gic", "arm_gic", Box::new(device), &[])?;
+        let frame = GicV2m::new(
+            gic,
+            GicV2mConfig {
+                base: map::GIC_V2M.base,
+                first_spi: spi::V2M,
+                spis: spi::V2M_COUNT,
+            },
+        );
+        self.parts.fabric.set_msi(Msi::new(frame.sink(), 0));
+        self.parts
+            .add("gicv2m", "arm-gicv2m", Box::new(frame), &[])?;
+        Ok(())
+    }
+
+    /// Serial port, clock, power key, fw_cfg.
+    fn add_peripherals(&mut self) -> Result<(), BoardError> {
+        let spec = self.parts.spec;
+        let wanted = spec.serials.iter().flatten().count();
+        if wanted > 1 {
+            return Err(config(format!(
+                "-serial: machine '{}' has 1 serial port, {wanted} are asked for",
+                spec.machine.name
+            )));
+        }
+        if spec.parallels.iter().flatten().next().is_some() {
+            return Err(config(format!(
+                "-parallel: machine '{}' has no parallel ports; leave it out",
+                spec.machine.name
+            )));
+        }
+        let base = map::UART.base.to_string();
+        let mut props = vec![("base", base.as_str())];
+        props.extend(
+            spec.serials
+                .iter()
+                .flatten()
+                .map(|id| ("chardev", id.as_str())),
+        );
+        let pins = [("irq", self.gic.spi(spi::UART))];
+        self.parts
+            .add_class("serial0", &device_serial::PL011, &props, &pins)?;
+        let rtc = Pl031::new(Pl031Config {
+            address: map::RTC.base,
+            base: RtcBase::new(spec.rtc.start_s, spec.rtc.offset_s),
+            clock: spec.rtc.clock,
+        });
+        let pins = [("irq", self.gic.spi(spi::RTC))];
+        self.parts.add("pl031", "pl031", Box::new(rtc), &pins)?;
+        let key = Key {
+            pin: POWER_PIN,
+            button: self.button.clone(),
+        };
+        let gpio = Pl061::new(map::GPIO.base, Some(key));
+        let pins = [("irq", self.gic.spi(spi::GPIO))];
+        self.parts.add("pl061", "pl061", Box::new(gpio), &pins)?;
+        let fw_cfg = FwCfg::at_memory(map::FW_CFG.base);
+        let items = fw_cfg.items();
+        let cpus = spec.topology.cpus as u16;
+        items.add_u16(keys::NB_CPUS, cpus);
+        items.add_u16(keys::MAX_CPUS, (spec.topology.maxcpus as u16).max(cpus));
+        items.add_u16(keys::NOGRAPHIC, u16::from(spec.nographic));
+        items.add_u16(keys::BOOT_MENU, u16::from(spec.boot.menu));
+        for (name, bytes) in &spec.fw_cfg {
+            items
+                .add_user_file(name, bytes.clone())
+                .map_err(|e| config(format!("-fw_cfg: {e}")))?;
+        }
+        self.parts
+            .add("fw_cfg", "fw_cfg_mem", Box::new(fw_cfg), &[])?;
+        Ok(())
+    }
+
+    fn add_pcie(&mut self) -> Result<(), BoardError> {
+        let Place { base, len } = self.shape.ecam;
+        let ports = map::PCIE_PORTS;
+        let bridge = Gpex::new(GpexConfig {
+            ecam: (base, len),
+            ports: (ports.base, ports.len),
+        });
+        let placement = Placement {
+            path: "gpex".into(),
+            class: "gpex-root",
+            bus_name: self.bus.name().into(),
+            bus: Some(&self.bus),
+            ..Placement::default()
+        };
+        self.parts.fabric.add(Box::new(bridge), placement)?;
+        Ok(())
+    }
+
+    /// The user's devices. virtio slots are taken from the last on, as QEMU does.
+    fn add_devices(&mut self) -> Result<(), BoardError> {
+        let spec = self.parts.spec;
+        let mut free = map::VIRTIO_SLOTS;
+        for device in &spec.devices {
+            match device.class.bus {
+                BusKind::Virtio => {
+                    free = free.checked_sub(1).ok_or_else(|| {
+                        config(format!(
+                            "-device {}: all {} virtio-mmio slots of '{}' are taken; use its '-pci' form",
+                            device.class.name,
+                            map::VIRTIO_SLOTS,
+                            spec.machine.name
+                        ))
+                    })?;
+                    let place = MmioSlot {
+                        base: slot(free),
+                        force_legacy: false,
+                    };
+                    let line = self.gic.spi(spi::VIRTIO + free);
+                    let name = format!("virtio-mmio-bus.{free}");
+                    self.parts.add_user(device, &name, Some(&place), &[line])?;
+                    let path = format!("/virtio-mmio@{:016x}", place.base);
+                    self.parts.boot_order.add(device, &path)?;
+                }
+                BusKind::VirtioSerial => {
+                    self.parts.add_child(device)?;
+                }
+                BusKind::Pci => {
+                    let root = format!("/pcie@{:x}", map::PCIE_MEMORY.base);
+                    self.parts.add_pci(device, &self.bus, &[], &root)?;
+                }
+                BusKind::Isa | BusKind::System => return Err(self.parts.no_bus(device)),
+            }
+        }
+        for n in 0..free {
+            let place = MmioSlot {
+                base: slot(n),
+                force_legacy: false,
+            };
+            let line = [self.gic.spi(spi::VIRTIO + n)];
+            let placement = Placement {
+                path: format!("virtio-mmio{n}"),
+                class: "virtio-mmio",
+                bus_name: "main-system-bus".into(),
+                bus_irqs: &line,
+                bus: Some(&place),
+                ..Placement::default()
+            };
+            let empty: Box<dyn Device> = Box::new(VirtioMmio::empty());
+            self.parts.fabric.add(empty, placement)?;
+        }
+        Ok(())
+    }
+
+    fn tree(&self, compatible: &str) -> firmware_fdt::Node {
+        let shape = &self.shape;
+        Tree {
+            ram: self.parts.spec.memory,
+            gic: shape.gic,
+            redistributors: &shape.redistributors,
+            affinities: &shape.affinities,
+            compatible,
+            conduit: shape.conduit,
+            ecam: shape.ecam,
+            high_memory: shape.high_memory,
+        }
+        .root()
+    }
+}
+
+fn private_interrupt(timer: GenericTimer) -> u32 {
+    match timer {
+        GenericTimer::Physical => ppi::PHYSICAL_TIMER,
+        GenericTimer::Virtual => ppi::VIRTUAL_TIMER,
+        GenericTimer::HypPhysical => ppi::HYP_TIMER,
+        GenericTimer::HypVirtual => ppi::HYP_VIRTUAL_TIMER,
+        GenericTimer::SecurePhysical => ppi::SECURE_TIMER,
+    }
+}
+
+/// Builds a `virt`.
+pub fn build(
+    spec: &MachineSpec,
+    accelerator: &dyn Accelerator,
+    links: &mut Links,
+    main_loop: Handle,
+    clock: Clock,
+) -> Result<Board, BoardError> {
+    let shape = Shape::of(spec, accelerator)?;
+    if let Some(bios) = &spec.bios {
+        return Err(config(format!(
+            "-bios {bios}: machine '{}' cannot start firmware yet; give a -kernel alone",
+            spec.machine.name
+        )));
+    }
+    let parts = Parts::new(spec, links, clock.clone())?;
+    let (fabric, ram) = (parts.fabric.clone(), Ram(parts.ram.clone()));
+    let mapping = ram_at(spec.machine.ram_id, map::RAM_BASE, &ram.0, 0, spec.memory);
+    fabric.memory.add(mapping);
+    let gic = Gic::new(shape.gic, &shape.affinities, map::SPIS);
+    let inputs = [0, 1, 2, 3].map(|n| gic.spi(spi::PCIE + n));
+    let mut virt = Virt {
+        parts,
+        shape,
+        gic: gic.clone(),
+        bus: PciBus::new("pcie.0", true, GpexLines::new(&inputs)),
+        button: PowerButton::default(),
+    };
+    virt.add_gic()?;
+    let cpus = spec.topology.cpus;
+    let timers = GenericTimers::new(&clock, accelerator.counter_hz(), cpus, |cpu, timer| {
+        gic.ppi(cpu, private_interrupt(timer)).line()
+    });
+    let device = Box::new(GenericTimersDevice::new(timers.clone()));
+    virt.parts.add("timer", "arm-generic-timer", device, &[])?;
+    let psci = Psci::new(&virt.shape.affinities, fabric.requests.clone());
+    let device = Box::new(PsciDevice(psci.clone()));
+    virt.parts.add("psci", "psci", device, &[])?;
+    virt.add_peripherals()?;
+    virt.add_pcie()?;
+    virt.add_devices()?;
+
+    let mut tree = virt.tree(accelerator.compatible());
+    let direct = match &spec.kernel {
+        Some(kernel) => Some(Direct::plan(spec, kernel, ram.len(), &mut tree)?),
+        None => None,
+    };
+    let blob = match &direct {
+        Some(direct) => direct.blob().to_vec(),
+        None => tree.blob().map_err(|e| BoardError::Boot(e.to_string()))?,
+    };
+
+    fabric.serve_doorbells(main_loop.clone());
+    let machine = Machine::new(fabric.clone(), main_loop);
+    let peers = Arc::new(Peers::default());
+    for (index, mpidr) in (0u32..).zip(&virt.shape.affinities) {
+        let number = usize::try_from(index).unwrap_or(usize::MAX);
+        let ear = Arc::new(Ear::default());
+        let told = ear.clone();
+        gic.connect(number, Arc::new(move || told.interrupt()));
+        let port = VirtPort {
+            index,
+            gic: gic.clone(),
+            timers: timers.clone(),
+            psci: psci.clone(),
+            conduit: virt.shape.conduit,
+            pmu: gic.ppi(index, ppi::PMU).line(),
+        };
+        let setup = Setup {
+            mpidr: *mpidr,
+            powered_off: index != 0,
+            boot: direct.as_ref().map(|d| d.start).filter(|_| index == 0),
+            peers: peers.clone(),
+            ..Setup::default()
+        };
+        let wires = CpuWires {
+            index,
+            setup,
+            has_el2: virt.shape.has_el2,
+            port: Box::new(port),
+            fabric: fabric.clone(),
+            clock: clock.clone(),
+        };
+        let cpu = accelerator.cpu(wires).map_err(BoardError::Accelerator)?;
+        ear.connect(cpu.pending());
+        psci.connect(number, cpu.pending());
+        machine.add_cpu(format!("CPU {index}/{}", accelerator.name()), cpu)?;
+    }
+    let button = virt.button.clone();
+    machine.set_power_button(move || button.press());
+    if let Some(direct) = direct {
+        direct.install(&machine, ram);
+    }
+    Ok(Board {
+        machine,
+        input: None,
+        pci: Some(virt.bus.clone()),
+        has_nmi: false,
+        device_tree: Some(blob),
+        info: Box::new(move |topic, _| (topic == "pic").then(|| gic.describe())),
+    })
+}
