@@ -2,32 +2,47 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Vcpu, logs_units};
+use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Target, Vcpu, logs_units};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
 use control_options::{OnOffAuto, OptionError, Opts, PropDef, PropKind, Props, Topology};
 use hw_core::Fabric;
-use machine_x86::{Accelerator, CpuWires, Irqchip};
+use machine_x86::{CpuWires, Irqchip};
 use target_x86::X86;
 use target_x86::system::{self, CpuModel, feature};
 
+use crate::guests::{self, Guest};
+
+mod arm;
+
 /// What CPUs an accelerator is to run.
 pub struct Wanted<'a> {
+    /// The guest.
+    pub guest: &'static Guest,
     /// `-cpu`.
     pub cpu: Option<&'a CpuOpt>,
     /// The model without `-cpu`.
-    pub default_model: &'a str,
+    pub default_model: Option<&'static str>,
     /// How they are arranged.
     pub topology: &'a Topology,
     /// `-dfilter`: first and last addresses of the code that is logged; of none, all.
     pub log_filter: &'a [(u64, u64)],
 }
 
+/// An accelerator as the boards of a guest see it.
+#[derive(Clone)]
+pub enum Accelerator {
+    /// PCs.
+    X86(Arc<dyn machine_x86::Accelerator>),
+    /// Arm boards.
+    Arm(Arc<dyn machine_arm::Accelerator>),
+}
+
 /// An accelerator, ready for a board.
 pub struct Chosen {
     /// As boards see it.
-    pub accelerator: Arc<dyn Accelerator>,
+    pub accelerator: Accelerator,
     /// The name of its CPUs' model.
     pub cpu_model: String,
     /// Whether it is KVM.
@@ -162,18 +177,34 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
             "-accel: 'split-wx=off' is not available: generated code is never writable where it runs"
         );
     }
-    let mut tcg = Tcg::new(wanted.cpu, wanted.default_model, wanted.topology)?;
-    tcg.engine = Engine::of(props)?;
+    let engine = Engine::of(props)?;
+    if wanted.guest.is(&guests::AARCH64) {
+        let tcg = arm::Tcg::new(wanted, engine)?;
+        return Ok(Chosen {
+            cpu_model: tcg.model_name(),
+            accelerator: Accelerator::Arm(Arc::new(tcg)),
+            is_kvm: false,
+        });
+    }
+    let default = wanted.default_model.unwrap_or("qemu64");
+    let mut tcg = Tcg::new(wanted.cpu, default, wanted.topology)?;
+    tcg.engine = engine;
     tcg.log_filter = LogFilter::new(wanted.log_filter);
     Ok(Chosen {
         cpu_model: tcg.model.name.clone(),
-        accelerator: Arc::new(tcg),
+        accelerator: Accelerator::X86(Arc::new(tcg)),
         is_kvm: false,
     })
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn make_kvm(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
+    if !wanted.guest.is(&guests::X86_64) {
+        bail!(
+            "-accel: 'kvm' runs only guests of the host's own kind, not {}; use '-accel tcg'",
+            wanted.guest.name
+        );
+    }
     let mode = match props.text("kernel-irqchip") {
         Some("off") => accel_kvm::Mode::User,
         Some("split") => accel_kvm::Mode::Split,
@@ -182,7 +213,7 @@ fn make_kvm(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     let kvm = crate::kvm::Kvm::new(mode, wanted)?;
     Ok(Chosen {
         cpu_model: kvm.model_name().to_owned(),
-        accelerator: Arc::new(kvm),
+        accelerator: Accelerator::X86(Arc::new(kvm)),
         is_kvm: true,
     })
 }
@@ -256,7 +287,7 @@ impl Engine {
         })
     }
 
-    fn executor(self) -> Result<Box<dyn Executor<X86>>, String> {
+    fn executor<T: Target>(self) -> Result<Box<dyn Executor<T>>, String> {
         match self.code_bytes {
             Some(bytes) => jit(bytes),
             None => Ok(Box::new(Interp::default())),
@@ -269,27 +300,27 @@ const JIT_MOST_MIB: u64 = 1024;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod host_jit {
-    use super::{Executor, X86};
+    use super::{Executor, Target};
 
     pub(super) use accel_jit::DEFAULT_CODE;
     /// Whether this host has a JIT.
     pub(super) const HAS_JIT: bool = true;
 
-    pub(super) fn jit(bytes: usize) -> Result<Box<dyn Executor<X86>>, String> {
-        accel_jit::Jit::<X86>::new(bytes)
-            .map(|jit| Box::new(jit) as Box<dyn Executor<X86>>)
+    pub(super) fn jit<T: Target>(bytes: usize) -> Result<Box<dyn Executor<T>>, String> {
+        accel_jit::Jit::<T>::new(bytes)
+            .map(|jit| Box::new(jit) as Box<dyn Executor<T>>)
             .map_err(|error| format!("{error}; '-accel tcg,jit=off' does without"))
     }
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod host_jit {
-    use super::{Executor, X86};
+    use super::{Executor, Target};
 
     pub(super) const DEFAULT_CODE: usize = 0;
     pub(super) const HAS_JIT: bool = false;
 
-    pub(super) fn jit(_: usize) -> Result<Box<dyn Executor<X86>>, String> {
+    pub(super) fn jit<T: Target>(_: usize) -> Result<Box<dyn Executor<T>>, String> {
         Err("this host has no JIT".to_owned())
     }
 }
@@ -321,7 +352,7 @@ impl Tcg {
     }
 }
 
-impl Accelerator for Tcg {
+impl machine_x86::Accelerator for Tcg {
     fn name(&self) -> &'static str {
         "TCG"
     }
@@ -343,7 +374,7 @@ impl Accelerator for Tcg {
             wires.fabric.memory.clone(),
             wires.clock,
         );
-        let executor = self.engine.executor()?;
+        let executor = self.engine.executor::<X86>()?;
         let mut core = core;
         core.single = self.engine.single;
         core.log_filter = self.log_filter.clone();

@@ -7,9 +7,10 @@ use anyhow::Result;
 use backend_char::Chardev;
 use hw_clock::HostTime;
 use hw_core::{Clock, Links, PropType};
-use machine_x86::{Board, PcSpec};
+use machine_core::{Board, MachineSpec};
 use runtime::{Handle, Timer, time};
 
+use crate::accel::Accelerator;
 use crate::build::Plan;
 use crate::storage::Storage;
 use crate::{objects, storage};
@@ -37,23 +38,38 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
     offer_streams(&plan.spec, chardevs, &mut links)?;
     plan.spec.memory_block = Some(Arc::new(plan.memory.block(plan.spec.memory)?));
     let clock = Clock::new(Arc::new(HostTime::default()));
-    let accelerator = Arc::clone(&plan.accel.accelerator);
-    let board = machine_x86::build(
-        &plan.spec,
-        accelerator,
-        &mut links,
-        main_loop.clone(),
-        clock.clone(),
-    )?;
+    let (main_loop, spec) = (main_loop.clone(), &plan.spec);
+    let board = match &plan.accel.accelerator {
+        Accelerator::X86(accelerator) => {
+            let accelerator = Arc::clone(accelerator);
+            machine_x86::build(
+                spec,
+                accelerator,
+                &mut links,
+                main_loop.clone(),
+                clock.clone(),
+            )
+        }
+        Accelerator::Arm(accelerator) => {
+            let accelerator = accelerator.as_ref();
+            machine_arm::build(
+                spec,
+                accelerator,
+                &mut links,
+                main_loop.clone(),
+                clock.clone(),
+            )
+        }
+    }?;
     Ok(Assembly {
         board: Arc::new(board),
         storage,
-        _clockwork: Clockwork::start(&clock, main_loop),
+        _clockwork: Clockwork::start(&clock, &main_loop),
     })
 }
 
 /// How many devices, ports included, are linked to a stream.
-fn stream_uses(spec: &PcSpec, id: &str) -> usize {
+fn stream_uses(spec: &MachineSpec, id: &str) -> usize {
     let by_device = spec.devices.iter().flat_map(|device| {
         device
             .class
@@ -68,7 +84,7 @@ fn stream_uses(spec: &PcSpec, id: &str) -> usize {
 }
 
 /// Whether a device uses a drive, and then whether it lets others write to it.
-fn shares_drive(spec: &PcSpec, id: &str) -> Option<bool> {
+fn shares_drive(spec: &MachineSpec, id: &str) -> Option<bool> {
     let mut users = spec.devices.iter().filter(|device| {
         let links = device.class.props.iter();
         let mut drives = links.filter(|prop| prop.ty == PropType::Link("drive"));
@@ -79,7 +95,7 @@ fn shares_drive(spec: &PcSpec, id: &str) -> Option<bool> {
 }
 
 /// Devices come before monitors: the first user of a multiplexer has the keys.
-fn offer_streams(spec: &PcSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
+fn offer_streams(spec: &MachineSpec, chardevs: &[Arc<Chardev>], links: &mut Links) -> Result<()> {
     for chardev in chardevs {
         for _ in 0..stream_uses(spec, chardev.id()) {
             links.offer("chardev", chardev.id(), chardev.frontend()?);

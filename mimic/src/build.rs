@@ -8,25 +8,26 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use control_options::config::{Display, RtcBase, RtcClock};
-use control_options::topology::Level;
 use control_options::{Config, Opts, SmpLimits, Topology};
 use firmware_load::{Kind as FileKind, identify};
-use machine_x86::{BootSpec, FileSpec, PcSpec, RtcSpec};
+use machine_core::{BootSpec, FileSpec, MachineSpec, RtcSpec};
 
 use crate::accel;
+use crate::guests::{self, Guest};
 use crate::objects::{self, Keeping, Object};
 use crate::storage::{self, Disks};
 use crate::streams::{self, Streams};
 
-pub use machine::machine;
 use machine::machine_props;
 pub(crate) use machine::prop_table;
 use plugged::{devices_of, globals};
 
 /// Everything a command line asks for, checked.
 pub struct Plan {
+    /// The guest.
+    pub guest: &'static Guest,
     /// The board.
-    pub spec: PcSpec,
+    pub spec: MachineSpec,
     /// What runs its CPUs.
     pub accel: accel::Chosen,
     /// Character streams and monitors.
@@ -43,8 +44,8 @@ pub struct Plan {
 ///
 /// # Errors
 /// The first mistake, in a sentence with the way out.
-pub fn plan(config: &Config) -> Result<Plan> {
-    let machine = machine(config.machine.as_deref())?;
+pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
+    let machine = guest.machine(config.machine.as_deref())?;
     refuse_absent(config)?;
     let props = machine_props(machine, config)?;
     let graphics = props.iter().rev().find(|(name, _)| name == "graphics");
@@ -52,10 +53,11 @@ pub fn plan(config: &Config) -> Result<Plan> {
     let limits = SmpLimits {
         machine: machine.name,
         max_cpus: machine.max_cpus,
-        levels: &[Level::Dies],
+        levels: machine.levels,
     };
     let topology = Topology::resolve(&config.smp, &limits)?;
     let wanted = accel::Wanted {
+        guest,
         cpu: config.cpu.as_ref(),
         default_model: machine.default_cpu,
         topology: &topology,
@@ -65,15 +67,16 @@ pub fn plan(config: &Config) -> Result<Plan> {
     let objects = objects::plan(config)?;
     let (memory, keeping) = memory::memory(config, &props, &objects)?;
     let streams = streams::plan(config)?;
-    let disks = storage::plan(config, machine.kind)?;
-    let kernel = kernel(config)?;
+    let disks = storage::plan(config, machine.drive_interface)?;
+    let kernel = kernel(config, guest)?;
+    let dtb = dtb(config, guest)?;
     let globals = globals(config)?;
     let devices = devices_of(config, machine, &streams, &disks, &objects)?;
     let (boot, mut fw_cfg) = boot(config)?;
     for opts in &config.fw_cfg {
         fw_cfg.push(fw_cfg_entry(opts)?);
     }
-    let spec = PcSpec {
+    let spec = MachineSpec {
         machine,
         props,
         memory,
@@ -84,6 +87,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
             None => None,
         },
         kernel,
+        dtb,
         append: config.kernel.append.clone().unwrap_or_default(),
         bios: config.kernel.bios.clone(),
         firmware_dirs: config.firmware_dirs.iter().map(Into::into).collect(),
@@ -101,6 +105,7 @@ pub fn plan(config: &Config) -> Result<Plan> {
             || !has_display,
     };
     Ok(Plan {
+        guest,
         spec,
         accel,
         streams,
@@ -133,9 +138,6 @@ fn refuse_absent(config: &Config) -> Result<()> {
     if config.qtest.is_some() || config.qtest_log.is_some() {
         bail!("-qtest: this version of Mimic cannot be driven by qtest yet; leave it out");
     }
-    if config.kernel.dtb.is_some() {
-        bail!("-dtb: PCs have no device tree; leave it out");
-    }
     if config.memory.slots > 0 {
         bail!("-m: memory cannot be plugged in yet; leave 'slots' and 'maxmem' out");
     }
@@ -162,15 +164,27 @@ fn read_file(option: &str, path: &str) -> Result<FileSpec> {
     })
 }
 
-fn kernel(config: &Config) -> Result<Option<FileSpec>> {
+fn kernel(config: &Config, guest: &Guest) -> Result<Option<FileSpec>> {
     let Some(path) = &config.kernel.kernel else {
         return Ok(None);
     };
     let file = read_file("-kernel", path)?;
-    if let FileKind::Other { what, advice } = identify(&file.bytes) {
+    if guest.is(&guests::X86_64)
+        && let FileKind::Other { what, advice } = identify(&file.bytes)
+    {
         bail!("-kernel {path}: this is {what}, not a kernel that a PC can start; {advice}");
     }
     Ok(Some(file))
+}
+
+fn dtb(config: &Config, guest: &Guest) -> Result<Option<FileSpec>> {
+    let Some(path) = &config.kernel.dtb else {
+        return Ok(None);
+    };
+    if guest.is(&guests::X86_64) {
+        bail!("-dtb: PCs have no device tree; leave it out");
+    }
+    read_file("-dtb", path).map(Some)
 }
 
 fn rtc(config: &Config) -> RtcSpec {

@@ -7,6 +7,7 @@ use hw_core::DeviceClass;
 static TABLES: &[&[&DeviceClass]] = &[
     device_acpi::CLASSES,
     device_fwcfg::CLASSES,
+    device_gpio::CLASSES,
     device_input::CLASSES,
     device_intc::CLASSES,
     device_misc::CLASSES,

@@ -8,10 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use control_options::{Outcome, parse};
 
 use crate::logging::{self, Style};
-use crate::{help, life, run};
-
-/// Guests of QEMU's that will follow.
-const PLANNED: &[&str] = &["aarch64", "ppc64", "s390x"];
+use crate::{guests, help, life, run};
 
 /// The process: `mimic`, or one of QEMU's names.
 pub fn main() -> ExitCode {
@@ -49,7 +46,7 @@ pub fn emulate(program: &str, args: &[String]) -> i32 {
 }
 
 fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
-    check_guest(program)?;
+    guests::of_program(program)?;
     let is_ours = !program.starts_with("qemu-system-");
     if is_ours && args.is_empty() {
         bail!(
@@ -75,25 +72,8 @@ fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
     };
     *style = Style::new(program, Some(&config));
     logging::install(style.clone(), &config)?;
-    life::run(&config)
-}
-
-/// The name picks the guest.
-fn check_guest(program: &str) -> Result<()> {
-    let Some(guest) = program.strip_prefix("qemu-system-") else {
-        return Ok(());
-    };
-    if guest == "x86_64" {
-        return Ok(());
-    }
-    if PLANNED.contains(&guest) {
-        bail!(
-            "guests of kind '{guest}' are not built yet; this version of Mimic runs x86_64: use 'qemu-system-x86_64'"
-        );
-    }
-    bail!(
-        "Mimic has no guests of kind '{guest}'; this version runs x86_64: use 'qemu-system-x86_64'"
-    );
+    let guest = guests::choose(program, config.machine.as_deref())?;
+    life::run(&config, guest)
 }
 
 fn print(text: &str) -> Result<i32> {

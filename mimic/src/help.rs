@@ -6,9 +6,8 @@ use anyhow::Result;
 
 use control_options::{HelpRequest, OptionError, log_items_help, props, table};
 use hw_core::{Category, DeviceClass};
-use machine_x86::MACHINES;
-use target_x86::system::model;
 
+use crate::guests::{self, GUESTS, Guest};
 use crate::objects::OBJECTS;
 use crate::{accel, build, devices, storage};
 
@@ -41,14 +40,19 @@ pub fn version() -> String {
 /// # Errors
 /// When it is about something that does not exist.
 pub fn text(request: &HelpRequest, program: &str) -> Result<String> {
+    let asked = guests::of_program(program)?;
     Ok(match request {
         HelpRequest::Options => format!("{}{}", version_line(), table::help_text(program)),
-        HelpRequest::Machines => machines(),
+        HelpRequest::Machines => machines(asked),
         HelpRequest::MachineProps(name) => {
-            let machine = build::machine(Some(name.as_str()).filter(|n| !n.is_empty()))?;
+            let name = Some(name.as_str()).filter(|n| !n.is_empty());
+            let machine = guests::choose(program, name)?.machine(name)?;
             props::help(machine.name, &build::prop_table(&machine.props()))
         }
-        HelpRequest::Cpus => model::help(),
+        HelpRequest::Cpus => match asked {
+            Some(guest) => (guest.cpu_help)(),
+            None => cpus(),
+        },
         HelpRequest::Accels => accelerators(),
         HelpRequest::AccelProps(name) => {
             let def = named("-accel", "accelerator", name, accel::ACCELERATORS, |def| def.name)?;
@@ -112,10 +116,21 @@ fn list<'a>(title: &str, entries: impl IntoIterator<Item = (&'a str, &'a str)>) 
     out
 }
 
-fn machines() -> String {
+/// The CPUs of all guests.
+fn cpus() -> String {
+    let each = GUESTS.iter().map(|guest| {
+        let title = format!("Guests of kind {}:\n", guest.name);
+        title + &(guest.cpu_help)()
+    });
+    each.collect::<Vec<_>>().join("\n")
+}
+
+/// Those of a guest, or of all.
+fn machines(named: Option<&'static Guest>) -> String {
     let mut out = "Supported machines are:\n".to_owned();
     let mut lines = Vec::new();
-    for machine in MACHINES {
+    let guests = GUESTS.iter().filter(|g| named.is_none_or(|n| n.is(g)));
+    for machine in guests.flat_map(|guest| guest.machines) {
         if let Some(alias) = machine.alias {
             lines.push((
                 alias,

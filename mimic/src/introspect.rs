@@ -4,26 +4,19 @@
 use control_options::PropDef;
 use control_qapi::{CpuDefinitionInfo, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo};
 use hw_core::{Prop, PropType};
-use machine_x86::{Kind, MACHINES};
 use serde_json::Value;
-use target_x86::system::model;
 
+use crate::guests::Guest;
 use crate::objects::OBJECTS;
 use crate::{accel, build, devices};
 
-/// Suffix of the object types of CPU models.
-const CPU_SUFFIX: &str = "-x86_64-cpu";
 /// Suffix of the object types of machines.
 const MACHINE_SUFFIX: &str = "-machine";
 
-/// The object type of a CPU model.
-pub(crate) fn cpu_type(model: &str) -> String {
-    format!("{model}{CPU_SUFFIX}")
-}
-
 /// `query-machines`.
-pub(crate) fn machines() -> Vec<MachineInfo> {
-    MACHINES
+pub(crate) fn machines(guest: &Guest) -> Vec<MachineInfo> {
+    guest
+        .machines
         .iter()
         .map(|machine| MachineInfo {
             name: machine.name.to_owned(),
@@ -33,35 +26,27 @@ pub(crate) fn machines() -> Vec<MachineInfo> {
             hotpluggable_cpus: false,
             numa_mem_supported: false,
             deprecated: false,
-            default_cpu_type: (machine.kind != Kind::None).then(|| cpu_type(machine.default_cpu)),
-            default_ram_id: (machine.kind != Kind::None).then(|| "pc.ram".to_owned()),
+            default_cpu_type: machine.default_cpu.map(|cpu| guest.type_of_cpu(cpu)),
+            default_ram_id: machine.default_cpu.map(|_| machine.ram_id.to_owned()),
             acpi: machine.props().iter().any(|prop| prop.name == "acpi"),
         })
         .collect()
 }
 
 /// `query-cpu-definitions`.
-pub(crate) fn cpu_definitions() -> Vec<CpuDefinitionInfo> {
-    model::models()
-        .map(|(name, _)| CpuDefinitionInfo {
+pub(crate) fn cpu_definitions(guest: &Guest) -> Vec<CpuDefinitionInfo> {
+    (guest.cpu_models)()
+        .into_iter()
+        .map(|name| CpuDefinitionInfo {
             name: name.to_owned(),
             migration_safe: Some(!matches!(name, "max" | "host")),
             is_static: name == "base",
-            unavailable_features: Some(unavailable(name)),
-            typename: cpu_type(name),
+            unavailable_features: Some((guest.missing)(name)),
+            typename: guest.type_of_cpu(name),
             alias_of: None,
             deprecated: false,
         })
         .collect()
-}
-
-/// What the engine lacks of a model.
-fn unavailable(name: &str) -> Vec<String> {
-    match model::CpuModel::parse(name, &target_x86::system::feature::engine(), false) {
-        Ok((_, missing)) => missing,
-        // A model of another accelerator: QEMU's word for "not at all".
-        Err(_) => vec!["kvm".to_owned()],
-    }
 }
 
 fn object_type(name: impl Into<String>, parent: &str) -> ObjectTypeInfo {
@@ -73,17 +58,20 @@ fn object_type(name: impl Into<String>, parent: &str) -> ObjectTypeInfo {
 }
 
 /// `qom-list-types`.
-pub(crate) fn object_types() -> Vec<ObjectTypeInfo> {
+pub(crate) fn object_types(guest: &Guest) -> Vec<ObjectTypeInfo> {
     let accelerators = accel::ACCELERATORS
         .iter()
         .filter(|def| (def.unusable)().is_none())
         .map(|def| object_type(format!("{}-accel", def.name), "accel"));
     let classes = devices::classes().map(|class| object_type(class.name, "device"));
     let objects = OBJECTS.iter().map(|def| object_type(def.name, "object"));
-    let machines = MACHINES
+    let machines = guest
+        .machines
         .iter()
         .map(|m| object_type(format!("{}{MACHINE_SUFFIX}", m.name), "machine"));
-    let cpus = model::models().map(|(name, _)| object_type(cpu_type(name), "x86_64-cpu"));
+    let cpus = (guest.cpu_models)()
+        .into_iter()
+        .map(|name| object_type(guest.type_of_cpu(name), guest.cpu_type));
     accelerators
         .chain(classes)
         .chain(objects)
@@ -93,7 +81,7 @@ pub(crate) fn object_types() -> Vec<ObjectTypeInfo> {
 }
 
 /// The properties of a type.
-pub(crate) fn type_properties(name: &str) -> Option<Vec<ObjectPropertyInfo>> {
+pub(crate) fn type_properties(guest: &Guest, name: &str) -> Option<Vec<ObjectPropertyInfo>> {
     if let Some(class) = devices::classes().find(|class| class.name == name) {
         return Some(class.props.iter().map(device_property).collect());
     }
@@ -102,7 +90,7 @@ pub(crate) fn type_properties(name: &str) -> Option<Vec<ObjectPropertyInfo>> {
     }
     if let Some(machine) = name
         .strip_suffix(MACHINE_SUFFIX)
-        .and_then(machine_x86::find)
+        .and_then(|name| guest.find(name))
     {
         return Some(
             build::prop_table(&machine.props())
@@ -118,11 +106,13 @@ pub(crate) fn type_properties(name: &str) -> Option<Vec<ObjectPropertyInfo>> {
         return Some(def.props.iter().map(option_property).collect());
     }
     let is_cpu = name
-        .strip_suffix(CPU_SUFFIX)
-        .is_some_and(|n| model::models().any(|(m, _)| m == n));
+        .strip_suffix(guest.cpu_type)
+        .and_then(|n| n.strip_suffix('-'))
+        .is_some_and(|n| (guest.cpu_models)().contains(&n));
     is_cpu.then(|| {
-        let names = target_x86::system::feature::names();
+        let names = (guest.cpu_features)();
         names
+            .iter()
             .map(|name| property(name, "bool", None, None))
             .collect()
     })

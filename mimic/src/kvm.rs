@@ -99,7 +99,7 @@ impl Kvm {
         if cpus as usize > most {
             bail!("-smp {cpus}: the host's KVM runs at most {most} vCPUs");
         }
-        let model = model(&host, cpu, wanted.default_model)?;
+        let model = model(&host, cpu, wanted.default_model.unwrap_or("qemu64"))?;
         let setting = |name: &str| {
             let mut settings = cpu.into_iter().flat_map(|cpu| &cpu.settings);
             settings.find(|s| s.name == name).map(|s| s.value.clone())

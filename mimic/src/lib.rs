@@ -10,6 +10,7 @@ pub mod assembly;
 pub mod build;
 pub mod devices;
 mod entry;
+pub mod guests;
 pub mod help;
 mod introspect;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

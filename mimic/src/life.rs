@@ -23,6 +23,7 @@ use runtime::signals::{self, Signal};
 use runtime::{EventLoop, Handle, terminal, time};
 
 use crate::build::{self, Plan};
+use crate::guests::Guest;
 use crate::monitor::{Facts, Monitored};
 use crate::run_with::RunWith;
 use crate::wreck::{self, Wreck};
@@ -133,8 +134,8 @@ fn qmp_event(event: &Event) -> Option<QmpEvent> {
 }
 
 /// Runs the machine that `config` describes, to its end. Returns the exit status.
-pub(crate) fn run(config: &Config) -> Result<i32> {
-    let mut plan = build::plan(config)?;
+pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
+    let mut plan = build::plan(config, guest)?;
     let run_with = RunWith::of(config)?;
     prepare_process(config)?;
     run_with.follow_parent()?;
@@ -173,6 +174,12 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     let (board, blocks) = (assembly.board.clone(), assembly.storage.disks.clone());
     let machine = board.machine.clone();
     wreck.add_machine(&board, &blocks);
+    if let (Some(path), Some(tree)) = (plan.spec.property("dumpdtb"), &board.device_tree) {
+        let written = std::fs::write(&path, tree);
+        written.with_context(|| format!("-machine: 'dumpdtb={path}' cannot be written"))?;
+        log::info!("the device tree was written to {path}");
+        return Ok(0);
+    }
 
     let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
     let policy = policy(config);
@@ -200,10 +207,11 @@ pub(crate) fn run(config: &Config) -> Result<i32> {
     }
     let _ = ending.set(Arc::clone(&the_end));
     let facts = Facts {
+        guest: plan.guest,
         identity: IdentityInfo {
             name: config.name.guest.clone(),
             uuid: config.uuid.unwrap_or_default(),
-            arch: "x86_64",
+            arch: plan.guest.name,
             kvm_enabled: plan.accel.is_kvm,
             kvm_present: accel::is_present("kvm"),
         },

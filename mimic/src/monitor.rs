@@ -12,9 +12,10 @@ use control_qapi::{
 use device_input::{Input, InputEvent};
 use hw_core::Dma;
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, IntelFormatter};
-use machine_x86::Board;
+use machine_core::Board;
 use runtime::{Handle, Timer, time};
 
+use crate::guests::Guest;
 use crate::introspect;
 use crate::life::Ending;
 use crate::storage::Storage;
@@ -27,6 +28,8 @@ const NS_PER_MS: u64 = 1_000_000;
 
 /// What a monitor needs to know of a machine beside the board.
 pub(crate) struct Facts {
+    /// What kind of guest it is.
+    pub(crate) guest: &'static Guest,
     /// Name, UUID and the like.
     pub(crate) identity: IdentityInfo,
     /// The CPUs' arrangement.
@@ -171,12 +174,14 @@ impl Vm for Monitored {
     }
 
     fn inject_nmi(&self) -> Result<(), QmpError> {
-        self.board.nmi();
+        if !self.board.nmi() {
+            return Err(QmpError::generic("machine does not provide NMIs"));
+        }
         Ok(())
     }
 
     fn send_keys(&self, keys: &[Key], hold_ms: u64) -> Result<(), QmpError> {
-        let Some(input) = self.board.input().cloned() else {
+        let Some(input) = self.board.input.as_ref().cloned() else {
             return Err(QmpError::generic("The machine has no keyboard"));
         };
         let keys = keys
@@ -220,7 +225,7 @@ impl Vm for Monitored {
                     index: n as usize,
                     qom_path: format!("/machine/unattached/device[{n}]"),
                     thread_id: i64::from(cpu.thread_id()),
-                    typename: introspect::cpu_type(&self.facts.cpu_model),
+                    typename: self.facts.guest.type_of_cpu(&self.facts.cpu_model),
                     props,
                     halted: cpu.with(|cpu| cpu.is_halted()).unwrap_or(false),
                     pc: None,
@@ -320,11 +325,11 @@ impl Vm for Monitored {
     }
 
     fn machines(&self) -> Vec<MachineInfo> {
-        introspect::machines()
+        introspect::machines(self.facts.guest)
     }
 
     fn cpu_definitions(&self) -> Vec<CpuDefinitionInfo> {
-        introspect::cpu_definitions()
+        introspect::cpu_definitions(self.facts.guest)
     }
 
     fn chardevs(&self) -> Vec<ChardevInfo> {
@@ -375,15 +380,15 @@ impl Vm for Monitored {
     }
 
     fn pci(&self) -> Vec<PciInfo> {
-        self.board.pci().map(report::pci).unwrap_or_default()
+        self.board.pci.as_ref().map(report::pci).unwrap_or_default()
     }
 
     fn object_types(&self) -> Vec<ObjectTypeInfo> {
-        introspect::object_types()
+        introspect::object_types(self.facts.guest)
     }
 
     fn type_properties(&self, type_name: &str) -> Option<Vec<ObjectPropertyInfo>> {
-        introspect::type_properties(type_name)
+        introspect::type_properties(self.facts.guest, type_name)
     }
 
     fn object_properties(&self, path: &str) -> Option<Vec<ObjectPropertyInfo>> {
@@ -415,7 +420,7 @@ impl Vm for Monitored {
                 )
             }
             "/machine/unattached" => {
-                let kind = introspect::cpu_type(&self.facts.cpu_model);
+                let kind = self.facts.guest.type_of_cpu(&self.facts.cpu_model);
                 let cpus = self.board.machine.cpus().len();
                 Some(
                     (0..cpus)
@@ -435,7 +440,7 @@ impl Vm for Monitored {
             path => {
                 let name = path.strip_prefix("/machine/peripheral/")?;
                 let part = self.board.machine.fabric().find(name)?;
-                introspect::type_properties(part.class)
+                introspect::type_properties(self.facts.guest, part.class)
             }
         }
     }

@@ -11,7 +11,6 @@ use backend_block::{
 };
 use control_options::suggest::nearest;
 use control_options::{Config, Opts};
-use machine_x86::Kind;
 
 pub use drive::{Drive, Interface};
 
@@ -76,9 +75,9 @@ impl Disks {
 ///
 /// # Errors
 /// The first mistake.
-pub fn plan(config: &Config, kind: Kind) -> Result<Disks> {
+pub fn plan(config: &Config, interface: &str) -> Result<Disks> {
     let nodes = nodes(&config.blockdevs)?;
-    let drives = drive::plan(config, kind, &nodes)?;
+    let drives = drive::plan(config, interface, &nodes)?;
     Ok(Disks { nodes, drives })
 }
 

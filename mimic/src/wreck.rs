@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use backend_block::{Block, IoVector, Operation, Request, SharedBlock};
 use backend_char::Chardev;
-use machine_x86::Board;
+use machine_core::Board;
 
 use crate::help;
 

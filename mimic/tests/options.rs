@@ -229,7 +229,8 @@ proptest! {
                 }
                 Err(error) => error.to_string(),
             },
-            Ok(Outcome::Run(config)) => match mimic::build::plan(&config) {
+            Ok(Outcome::Run(config)) => match mimic::guests::choose("mimic", config.machine.as_deref())
+                .and_then(|guest| mimic::build::plan(&config, guest)) {
                 Ok(plan) => {
                     prop_assert!(plan.spec.topology.cpus >= 1);
                     return Ok(());

@@ -7,8 +7,8 @@
 
 use hw_core::{
     Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Initiator,
-    IrqLine, IrqPin, PowerButton, Prop, PropType, Region, RegionId, Request, Requests, ResetKind, Section,
-    StateError, Wiring,
+    IrqLine, IrqPin, PowerButton, Prop, PropType, Region, RegionId, Request, Requests, ResetKind,
+    Section, StateError, Wiring,
 };
 
 /// The class. Its pin is `ged`, edge-triggered. A [`PowerButton`] may be offered as link of kind

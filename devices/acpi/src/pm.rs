@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hw_clock::{ns_to_ticks, ticks_to_ns};
 use hw_core::{
     Access, AccessSizes, BusKind, Category, Clock, Device, DeviceClass, DeviceError, Fault,
-    IrqLine, IrqPin, Mapping, PowerButton, Prop, PropType, Region, RegionId, Request, Requests, ResetKind,
-    Section, StateError, Timer, TimerId, Wiring,
+    IrqLine, IrqPin, Mapping, PowerButton, Prop, PropType, Region, RegionId, Request, Requests,
+    ResetKind, Section, StateError, Timer, TimerId, Wiring,
 };
 
 /// The class, for the board alone. Its pins are `sci` and `smi`.

@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex};
 
 use hw_clock::ManualTime;
 use hw_core::{
-    Attrs, ByteOrder, Clock, Device, Fabric, Initiator, IrqHub, IrqSink, Placement, PowerButton, Request,
-    ResetKind, Section, Value,
+    Attrs, ByteOrder, Clock, Device, Fabric, Initiator, IrqHub, IrqSink, Placement, PowerButton,
+    Request, ResetKind, Section, Value,
 };
 use proptest::prelude::*;
 

@@ -45,7 +45,6 @@ const VIRT: MachineDef = MachineDef {
     alias: None,
     doc: "QEMU 10.0 ARM Virtual Machine",
     family: "virt",
-    guest: "aarch64",
     is_default: false,
     max_cpus: 512,
     own_props: VIRT_PROPS,

@@ -12,7 +12,6 @@ const fn at(base: u64, len: u64) -> Place {
     Place { base, len }
 }
 
-pub(crate) const FLASH: Place = at(0, 0x0800_0000);
 pub(crate) const GIC_DISTRIBUTOR: Place = at(0x0800_0000, 0x1_0000);
 pub(crate) const GIC_CPU: Place = at(0x0801_0000, 0x1_0000);
 pub(crate) const GIC_V2M: Place = at(0x0802_0000, 0x1000);

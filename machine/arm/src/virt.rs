@@ -367,7 +367,12 @@ pub fn build(
     virt.add_pcie()?;
     virt.add_devices()?;
 
-    let mut tree = virt.tree(accelerator.compatible());
+    let mut tree = match &spec.dtb {
+        None => virt.tree(accelerator.compatible()),
+        // The user's own stands as it is, but for what is loaded beside the kernel.
+        Some(file) => firmware_fdt::parse(&file.bytes)
+            .map_err(|e| BoardError::Boot(format!("-dtb {}: {e}", file.path)))?,
+    };
     let direct = match &spec.kernel {
         Some(kernel) => Some(Direct::plan(spec, kernel, ram.len(), &mut tree)?),
         None => None,

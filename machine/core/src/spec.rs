@@ -22,8 +22,6 @@ pub struct MachineDef {
     pub doc: &'static str,
     /// What is built: the name of its kind without a version.
     pub family: &'static str,
-    /// The guest's architecture, as in QEMU's program names.
-    pub guest: &'static str,
     /// Whether it is the default machine.
     pub is_default: bool,
     /// Most CPUs.

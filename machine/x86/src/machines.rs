@@ -95,7 +95,6 @@ const PC: MachineDef = MachineDef {
     alias: None,
     doc: "Standard PC (i440FX + PIIX, 1996)",
     family: "pc",
-    guest: "x86_64",
     is_default: false,
     max_cpus: 255,
     own_props: PC_PROPS,

@@ -1,30 +1,9 @@
 //! `-machine`: the board, and its properties checked.
 
 use anyhow::{Result, bail};
-use control_options::{Config, OnOffAuto, OptionError, PropDef, PropValue, Props, number};
+use control_options::{Config, OnOffAuto, PropDef, PropValue, Props, number};
 use hw_core::Prop;
-use machine_x86::{MACHINES, MachineDef};
-
-/// The machine of `-machine`, or the default.
-///
-/// # Errors
-/// When there is none of that name.
-pub fn machine(name: Option<&str>) -> Result<&'static MachineDef, OptionError> {
-    let names = || {
-        MACHINES
-            .iter()
-            .flat_map(|m| std::iter::once(m.name).chain(m.alias))
-    };
-    let found = match name {
-        None => MACHINES.iter().find(|m| m.is_default),
-        Some(name) => machine_x86::find(name),
-    };
-    found.ok_or_else(|| {
-        let name = name.unwrap_or_default();
-        let collected: Vec<_> = names().collect();
-        OptionError::unknown_name("-machine", "machine", name, collected.iter().copied())
-    })
-}
+use machine_core::MachineDef;
 
 /// A machine's properties as the options' own tables have them.
 pub(crate) fn prop_table(props: &[Prop]) -> Vec<PropDef> {

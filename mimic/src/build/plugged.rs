@@ -5,32 +5,15 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow, bail};
 use control_options::Config;
 use hw_core::{Args, BusKind, DeviceClass, PropType};
-use machine_x86::{DeviceSpec, GlobalSpec, Kind, MachineDef};
+use machine_core::{DeviceSpec, GlobalSpec, MachineDef};
 
 use crate::devices;
 use crate::objects::Object;
 use crate::storage::{Disks, Interface};
 use crate::streams::Streams;
 
-/// The buses of a kind of machine that users can plug into.
-fn buses(kind: Kind) -> &'static [BusKind] {
-    match kind {
-        Kind::Pc | Kind::Q35 => &[BusKind::Isa, BusKind::Pci, BusKind::VirtioSerial],
-        Kind::Microvm => &[BusKind::Isa, BusKind::Virtio, BusKind::VirtioSerial],
-        Kind::None => &[],
-    }
-}
-
-/// The form of a virtio device that a kind of machine takes.
-fn virtio_form(kind: Kind, name: &str) -> String {
-    match kind {
-        Kind::Microvm => format!("{name}-device"),
-        Kind::Pc | Kind::Q35 | Kind::None => format!("{name}-pci"),
-    }
-}
-
 fn check_bus(class: &DeviceClass, machine: &MachineDef) -> Result<()> {
-    if class.bus == BusKind::System || buses(machine.kind).contains(&class.bus) {
+    if class.bus == BusKind::System || machine.buses.contains(&class.bus) {
         return Ok(());
     }
     let stem = class
@@ -38,10 +21,10 @@ fn check_bus(class: &DeviceClass, machine: &MachineDef) -> Result<()> {
         .strip_suffix("-pci")
         .or_else(|| class.name.strip_suffix("-device"));
     let other = stem
-        .map(|stem| virtio_form(machine.kind, stem))
+        .map(|stem| format!("{stem}{}", machine.virtio_form))
         .filter(|name| name != class.name)
         .and_then(|name| devices::find(&name))
-        .filter(|class| buses(machine.kind).contains(&class.bus));
+        .filter(|class| machine.buses.contains(&class.bus));
     let hint = match (other, class.bus) {
         (Some(other), _) => format!("use '{}'", other.name),
         (None, BusKind::Virtio) => "use '-machine microvm', or the device's '-pci' form".to_owned(),
@@ -92,7 +75,7 @@ pub(super) fn devices_of(
         all.push(own(class, args));
     }
     for drive in (disks.drives.iter()).filter(|drive| drive.interface == Interface::Virtio) {
-        let class = devices::creatable("-drive", &virtio_form(machine.kind, "virtio-blk"))?;
+        let class = devices::creatable("-drive", &format!("virtio-blk{}", machine.virtio_form))?;
         check_bus(class, machine)?;
         let mut given = vec![("drive", drive.id.as_str())];
         given.extend((drive.serial.as_deref()).map(|serial| ("serial", serial)));

@@ -5,7 +5,6 @@ use std::os::unix::fs::FileTypeExt as _;
 use anyhow::{Result, bail};
 use backend_block::Cache;
 use control_options::{Config, Opts, Scalar};
-use machine_x86::Kind;
 
 use super::{ABSENT, cache_mode, check_driver};
 
@@ -59,11 +58,11 @@ const OWN_KEYS: &[&str] = &[
 /// Keys that belong to the file below the format.
 const FILE_KEYS: &[&str] = &["aio", "locking"];
 
-pub(super) fn plan(config: &Config, kind: Kind, nodes: &[Opts]) -> Result<Vec<Drive>> {
+pub(super) fn plan(config: &Config, interface: &str, nodes: &[Opts]) -> Result<Vec<Drive>> {
     let mut all: Vec<Drive> = Vec::new();
     let mut count = 0;
     for opts in &config.drives {
-        let mut drive = drive(opts, kind, &mut count)?;
+        let mut drive = drive(opts, interface, &mut count)?;
         if drive.is_temporary || (config.snapshot && !is_kept(opts)?) {
             drive.is_temporary = true;
             drive.opts.push("read-only", Scalar::Bool(true));
@@ -87,17 +86,14 @@ fn is_kept(opts: &Opts) -> Result<bool> {
     Ok(is_read_only || is_told || opts.text("media") == Some("cdrom"))
 }
 
-fn drive(opts: &Opts, kind: Kind, count: &mut u32) -> Result<Drive> {
+fn drive(opts: &Opts, interface: &str, count: &mut u32) -> Result<Drive> {
     let file = opts.text("file").filter(|f| !f.is_empty());
     let driver = opts.text("format").or_else(|| opts.text("driver"));
     let is_whole = opts.text("file.driver").is_some() || driver == Some("null-co");
     let Some(name) = file.or(is_whole.then_some("")) else {
         bail!("-drive: 'file=...' is missing: it names the disk image");
     };
-    let connection = opts.text("if").unwrap_or(match kind {
-        Kind::Microvm => "virtio",
-        Kind::Pc | Kind::Q35 | Kind::None => "ide",
-    });
+    let connection = opts.text("if").unwrap_or(interface);
     if opts.text("media") == Some("cdrom") {
         bail!(
             "-drive {name}: there is no CD drive yet; attach the image read-only: '-drive if=virtio,format=raw,readonly=on,file={name}'"

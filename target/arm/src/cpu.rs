@@ -52,7 +52,12 @@ impl Target for Arm {
 
     fn bus_fault(core: &mut Core, pa: u64, access: Access, fault: Fault) -> Result<u64, Trap> {
         log::debug!(target: "invalid_mem", "cpu {}: {access:?} at {pa:#x}: {fault}", core.index);
-        Err(data_abort(core, EXTERNAL, access, None))
+        match fault {
+            // Nothing is there. Reserved registers of a device that is there read as zero, and writes
+            // to them are ignored.
+            Fault::Unassigned => Err(data_abort(core, EXTERNAL, access, None)),
+            _ => Ok(0),
+        }
     }
 
     fn alignment_fault(core: &mut Core, va: u64, access: Access) -> Trap {

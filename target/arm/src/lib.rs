@@ -51,7 +51,7 @@ mod state;
 mod system;
 
 pub use cpu::Arm;
-pub use model::{CpuModel, ModelError, help, models};
+pub use model::{CpuModel, ModelError, help, models, properties};
 pub use peers::Peers;
 pub use port::{Answer, Conduit, GicAccess, NoPort, Port, Start, SysReg, Timer};
 pub use state::{Boot, Setup, State};

@@ -628,6 +628,13 @@ pub fn models() -> impl Iterator<Item = (&'static str, &'static str)> {
     ROWS.iter().map(|row| (row.name, row.doc))
 }
 
+/// Names and descriptions of all properties of models.
+pub fn properties() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PROPERTIES
+        .iter()
+        .map(|property| (property.name, property.doc))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use control_qapi::RunState;
 use hw_state::codec;
 use machine_core::{Event, Machine, Policy, SavedMachine};
 use mimic::assembly::{self, Assembly};
-use mimic::{build, streams};
+use mimic::{build, guests, streams};
 use runtime::EventLoop;
 
 /// How long a machine may take to its end. Far beyond any boot: it ends tests that hang.
@@ -60,7 +60,7 @@ impl Rig {
         let Outcome::Run(config) = parse(&all)? else {
             bail!("the command line asks for help");
         };
-        let mut plan = build::plan(&config)?;
+        let mut plan = build::plan(&config, guests::choose("mimic", config.machine.as_deref())?)?;
         let event_loop = EventLoop::new()?;
         let chardevs = streams::open(&plan.streams.specs, &event_loop.handle())?;
         let console = chardevs.iter().find(|chardev| chardev.id() == "console");

@@ -75,7 +75,7 @@ fn receivers(model: &Model, from: usize, value: u64) -> Vec<usize> {
     }
     let field = |shift: u32| (value.wrapping_shr(shift) & 0xff) as u32;
     let cluster = field(48) << 24 | field(32) << 16 | field(16) << 8;
-    let first = (value >> 44 & 0xf) as u32 * 16;
+    let first = ((value >> 44 & 0xf) as u32) << 4;
     (0..16u32)
         .filter(|n| value.wrapping_shr(*n) & 1 != 0)
         .filter_map(|n| model.cpu_of(cluster | (first | n) & 0xff))

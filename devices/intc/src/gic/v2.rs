@@ -220,6 +220,8 @@ fn read_interface(model: &mut Model, cpu: usize, access: &Access) -> Result<u64,
         },
         GICC_APR0 => own.apr[0].into(),
         GICC_NSAPR0 => own.apr[1].into(),
+        // Those of priorities that are not implemented.
+        0xd4..0xe0 | 0xe4..0xf0 => 0,
         GICC_IIDR => GICC_VERSION | IIDR,
         GICC_EOIR | GICC_AEOIR | GICC_DIR => return Err(Fault::WriteOnly),
         _ => return Err(Fault::NoRegister),
@@ -261,6 +263,7 @@ fn write_interface(model: &mut Model, cpu: usize, offset: u64, value: u64) -> Re
         GICC_PMR => own.pmr = value as u8 & GIC_PRIORITY,
         GICC_APR0 => own.apr[0] = value as u32,
         GICC_NSAPR0 => own.apr[1] = value as u32,
+        0xd4..0xe0 | 0xe4..0xf0 => {}
         GICC_IAR | GICC_AIAR | GICC_RPR | GICC_HPPIR | GICC_AHPPIR | GICC_IIDR => {
             return Err(Fault::ReadOnly);
         }
