@@ -111,7 +111,7 @@ impl Shape {
             )));
         }
         let affinities: Vec<u64> = (0..cpus as u64)
-            .map(|n| n / cluster << 8 | n % cluster)
+            .map(|n| ((n / cluster) << 8) | (n % cluster))
             .collect();
         let mut redistributors = vec![(map::GIC_REDISTRIBUTORS.base, cpus.min(LOW_REDISTRIBUTORS))];
         if let Some(place) = high_redistributors

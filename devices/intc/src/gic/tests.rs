@@ -37,7 +37,7 @@ struct Bench {
 impl Bench {
     fn new(version: GicVersion, cpus: u64) -> Self {
         let fabric = Fabric::new(Clock::manual().0);
-        let affinities: Vec<u64> = (0..cpus).map(|n| n / 16 << 8 | n % 16).collect();
+        let affinities: Vec<u64> = (0..cpus).map(|n| ((n / 16) << 8) | (n % 16)).collect();
         let gic = Gic::new(version, &affinities, 64);
         let device: Box<dyn hw_core::Device> = match version {
             GicVersion::V2 => Box::new(GicV2Device::new(gic.clone(), DIST, CPU_IF)),
@@ -385,7 +385,7 @@ proptest! {
         for (what, cpu, at, shift, value, encoding) in traffic {
             let (base, len) = places[(at >> 32) as usize % places.len()];
             let size = 1u8 << shift;
-            let at = base + at % len & !(u64::from(size) - 1);
+            let at = (base + at % len) & !(u64::from(size) - 1);
             let by = Initiator::Cpu(cpu as u32);
             match what {
                 0 => drop(map.read(at, size, ByteOrder::Little, by, Attrs::default())),
