@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use control_options::{Outcome, parse};
 
 use crate::logging::{self, Style};
-use crate::{guests, help, life, run};
+use crate::{guests, help, img, life, run};
 
 /// The process: `mimic`, or one of QEMU's names.
 pub fn main() -> ExitCode {
@@ -46,6 +46,9 @@ pub fn emulate(program: &str, args: &[String]) -> i32 {
 }
 
 fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
+    if program == "qemu-img" {
+        return img::run(program, args);
+    }
     guests::of_program(program)?;
     let is_ours = !program.starts_with("qemu-system-");
     if is_ours && args.is_empty() {
@@ -53,6 +56,12 @@ fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
             "nothing to boot: '{program} run KERNEL' starts a kernel on this terminal, '{program} -help' lists all \
              options"
         );
+    }
+    if let Some((first, rest)) = args.split_first()
+        && is_ours
+        && first == "img"
+    {
+        return img::run(&format!("{program} img"), rest);
     }
     let translated;
     let args = match args.split_first() {
@@ -76,7 +85,8 @@ fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
     life::run(&config, guest)
 }
 
-fn print(text: &str) -> Result<i32> {
+/// Writes to the standard output.
+pub(crate) fn print(text: &str) -> Result<i32> {
     // A reader that has seen enough (`| head -1`) is no error.
     let _ = io::stdout().write_all(text.as_bytes());
     let _ = io::stdout().flush();

@@ -13,6 +13,7 @@ use control_options::suggest::nearest;
 use control_options::{Config, Opts};
 
 pub use drive::{Drive, Interface};
+pub(crate) use drive::{plain_file, protocol_of};
 
 /// Drivers of the block graph.
 pub static DRIVERS: &[&DriverClass] = &[
@@ -228,7 +229,7 @@ fn named(id: &str) -> String {
 }
 
 /// The mode of this name, for `cache=`.
-fn cache_mode(option: &str, name: &str) -> Result<Cache> {
+pub(crate) fn cache_mode(option: &str, name: &str) -> Result<Cache> {
     Cache::mode(name).ok_or_else(|| {
         anyhow!(
             "{option}: there is no cache mode '{name}'; there are {}",

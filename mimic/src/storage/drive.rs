@@ -149,12 +149,7 @@ fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> 
     let mut node = Opts::default();
     if let Some(file) = file {
         let path = plain_file("-drive", file)?;
-        let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
-        let below = match is_device {
-            true => "host_device",
-            false => "file",
-        };
-        node.push("file.driver", Scalar::Text(below.to_owned()));
+        node.push("file.driver", Scalar::Text(protocol_of(path).to_owned()));
         node.push("file.filename", Scalar::Text(path.to_owned()));
     }
     if let Some(driver) = driver {
@@ -173,8 +168,17 @@ fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> 
     Ok(node)
 }
 
+/// The driver for a file of this host.
+pub(crate) fn protocol_of(path: &str) -> &'static str {
+    let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+    match is_device {
+        true => "host_device",
+        false => "file",
+    }
+}
+
 /// A file name without a protocol in front.
-fn plain_file<'a>(option: &str, file: &'a str) -> Result<&'a str> {
+pub(crate) fn plain_file<'a>(option: &str, file: &'a str) -> Result<&'a str> {
     if let Some(path) = file.strip_prefix("file:") {
         return Ok(path);
     }

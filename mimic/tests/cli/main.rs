@@ -5,6 +5,7 @@
 mod control;
 mod guests;
 mod help;
+mod img;
 mod mistakes;
 
 use std::path::{Path, PathBuf};

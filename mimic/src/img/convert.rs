@@ -1,0 +1,265 @@
+//! `convert`: the disk that images show, written into another one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use backend_block::{IoVector, Node};
+use control_options::Opts;
+
+use super::args::Args;
+use super::{How, Open, Progress, make, open, size, text};
+
+/// Bytes copied at a time.
+const STEP: u64 = 2 << 20;
+/// Runs of zeros that are not written, at least (`-S`).
+const SPARSE: u64 = 4096;
+
+pub(super) fn convert(args: &mut Args) -> Result<i32> {
+    args.parse(
+        &["c", "p", "q", "n", "U", "W", "image-opts", "force-share"],
+        &["f", "t", "T", "O", "B", "F", "o", "S", "l", "m"],
+    )?;
+    let words = args.words(2..=64)?;
+    let Some((output, inputs)) = words.split_last() else {
+        bail!("no files were given");
+    };
+    let how = How {
+        format: args.value("f"),
+        cache: args.value("T"),
+        shares: args.has("U") || args.has("force-share"),
+        is_opts: args.has("image-opts"),
+        ..How::default()
+    };
+    let inputs: Vec<Open> = inputs
+        .iter()
+        .map(|file| open(file, how))
+        .collect::<Result<_>>()?;
+    if let Some(name) = args.value("l") {
+        let name = name.strip_prefix("snapshot.name=").unwrap_or(name);
+        bail!("'-l {name}': converting a snapshot is not available yet; apply it to a copy first");
+    }
+    let len = inputs.iter().map(|input| input.node.len()).sum();
+    let format = args.value("O").unwrap_or("raw");
+    let mut options = Opts::default();
+    for given in args.values("o") {
+        for (key, value) in Opts::parse("-o", given, None)?.iter() {
+            options.push(key, value.clone());
+        }
+    }
+    if let Some(backing) = args.value("B") {
+        options.push("backing_file", text(backing));
+    }
+    if let Some(format) = args.value("F") {
+        options.push("backing_fmt", text(format));
+    }
+    let has_backing = options.text("backing_file").is_some();
+    if has_backing {
+        bail!(
+            "'-B': writing only what differs from a backing file is not available yet; use 'rebase'"
+        );
+    }
+    let sparse = match args.value("S") {
+        Some("0") => u64::MAX,
+        Some(word) => size(word)?.max(512).next_multiple_of(512),
+        None => SPARSE,
+    };
+    let target = Target::new(output, args.has("n"))?;
+    if !args.has("n") {
+        make(target.path()?, format, len, &options)?;
+    }
+    let how = How {
+        format: Some(format),
+        cache: Some(args.value("t").unwrap_or("unsafe")),
+        writes: true,
+        ..How::default()
+    };
+    {
+        let out = open(target.path()?, how)?;
+        if out.node.len() < len {
+            bail!("'{output}' has {} bytes, {len} are needed", out.node.len());
+        }
+        let copy = Copy {
+            to: &out.node,
+            packs: args.has("c"),
+            is_blank: !args.has("n"),
+            sparse,
+        };
+        let mut progress = Progress::new(args.has("p"), len);
+        let mut start = 0;
+        for input in &inputs {
+            copy.all(&input.node, start, &mut progress)?;
+            start += input.node.len();
+        }
+        if copy.packs && !start.is_multiple_of(512) {
+            log::debug!("the last cluster is filled up with zeros");
+        }
+        out.node.flush()?;
+    }
+    target.put_in_place()?;
+    Ok(0)
+}
+
+/// Where the result goes: a file beside it that gets its name when it is whole.
+struct Target {
+    /// Where it will be.
+    output: PathBuf,
+    temporary: Option<PathBuf>,
+}
+
+impl Target {
+    fn new(output: &str, is_there: bool) -> Result<Self> {
+        let path = PathBuf::from(crate::storage::plain_file("OUTPUT", output)?);
+        // What is there already is written in place: devices, links, and with -n.
+        let kind = std::fs::symlink_metadata(&path);
+        let in_place = is_there || kind.is_ok_and(|kind| !kind.is_file());
+        let name = path.file_name().context("the output has no file name")?;
+        let mut temporary = name.to_owned();
+        temporary.push(format!(".mimic-{}", std::process::id()));
+        Ok(Target {
+            temporary: (!in_place).then(|| path.with_file_name(temporary)),
+            output: path,
+        })
+    }
+
+    fn path(&self) -> Result<&str> {
+        let path = self.temporary.as_ref().unwrap_or(&self.output);
+        path.to_str()
+            .context("the output's name is not valid UTF-8")
+    }
+
+    fn put_in_place(mut self) -> Result<()> {
+        let Some(temporary) = self.temporary.take() else {
+            return Ok(());
+        };
+        // Before the name, the bytes.
+        let whole = std::fs::File::open(&temporary).and_then(|file| file.sync_all());
+        let moved = whole.and_then(|()| std::fs::rename(&temporary, &self.output));
+        if moved.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        moved.with_context(|| format!("cannot write '{}'", self.output.display()))
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Copies a disk's contents.
+pub(super) struct Copy<'a> {
+    pub(super) to: &'a Node,
+    /// Clusters are compressed.
+    pub(super) packs: bool,
+    /// The target reads as zeros where nothing was written.
+    pub(super) is_blank: bool,
+    /// Shortest run of zeros that is not written.
+    pub(super) sparse: u64,
+}
+
+impl Copy<'_> {
+    /// All of `from`, to `start` on.
+    fn all(&self, from: &Node, start: u64, progress: &mut Progress) -> Result<()> {
+        let (mut at, len) = (0, from.len());
+        let failed = |at: u64| format!("reading '{}' at {at}", from.file());
+        while at < len {
+            let most = len - at;
+            let (is_zero, run) = shows_zeros(from, at, most).with_context(|| failed(at))?;
+            let run = match is_zero && !self.packs {
+                true => run,
+                // Compressed ones are whole clusters.
+                false if self.packs => STEP.min(most),
+                false => run.min(STEP),
+            };
+            if is_zero && !self.packs {
+                self.zeros(start + at, run)?;
+            } else {
+                let memory = IoVector::zeroed(usize::try_from(run)?);
+                from.read(at, &memory).with_context(|| failed(at))?;
+                self.data(start + at, &memory)?;
+            }
+            at += run;
+            progress.at(start + at);
+        }
+        Ok(())
+    }
+
+    fn zeros(&self, at: u64, len: u64) -> Result<()> {
+        if self.is_blank && self.sparse != u64::MAX {
+            return Ok(());
+        }
+        Ok(self.to.write_zeroes(at, len, self.sparse != u64::MAX)?)
+    }
+
+    /// Writes data, but not its long runs of zeros.
+    pub(super) fn data(&self, at: u64, memory: &IoVector) -> Result<()> {
+        let failed = || format!("writing '{}' at {at}", self.to.file());
+        if self.packs {
+            return self.packed(at, memory);
+        }
+        if self.sparse == u64::MAX {
+            return self.to.write(at, memory).with_context(failed);
+        }
+        let mut done = 0;
+        while done < memory.len() {
+            let is_zero = memory.slice(done, self.sparse).is_zero();
+            let mut run = self.sparse;
+            while done + run < memory.len()
+                && memory.slice(done + run, self.sparse).is_zero() == is_zero
+            {
+                run += self.sparse;
+            }
+            let part = memory.slice(done, run);
+            match is_zero {
+                true => self.zeros(at + done, part.len())?,
+                false => self.to.write(at + done, &part).with_context(failed)?,
+            }
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    fn packed(&self, at: u64, memory: &IoVector) -> Result<()> {
+        let driver = self.to.driver().as_any();
+        let Some(image) = driver.downcast_ref::<backend_qcow2::Qcow2>() else {
+            bail!("'-c': format '{}' has no compression", self.to.class().name);
+        };
+        let cluster = image.cluster_len();
+        let mut done = 0;
+        while done < memory.len() {
+            let part = memory.slice(done, cluster);
+            if !(self.is_blank && part.is_zero()) {
+                self.to.write_compressed(at + done, &part)?;
+            }
+            done += part.len();
+        }
+        Ok(())
+    }
+}
+
+/// Whether a disk shows zeros at an offset, looking through its backing files, and how far.
+pub(super) fn shows_zeros(node: &Node, at: u64, len: u64) -> Result<(bool, u64)> {
+    let extent = node.extent(at, len)?;
+    if extent.is_allocated || extent.is_zero {
+        return Ok((extent.is_zero, extent.len));
+    }
+    let Some(backing) = node.child("backing") else {
+        return Ok((true, extent.len));
+    };
+    let has = backing.len().saturating_sub(at);
+    match has {
+        0 => Ok((true, extent.len)),
+        _ => shows_zeros(&backing, at, extent.len.min(has)),
+    }
+}
+
+/// Whether two paths are one file.
+pub(super) fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (std::fs::canonicalize(a), std::fs::canonicalize(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
