@@ -30,7 +30,7 @@ pub struct Assembly {
 /// What the host or a device refuses.
 pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> Result<Assembly> {
     let mut links = Links::default();
-    objects::offer(&plan.objects, &mut links)?;
+    objects::offer(&plan.objects, chardevs, &mut links)?;
     let storage = storage::open(&plan.disks, |id| shares_drive(&plan.spec, id))?;
     for block in &storage.disks {
         links.offer("drive", &block.info().id, Arc::clone(block));

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use backend_rng::{Builtin, FromFile, Randomness, Seeded};
+use backend_char::Chardev;
+use backend_rng::{Builtin, Egd, FromFile, Randomness, Seeded};
 use control_options::{Config, OptionError, PropDef, PropKind, Props};
 use hw_core::Links;
 use hw_memory::{Advice, RamBlock};
@@ -93,6 +95,13 @@ pub(crate) static OBJECTS: &[ObjectDef] = &[
         props: &[],
     },
     ObjectDef {
+        name: "rng-egd",
+        doc: "randomness from an entropy gathering daemon",
+        props: &[
+            PropDef::new("chardev", PropKind::Link("chardev"), "stream to the daemon").required(),
+        ],
+    },
+    ObjectDef {
         name: "rng-random",
         doc: "randomness from a device or file of the host",
         props: &[
@@ -115,6 +124,8 @@ pub(crate) enum Object {
     },
     /// `rng-builtin`; repeatable if seeded.
     Builtin(String, Option<u64>),
+    /// `rng-egd`: its id, the stream's.
+    Egd(String, String),
     /// `rng-random`.
     File(String, String),
 }
@@ -257,6 +268,7 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
         }
         objects.push(match def.name {
             "rng-builtin" => Object::Builtin(id, config.seed),
+            "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
             "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
             _ => Object::Memory {
                 size: props.unsigned("size").unwrap_or(0),
@@ -283,12 +295,27 @@ fn keeping(option: &str, props: &Props) -> Keeping {
 }
 
 /// Makes what devices can be linked to.
-pub(crate) fn offer(objects: &[Object], links: &mut Links) -> Result<()> {
+pub(crate) fn offer(
+    objects: &[Object],
+    chardevs: &[Arc<Chardev>],
+    links: &mut Links,
+) -> Result<()> {
     for object in objects {
         let (id, source): (_, Box<dyn Randomness>) = match object {
             Object::Memory { .. } => continue,
             Object::Builtin(id, None) => (id, Box::new(Builtin)),
             Object::Builtin(id, Some(seed)) => (id, Box::new(Seeded::new(*seed))),
+            Object::Egd(id, stream) => {
+                let Some(chardev) = chardevs.iter().find(|c| c.id() == stream) else {
+                    bail!(
+                        "-object rng-egd '{id}': there is no chardev with the id '{stream}'; add '-chardev ...,id={stream}'"
+                    );
+                };
+                let frontend = chardev
+                    .frontend()
+                    .with_context(|| format!("-object rng-egd '{id}'"))?;
+                (id, Box::new(Egd::new(frontend)))
+            }
             Object::File(id, path) => {
                 let file = FromFile::open(path.as_ref())
                     .with_context(|| format!("-object rng-random '{id}'"))?;
@@ -305,7 +332,7 @@ impl Object {
     pub(crate) fn rng_id(&self) -> Option<&str> {
         match self {
             Self::Memory { .. } => None,
-            Self::Builtin(id, _) | Self::File(id, _) => Some(id),
+            Self::Builtin(id, _) | Self::Egd(id, _) | Self::File(id, _) => Some(id),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Randomness for guests: the host's, or a file's.
+//! Randomness for guests: the host's, a file's, or a daemon's.
 //!
 //! Devices get a [`Randomness`] and never ask the host themselves, so that a test or a replay can
 //! put another in its place.
@@ -24,6 +24,10 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+mod egd;
+
+pub use egd::Egd;
 
 /// Called from a thread of the back end's, with no lock held.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;

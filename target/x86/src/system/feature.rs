@@ -380,6 +380,11 @@ pub fn find(name: &str) -> Option<Feature> {
     })
 }
 
+/// Older spellings of names.
+pub(crate) fn aliases() -> impl Iterator<Item = &'static str> {
+    ALIASES.iter().map(|(alias, _)| *alias)
+}
+
 /// All feature names, in the order of registers and bits.
 pub fn names() -> impl Iterator<Item = &'static str> {
     Word::ALL

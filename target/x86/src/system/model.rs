@@ -506,6 +506,7 @@ fn dashed(name: &str) -> String {
 
 fn unknown_property(name: &str) -> ModelError {
     let known = feature::names()
+        .chain(feature::aliases())
         .chain(PROPERTIES.iter().copied())
         .chain(WITHOUT_EFFECT.iter().copied())
         .chain(HYPER_V.iter().copied());
