@@ -10,6 +10,7 @@
 mod disk;
 mod faults;
 mod interop;
+mod killed;
 mod model;
 mod mutated;
 mod power;
