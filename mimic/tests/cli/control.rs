@@ -185,14 +185,8 @@ fn a_machine_is_stopped_continued_and_reset_with_an_event_each() {
 #[test]
 fn a_signal_ends_the_machine_as_a_command_would() {
     let mut qmp = Qmp::start("-machine none -S");
-    let pid = qmp.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let pid = rustix::process::Pid::from_child(&qmp.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(
         qmp.event("SHUTDOWN"),
         json!({ "guest": false, "reason": "host-signal" })

@@ -106,10 +106,13 @@ fn guest_memory_in_a_folder_leaves_no_file() {
 
 #[test]
 fn a_global_property_reaches_the_ports_of_the_machine() {
-    let mut qmp = Qmp::start(
+    // Without a kernel, firmware would have to be there.
+    let kernel = Scratch::new("ports-kernel", &kernels::hello("", 3));
+    let mut qmp = Qmp::start(&format!(
         "-machine q35 -m 16 -S -serial null -parallel null -global isa-serial.irq=5 \
-         -global isa-serial.index=3 -global isa-parallel.iobase=0x278",
-    );
+         -global isa-serial.index=3 -global isa-parallel.iobase=0x278 -kernel {}",
+        kernel.path()
+    ));
     let tree = qmp.hmp("info qtree");
     let about = |device: &str| {
         let start = tree.find(&format!("dev: {device},")).unwrap();
