@@ -1,11 +1,22 @@
 //! Driving a machine through its monitor.
 
+use std::path::PathBuf;
+
 use serde_json::json;
-use test_boot::{Error, Vm};
+use test_boot::{Error, Folder, Vm, kernels};
+
+/// A kernel, so that no firmware has to be there.
+fn kernel(folder: &Folder) -> Result<PathBuf, Error> {
+    let path = folder.join("halt.elf");
+    std::fs::write(&path, kernels::hello_and_halt(""))?;
+    Ok(path)
+}
 
 #[test]
 fn a_machine_can_be_stopped_continued_and_quit_by_qmp() -> Result<(), Error> {
+    let folder = Folder::new()?;
     let mut vm = Vm::new("pc")
+        .kernel(kernel(&folder)?)
         .args("-accel tcg -m 64 -S")
         .with_qmp()
         .boot()?;
@@ -26,7 +37,9 @@ fn a_machine_can_be_stopped_continued_and_quit_by_qmp() -> Result<(), Error> {
 
 #[test]
 fn an_unknown_command_is_answered_by_its_error_class() -> Result<(), Error> {
+    let folder = Folder::new()?;
     let mut vm = Vm::new("pc")
+        .kernel(kernel(&folder)?)
         .args("-accel tcg -m 64 -S")
         .with_qmp()
         .boot()?;
