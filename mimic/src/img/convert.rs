@@ -95,7 +95,8 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
         }
         out.node.flush()?;
     }
-    target.put_in_place()?;
+    // As with QEMU's tool, who asks for no cache mode does not wait for the disk.
+    target.put_in_place(args.value("t").is_some_and(|mode| mode != "unsafe"))?;
     Ok(0)
 }
 
@@ -127,12 +128,15 @@ impl Target {
             .context("the output's name is not valid UTF-8")
     }
 
-    fn put_in_place(mut self) -> Result<()> {
+    /// Gives the file its name; when that must outlive a power cut, after its bytes.
+    fn put_in_place(mut self, is_stable: bool) -> Result<()> {
         let Some(temporary) = self.temporary.take() else {
             return Ok(());
         };
-        // Before the name, the bytes.
-        let whole = std::fs::File::open(&temporary).and_then(|file| file.sync_all());
+        let whole = match is_stable {
+            true => std::fs::File::open(&temporary).and_then(|file| file.sync_all()),
+            false => Ok(()),
+        };
         let moved = whole.and_then(|()| std::fs::rename(&temporary, &self.output));
         if moved.is_err() {
             let _ = std::fs::remove_file(&temporary);
