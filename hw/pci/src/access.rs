@@ -163,11 +163,16 @@ fn split(offset: u64) -> (u8, u8, u16) {
 impl IoRegion for Ecam {
     fn read(&self, access: Access) -> Result<u64, Fault> {
         let (bus, devfn, register) = split(access.offset);
-        self.bus.read(bus, devfn, register, access)
+        // No function, or no such register: the bus ends the access, the host sees all ones.
+        Ok(self
+            .bus
+            .read(bus, devfn, register, access)
+            .unwrap_or(u64::MAX))
     }
 
     fn write(&self, access: Access, value: u64) -> Result<(), Fault> {
         let (bus, devfn, register) = split(access.offset);
-        self.bus.write(bus, devfn, register, access, value)
+        let _ = self.bus.write(bus, devfn, register, access, value);
+        Ok(())
     }
 }
