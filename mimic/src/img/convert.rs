@@ -168,6 +168,8 @@ impl Copy<'_> {
     /// All of `from`, to `start` on.
     fn all(&self, from: &Node, start: u64, progress: &mut Progress) -> Result<()> {
         let (mut at, len) = (0, from.len());
+        // One for all: fresh memory costs as much as the copy.
+        let buffer = IoVector::zeroed(usize::try_from(STEP.min(len))?);
         let failed = |at: u64| format!("reading '{}' at {at}", from.file());
         while at < len {
             let most = len - at;
@@ -181,7 +183,7 @@ impl Copy<'_> {
             if is_zero && !self.packs {
                 self.zeros(start + at, run)?;
             } else {
-                let memory = IoVector::zeroed(usize::try_from(run)?);
+                let memory = buffer.slice(0, run);
                 from.read(at, &memory).with_context(|| failed(at))?;
                 self.data(start + at, &memory)?;
             }
