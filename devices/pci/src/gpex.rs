@@ -83,7 +83,11 @@ impl IoRegion for PortWindow {
             ..
         } = access;
         let map = self.ports.snapshot();
-        map.read(offset, size, ByteOrder::Little, by, attrs)
+        match map.read(offset, size, ByteOrder::Little, by, attrs) {
+            // No port there: the bridge answers by itself.
+            Err(Fault::Unassigned) => Ok(u64::MAX),
+            result => result,
+        }
     }
 
     fn write(&self, access: Access, value: u64) -> Result<(), Fault> {
@@ -95,8 +99,10 @@ impl IoRegion for PortWindow {
             ..
         } = access;
         let map = self.ports.snapshot();
-        map.write(offset, size, value, ByteOrder::Little, by, attrs)
-            .map(|_| ())
+        match map.write(offset, size, value, ByteOrder::Little, by, attrs) {
+            Ok(_) | Err(Fault::Unassigned) => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 }
 
