@@ -19,6 +19,8 @@ pub struct Guest {
     pub initrd_modules: PathBuf,
     /// Folder of SeaBIOS images, for `-L`.
     pub seabios: PathBuf,
+    /// Its first serial port, as Linux names it.
+    pub console: &'static str,
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
 }
@@ -38,13 +40,14 @@ impl Guest {
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
             seabios: cache.join("share/seabios"),
+            console: if arch == "arm64" { "ttyAMA0" } else { "ttyS0" },
             release: std::fs::read_to_string(home.join("release"))
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
         };
         let missing = guest
-            .files()
+            .files(arch)
             .into_iter()
             .find(|path| !path.exists())
             .cloned();
@@ -58,14 +61,12 @@ impl Guest {
         Ok(None)
     }
 
-    fn files(&self) -> [&PathBuf; 5] {
-        [
-            &self.vmlinuz,
-            &self.vmlinux,
-            &self.initrd,
-            &self.initrd_modules,
-            &self.seabios,
-        ]
+    fn files(&self, arch: &str) -> Vec<&PathBuf> {
+        let mut files = vec![&self.vmlinuz, &self.initrd, &self.initrd_modules];
+        if arch == "amd64" {
+            files.extend([&self.vmlinux, &self.seabios]);
+        }
+        files
     }
 }
 

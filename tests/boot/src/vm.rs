@@ -25,6 +25,7 @@ pub struct VmBuilder {
     program: Option<PathBuf>,
     args: Vec<OsString>,
     append: Option<String>,
+    console: &'static str,
     with_qmp: bool,
     on_debugcon: bool,
     patience: Duration,
@@ -83,7 +84,10 @@ impl VmBuilder {
     /// Boots the packaged kernel with the plain initrd.
     #[must_use]
     pub fn linux(self, guest: &Guest) -> Self {
-        self.kernel(&guest.vmlinuz).option("-initrd", &guest.initrd)
+        let console = guest.console;
+        VmBuilder { console, ..self }
+            .kernel(&guest.vmlinuz)
+            .option("-initrd", &guest.initrd)
     }
 
     /// The kernel file.
@@ -95,9 +99,7 @@ impl VmBuilder {
     /// More words for the kernel's command line, which begins with the console.
     #[must_use]
     pub fn append(mut self, words: &str) -> Self {
-        let append = self
-            .append
-            .get_or_insert_with(|| "console=ttyS0".to_owned());
+        let append = self.append.get_or_insert_default();
         append.push(' ');
         append.push_str(words);
         self
@@ -143,10 +145,12 @@ impl VmBuilder {
         } else {
             command.args(["-serial", "stdio"]);
         }
+        let console = self.console;
         if let Some(append) = &self.append {
+            let append = format!("console={console}{append}");
             command.arg("-append").arg(append);
         } else if self.args.iter().any(|arg| arg == "-initrd") {
-            command.args(["-append", "console=ttyS0"]);
+            command.arg("-append").arg(format!("console={console}"));
         }
         let mut pending = None;
         if self.with_qmp {
@@ -195,6 +199,7 @@ impl Vm {
             program: None,
             args: Vec::new(),
             append: None,
+            console: "ttyS0",
             with_qmp: false,
             on_debugcon: false,
             patience: PATIENCE,

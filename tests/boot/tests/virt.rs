@@ -1,0 +1,68 @@
+//! Debian's arm64 kernel with busybox on `virt`: up, a typed command, and off again.
+
+use test_boot::{Error, Guest, Vm};
+
+/// The story every shape of the machine must tell.
+fn reaches_a_shell_and_powers_off(machine: &str, cpu: &str, cpus: u32) -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    let mut vm = Vm::new(machine)
+        .args("-accel tcg -m 256")
+        .option("-cpu", cpu)
+        .cpus(cpus)
+        .linux(&guest)
+        .append("quiet")
+        .boot()?;
+    vm.expect(&format!(
+        "GUEST-UP aarch64 {} cpus={cpus} mem=",
+        guest.release
+    ))?;
+    assert_eq!(vm.shell("echo $((6 * 7)) $(nproc)")?, format!("42 {cpus}"));
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
+}
+
+#[test]
+fn one_cortex_a57_with_gicv2_reaches_a_shell_and_powers_off() -> Result<(), Error> {
+    reaches_a_shell_and_powers_off("virt", "cortex-a57", 1)
+}
+
+#[test]
+fn four_cpus_with_gicv2_reach_a_shell_and_power_off() -> Result<(), Error> {
+    reaches_a_shell_and_powers_off("virt", "max", 4)
+}
+
+#[test]
+fn one_cpu_max_with_gicv3_reaches_a_shell_and_powers_off() -> Result<(), Error> {
+    reaches_a_shell_and_powers_off("virt,gic-version=3", "max", 1)
+}
+
+#[test]
+fn four_cortex_a57_with_gicv3_reach_a_shell_and_power_off() -> Result<(), Error> {
+    reaches_a_shell_and_powers_off("virt,gic-version=3", "cortex-a57", 4)
+}
+
+#[test]
+fn virtio_devices_work_by_messages_by_wires_and_in_memory() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    // A GICv2 has a message frame; a GICv3 has nowhere to send messages yet.
+    for machine in ["virt", "virt,gic-version=3"] {
+        for device in ["virtio-rng-pci", "virtio-rng-device"] {
+            let mut vm = Vm::new(machine)
+                .args("-accel tcg -m 256 -cpu cortex-a57")
+                .option("-device", device)
+                .linux(&guest)
+                .option("-initrd", &guest.initrd_modules)
+                .append("quiet guest.modules=virtio_pci,virtio_mmio,virtio_rng")
+                .append("guest.run=head,-c,16,/dev/hwrng,>/dev/null")
+                .boot()?;
+            vm.expect("GUEST-EXIT 0")?;
+            vm.expect_success()?;
+        }
+    }
+    Ok(())
+}
