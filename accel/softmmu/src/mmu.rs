@@ -1,5 +1,8 @@
 //! A vCPU's view of memory: its banks, its snapshot of the map, its access paths.
 
+// `fetch_update` has another name in newer Rust, which the oldest one supported does not know.
+#![allow(deprecated)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
