@@ -28,6 +28,8 @@ pub struct Wanted<'a> {
     pub topology: &'a Topology,
     /// `-dfilter`: first and last addresses of the code that is logged; of none, all.
     pub log_filter: &'a [(u64, u64)],
+    /// `-perfmap`.
+    pub perf_map: bool,
 }
 
 /// An accelerator as the boards of a guest see it.
@@ -177,7 +179,10 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
             "-accel: 'split-wx=off' is not available: generated code is never writable where it runs"
         );
     }
-    let engine = Engine::of(props)?;
+    let engine = Engine {
+        perf_map: wanted.perf_map,
+        ..Engine::of(props)?
+    };
     if wanted.guest.is(&guests::AARCH64) {
         let tcg = arm::Tcg::new(wanted, engine)?;
         return Ok(Chosen {
@@ -263,6 +268,8 @@ struct Engine {
     code_bytes: Option<usize>,
     /// Each instruction by itself.
     single: bool,
+    /// Generated code is named for perf.
+    perf_map: bool,
 }
 
 impl Engine {
@@ -284,12 +291,13 @@ impl Engine {
             code_bytes: (HAS_JIT && wanted != OnOffAuto::Off && !logs_units())
                 .then_some(code_bytes),
             single: props.is_on("one-insn-per-tb"),
+            perf_map: false,
         })
     }
 
     fn executor<T: Target>(self) -> Result<Box<dyn Executor<T>>, String> {
         match self.code_bytes {
-            Some(bytes) => jit(bytes),
+            Some(bytes) => jit(bytes, self.perf_map),
             None => Ok(Box::new(Interp::default())),
         }
     }
@@ -306,10 +314,17 @@ mod host_jit {
     /// Whether this host has a JIT.
     pub(super) const HAS_JIT: bool = true;
 
-    pub(super) fn jit<T: Target>(bytes: usize) -> Result<Box<dyn Executor<T>>, String> {
-        accel_jit::Jit::<T>::new(bytes)
-            .map(|jit| Box::new(jit) as Box<dyn Executor<T>>)
-            .map_err(|error| format!("{error}; '-accel tcg,jit=off' does without"))
+    pub(super) fn jit<T: Target>(
+        bytes: usize,
+        perf_map: bool,
+    ) -> Result<Box<dyn Executor<T>>, String> {
+        let mut jit = accel_jit::Jit::<T>::new(bytes)
+            .map_err(|error| format!("{error}; '-accel tcg,jit=off' does without"))?;
+        if perf_map {
+            jit.map_for_perf()
+                .map_err(|error| format!("-perfmap: {error}"))?;
+        }
+        Ok(Box::new(jit))
     }
 }
 
@@ -320,69 +335,3 @@ mod host_jit {
     pub(super) const DEFAULT_CODE: usize = 0;
     pub(super) const HAS_JIT: bool = false;
 
-    pub(super) fn jit<T: Target>(_: usize) -> Result<Box<dyn Executor<T>>, String> {
-        Err("this host has no JIT".to_owned())
-    }
-}
-
-use host_jit::{DEFAULT_CODE, HAS_JIT, jit};
-
-impl Tcg {
-    /// The engine, running CPUs of this model (`default_model` if `-cpu` is absent).
-    ///
-    /// # Errors
-    /// What is wrong with `-cpu`.
-    fn new(cpu: Option<&CpuOpt>, default_model: &str, topology: &Topology) -> Result<Self> {
-        let text = cpu.map_or_else(|| default_model.to_owned(), cpu_text);
-        let (model, missing) = CpuModel::parse(&text, &feature::engine(), false)
-            .map_err(|e| anyhow::anyhow!("-cpu: {e}; '-cpu help' lists models and features"))?;
-        // Only what the user chose is worth a warning.
-        if cpu.is_some() {
-            for name in missing {
-                log::warn!("-cpu: the engine does not have {name}; the guest will not see it");
-            }
-        }
-        Ok(Self {
-            model: Arc::new(model),
-            topology: topology_of(topology),
-            exclusive: Arc::default(),
-            engine: Engine::default(),
-            log_filter: LogFilter::default(),
-        })
-    }
-}
-
-impl machine_x86::Accelerator for Tcg {
-    fn name(&self) -> &'static str {
-        "TCG"
-    }
-
-    fn irqchip(&self) -> Irqchip {
-        Irqchip::User
-    }
-
-    fn attach(&self, _: &Fabric) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
-        let core = system::new_core(
-            wires.index,
-            Arc::clone(&self.model),
-            self.topology,
-            wires.port,
-            wires.fabric.memory.clone(),
-            wires.clock,
-        );
-        let executor = self.engine.executor::<X86>()?;
-        let mut core = core;
-        core.single = self.engine.single;
-        core.log_filter = self.log_filter.clone();
-        let exclusive = Arc::clone(&self.exclusive);
-        Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
-    }
-
-    fn tsc_hz(&self) -> u64 {
-        self.model.tsc_hz
-    }
-}

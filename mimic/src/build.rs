@@ -62,6 +62,7 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
         default_model: machine.default_cpu,
         topology: &topology,
         log_filter: &config.log_filter,
+        perf_map: config.perf_map,
     };
     let accel = accel::choose(&config.accels, &wanted)?;
     let objects = objects::plan(config)?;

@@ -611,6 +611,16 @@ impl Asm {
         self.code[fix.0 - 4..fix.0].copy_from_slice(&distance.to_le_bytes());
     }
 
+    /// Has a jump go to an offset in the code memory.
+    pub(crate) fn bind_to(&mut self, fix: Fix, at: usize) {
+        let end = self.end_of(fix);
+        let distance = (at as i64 - end as i64) as i32;
+        let start = end - self.origin - 4;
+        if let Some(place) = self.code.get_mut(start..start + 4) {
+            place.copy_from_slice(&distance.to_le_bytes());
+        }
+    }
+
     /// Jumps to an offset in the code memory.
     pub(crate) fn jmp_to(&mut self, at: usize) {
         self.byte(0xe9);

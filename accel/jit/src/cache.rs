@@ -37,8 +37,16 @@ pub(crate) struct Block {
     sites: Box<[Site]>,
     ways: Box<[Way]>,
     pub(crate) pages: Vec<PageRef>,
-    /// Identity that the code checks its second page for; 0 if it has one page.
-    pub(crate) second: u32,
+    /// Pages beside the first that it is from, and the identities that the code checks them for.
+    pub(crate) others: Vec<(u64, u32)>,
+    /// What leaves its code when that was overwritten, if it is not the thunk.
+    stale: Option<usize>,
+    /// Whether it is a region.
+    pub(crate) is_region: bool,
+    /// The region that is run in its place.
+    region: Option<Id>,
+    /// Times it was about to run when a slice ended.
+    pub(crate) heat: u8,
     /// Ways of others that are linked to it.
     incoming: Vec<(Id, u16)>,
 }
@@ -167,14 +175,18 @@ impl Cache {
         }
         let (_, block) = self.at(at)?;
         let insn = block.insn_of(at)?;
-        let pc = block.marks.get(insn)?.pc;
-        let nth = insn as u64 + 1;
+        let mark = block.marks.get(insn)?;
+        let (pc, nth) = (mark.pc, u64::from(mark.done) + 1);
         self.sites[slot] = (at, pc, nth);
         Some((pc, nth))
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Block> {
         self.blocks.get(&id).map(Box::as_ref)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Block> {
+        self.blocks.get_mut(&id).map(Box::as_mut)
     }
 
     /// The unit whose code an offset lies in or just behind.
@@ -220,11 +232,52 @@ impl Cache {
         pc: u64,
         compiled: Compiled,
         pages: Vec<PageRef>,
-        second: u32,
+        others: Vec<(u64, u32)>,
     ) -> Id {
         if let Some(old) = self.find(&key) {
             self.kill(old);
         }
+        let id = self.keep(key, pc, compiled, pages, others);
+        self.index.insert(key, id);
+        id
+    }
+
+    /// Keeps a region compiled for `origin`, which is run in place of a unit from now on.
+    pub(crate) fn insert_region(
+        &mut self,
+        unit: Id,
+        key: Key,
+        compiled: Compiled,
+        pages: Vec<PageRef>,
+        others: Vec<(u64, u32)>,
+    ) {
+        let id = self.keep(key, key.va, compiled, pages, others);
+        if let Some(region) = self.blocks.get_mut(&id) {
+            region.is_region = true;
+        }
+        let Some(block) = self.blocks.get_mut(&unit) else {
+            return;
+        };
+        block.region = Some(id);
+        let (pc, start, incoming) = (block.pc, block.start, std::mem::take(&mut block.incoming));
+        table::remove(&self.memory, pc, start);
+        self.unlink(&incoming);
+    }
+
+    /// The region that is run in place of a unit.
+    pub(crate) fn region_of(&self, unit: Id) -> Option<Id> {
+        let id = self.get(unit)?.region?;
+        self.blocks.contains_key(&id).then_some(id)
+    }
+
+    fn keep(
+        &mut self,
+        key: Key,
+        pc: u64,
+        compiled: Compiled,
+        pages: Vec<PageRef>,
+        others: Vec<(u64, u32)>,
+    ) -> Id {
         let start = self.next;
         self.memory.write(start, &compiled.code);
         let len = compiled.code.len();
@@ -234,7 +287,10 @@ impl Cache {
         let id = Id(self.next_id);
         self.next_id += 1;
         for page in &pages {
-            self.by_page.entry(page.page_id()).or_default().push(id);
+            let ids = self.by_page.entry(page.page_id()).or_default();
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
         }
         let block = Block {
             key,
@@ -245,11 +301,14 @@ impl Cache {
             sites: compiled.sites.into(),
             ways: compiled.ways.into(),
             pages,
-            second,
+            others,
+            stale: compiled.stale,
+            is_region: false,
+            region: None,
+            heat: 0,
             incoming: Vec::new(),
         };
         self.blocks.insert(id, Box::new(block));
-        self.index.insert(key, id);
         self.by_address.insert(start, id);
         id
     }
@@ -316,7 +375,12 @@ impl Cache {
         self.by_address.remove(&block.start);
         self.used -= block.len;
         table::remove(&self.memory, block.pc, block.start);
-        for (from, way) in &block.incoming {
+        self.unlink(&block.incoming);
+    }
+
+    /// Has ways lead nowhere again.
+    fn unlink(&self, ways: &[(Id, u16)]) {
+        for (from, way) in ways {
             if let Some(source) = self.get(*from)
                 && let Some(way) = source.ways.get(usize::from(*way))
             {
@@ -349,11 +413,14 @@ impl Cache {
         count
     }
 
-    /// Overwrites the code of an instruction by a call.
+    /// Overwrites the code of an instruction by a call, unless it is a unit's first: at the end of a unit
+    /// that may overwrite code last, the budget is looked at.
     pub(crate) fn divert(&self, id: Id, mark: usize, to: usize) {
         if let Some(block) = self.get(id)
             && let Some(mark) = block.marks.get(mark)
+            && !mark.is_first
         {
+            let to = block.stale.unwrap_or(to);
             let at = block.start + mark.at as usize;
             let distance = to as i64 - (at + CALL) as i64;
             let mut call = [0xe8, 0, 0, 0, 0];

@@ -16,6 +16,7 @@ mod int;
 mod memory;
 mod place;
 mod plan;
+mod region;
 mod vector;
 
 use accel_core::{Effects, Intrinsic, Layout};
@@ -28,6 +29,7 @@ use crate::thunks::Thunks;
 pub(crate) use flags::answer;
 use place::Places;
 use plan::Plan;
+pub(crate) use region::{Map, compile as compile_region, targets};
 
 /// Host registers that hold guest registers, those that calls keep first.
 pub(crate) const PINNED: [Reg; 9] = [RBX, R12, R13, R14, R15, R8, R9, R10, R11];
@@ -54,10 +56,8 @@ pub(crate) fn slot_at(slot: usize) -> Mem {
 
 /// What code depends on beside the unit: where things are.
 pub(crate) struct Env {
-    /// Host register of each guest slot.
-    pub(crate) pinned: [Option<Reg>; 256],
-    /// The pinned slots, in the order of [`PINNED`].
-    pub(crate) slots: Vec<usize>,
+    /// Host registers of guest registers between units.
+    pub(crate) map: Map,
     pub(crate) layout: Layout,
     /// Distance from RBP to the array of pointers to translation tables.
     pub(crate) hot: i32,
@@ -79,6 +79,10 @@ pub(crate) struct Mark {
     pub(crate) at: u32,
     /// Its PC.
     pub(crate) pc: u64,
+    /// Instructions done by then that are not taken off the budget yet.
+    pub(crate) done: u16,
+    /// It is the first of its unit.
+    pub(crate) is_first: bool,
 }
 
 /// A return address of something that may fault or overwrite code.
@@ -86,7 +90,7 @@ pub(crate) struct Mark {
 pub(crate) struct Site {
     /// Offset from the start of the code.
     pub(crate) at: u32,
-    /// The instruction's number in the unit.
+    /// The instruction's number in the code.
     pub(crate) insn: u16,
 }
 
@@ -110,10 +114,18 @@ pub(crate) struct Compiled {
     pub(crate) marks: Vec<Mark>,
     pub(crate) sites: Vec<Site>,
     pub(crate) ways: Vec<Way>,
+    /// What takes the place of the thunk for overwritten code, if guest registers are elsewhere.
+    pub(crate) stale: Option<usize>,
+}
+
+/// A unit and where it is.
+pub(crate) struct Member {
+    pub(crate) unit: Unit,
+    pub(crate) at: Where,
 }
 
 /// Where a unit is in the guest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Where {
     /// The PC it begins at.
     pub(crate) pc: u64,
@@ -121,8 +133,8 @@ pub(crate) struct Where {
     pub(crate) is_flat: bool,
     /// The translation context of fetches.
     pub(crate) fetch_ctx: u8,
-    /// The page that the unit crosses into, and the identity it had.
-    pub(crate) second: Option<(u64, u32)>,
+    /// Pages beside the first that the code is from, and the identities they had.
+    pub(crate) others: Vec<(u64, u32)>,
 }
 
 /// A detour out of the main line, emitted behind it.
@@ -176,9 +188,13 @@ struct Entry {
 
 struct Compiler<'a> {
     env: &'a Env,
+    members: &'a [Member],
+    map: &'a Map,
+    /// What the region's parts need of each other; `None` for a unit alone.
+    region: Option<region::Region>,
+    // --- of the unit at hand
     unit: &'a Unit,
-    at: Where,
-    asm: Asm,
+    at: &'a Where,
     plan: Plan,
     places: Places,
     /// The flags' last definition, if it is known.
@@ -187,6 +203,17 @@ struct Compiler<'a> {
     next_def: u32,
     entries: Vec<Option<Entry>>,
     jumps: Vec<Vec<Fix>>,
+    /// Instructions done before the unit that are not taken off the budget yet.
+    carry: u16,
+    first_mark: usize,
+    /// Spill slot of each value that was ever spilled.
+    cells: Vec<Option<u16>>,
+    spilled: u16,
+    block: usize,
+    /// Number of the operation in its block.
+    op: usize,
+    // --- of all the code
+    asm: Asm,
     exits: Vec<ends::Exit>,
     detours: Vec<Detour>,
     marks: Vec<Mark>,
@@ -194,65 +221,95 @@ struct Compiler<'a> {
     ways: Vec<Way>,
     /// Ways out whose stubs are not emitted yet: jumps to the stub, then as in [`Way`].
     pending_ways: Vec<(Vec<Fix>, u32, Option<u32>, u64)>,
-    /// Spill slot of each value that was ever spilled.
-    cells: Vec<Option<u16>>,
-    spilled: u16,
-    /// Whether the unit computes under the guest's MXCSR.
+    /// Whether the code computes under the guest's MXCSR.
     has_float: bool,
     /// The jump that loads it at the start, and where that comes back to.
     float_start: Option<(Fix, usize)>,
-    block: usize,
-    /// Number of the operation in its block.
-    op: usize,
 }
 
 /// Compiles a unit for the code memory from `origin` on.
-pub(crate) fn compile(
-    env: &Env,
-    unit: &Unit,
-    at: Where,
-    origin: usize,
-) -> Result<Compiled, TooBig> {
-    let plan = Plan::of(unit, env.effects);
-    let mut compiler = Compiler {
-        env,
-        unit,
-        at,
-        asm: Asm::new(origin),
-        places: Places::new(unit.types.len()),
-        plan,
-        flags: None,
-        next_def: 0,
-        entries: (0..unit.blocks.len()).map(|_| None).collect(),
-        jumps: (0..unit.blocks.len()).map(|_| Vec::new()).collect(),
-        exits: Vec::new(),
-        detours: Vec::new(),
-        marks: Vec::with_capacity(unit.insns as usize),
-        sites: Vec::new(),
-        ways: Vec::new(),
-        pending_ways: Vec::new(),
-        cells: vec![None; unit.types.len()],
-        spilled: 0,
-        has_float: false,
-        float_start: None,
-        block: 0,
-        op: 0,
-    };
-    compiler.all()?;
-    Ok(Compiled {
-        code: compiler.asm.code,
-        marks: compiler.marks,
-        sites: compiler.sites,
-        ways: compiler.ways,
-    })
+pub(crate) fn compile(env: &Env, member: &Member, origin: usize) -> Result<Compiled, TooBig> {
+    let plan = Plan::of(&member.unit, env.effects, &|_| true);
+    let mut compiler = Compiler::new(env, std::slice::from_ref(member), &env.map, origin)?;
+    compiler.start();
+    compiler.unit_code(0, plan)?;
+    compiler.late();
+    Ok(compiler.done())
 }
 
-impl Compiler<'_> {
-    fn all(&mut self) -> Result<(), TooBig> {
-        if let Some((page, id)) = self.at.second {
-            self.check_second(page, id)?;
+impl<'a> Compiler<'a> {
+    fn new(
+        env: &'a Env,
+        members: &'a [Member],
+        map: &'a Map,
+        origin: usize,
+    ) -> Result<Self, TooBig> {
+        let first = members.first().ok_or(TooBig)?;
+        Ok(Compiler {
+            env,
+            members,
+            map,
+            region: None,
+            unit: &first.unit,
+            at: &first.at,
+            plan: Plan::default(),
+            places: Places::new(0, map),
+            flags: None,
+            next_def: 0,
+            entries: Vec::new(),
+            jumps: Vec::new(),
+            carry: 0,
+            first_mark: 0,
+            cells: Vec::new(),
+            spilled: 0,
+            block: 0,
+            op: 0,
+            asm: Asm::new(origin),
+            exits: Vec::new(),
+            detours: Vec::new(),
+            marks: Vec::new(),
+            sites: Vec::new(),
+            ways: Vec::new(),
+            pending_ways: Vec::new(),
+            has_float: false,
+            float_start: None,
+        })
+    }
+
+    fn done(self) -> Compiled {
+        Compiled {
+            code: self.asm.code,
+            marks: self.marks,
+            sites: self.sites,
+            ways: self.ways,
+            stale: self.region.map(|region| region.stale),
+        }
+    }
+
+    /// What stands before all else.
+    fn start(&mut self) {
+        for (page, id) in &self.at.others {
+            self.check_page(*page, *id);
         }
         self.start_float();
+    }
+
+    /// A unit's main line.
+    fn unit_code(&mut self, index: usize, plan: Plan) -> Result<(), TooBig> {
+        let member = self.members.get(index).ok_or(TooBig)?;
+        let unit = &member.unit;
+        self.unit = unit;
+        self.at = &member.at;
+        self.plan = plan;
+        self.places = Places::new(unit.types.len(), self.map);
+        self.flags = None;
+        self.asm.flags_of = None;
+        self.next_def = 0;
+        self.entries = (0..unit.blocks.len()).map(|_| None).collect();
+        self.jumps = (0..unit.blocks.len()).map(|_| Vec::new()).collect();
+        self.first_mark = self.marks.len();
+        self.cells = vec![None; unit.types.len()];
+        self.spilled = 0;
         for index in 0..self.unit.blocks.len() {
             if !self.plan.blocks[index].is_emitted {
                 // Its operations count all the same.
@@ -263,7 +320,6 @@ impl Compiler<'_> {
             self.ops(index)?;
             self.end(index)?;
         }
-        self.late();
         Ok(())
     }
 
@@ -372,6 +428,8 @@ impl Compiler<'_> {
         self.marks.push(Mark {
             at: self.asm.code.len() as u32,
             pc,
+            done: self.insns_done(),
+            is_first: self.marks.len() == self.first_mark,
         });
     }
 
@@ -380,11 +438,11 @@ impl Compiler<'_> {
         (self.marks.len() as u16).saturating_sub(1)
     }
 
-    /// Records that the call just emitted belongs to the current instruction.
-    fn site(&mut self) {
+    /// Records that the call just emitted belongs to an instruction.
+    fn site(&mut self, insn: u16) {
         self.sites.push(Site {
             at: self.asm.code.len() as u32,
-            insn: self.insn(),
+            insn,
         });
     }
 
@@ -398,7 +456,7 @@ impl Compiler<'_> {
     fn set(&mut self, slot: Slot, v: Val) -> Result<(), TooBig> {
         self.rescue(slot, Some(v))?;
         self.force(v)?;
-        let pinned = self.env.pinned[usize::from(slot.0)];
+        let pinned = self.map.reg(slot);
         let is_there = self.places.is_guest(v, slot) && !self.places.is_dirty(v);
         match (pinned, self.places.constant(v)) {
             (Some(reg), Some(0)) if self.asm.flags_of.is_none() => {
@@ -439,7 +497,10 @@ impl Compiler<'_> {
         }
         if !self.places.is_guest_v(v, slot) {
             let from = self.xmm(v)?;
-            self.asm.movups_to(slot_at(slot.0.into()), from);
+            match self.map.xmm(slot) {
+                Some(to) => self.asm.movaps(to, from),
+                None => self.asm.movups_to(slot_at(slot.0.into()), from),
+            }
         }
         self.consume(v);
         self.places.changed_v(slot, v);
@@ -486,8 +547,7 @@ impl Compiler<'_> {
             .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
         let vectors = self.places.has_vectors();
         let thunk = self.env.thunks.call(effects.writes_regs, vectors);
-        self.asm.call_to(thunk);
-        self.site();
+        self.call_out(thunk);
         if effects.writes_regs {
             self.places.all_changed();
         }
@@ -505,5 +565,5 @@ impl Compiler<'_> {
 /// The two registers that checks of addresses use.
 const CHECK: [Reg; 2] = [RCX, RDX];
 
-/// Vector registers for values: all, as none is pinned.
+/// Vector registers; the last of them may hold guest registers.
 const XMMS: u8 = 16;

@@ -4,8 +4,10 @@
 //! - `compile.rs` and its folder: a unit into host code;
 //! - `memory.rs`, `thunks.rs`, `table.rs`: where code lives, the code made once, the targets of indirect
 //!   jumps;
+//! - `grow.rs`, `graph.rs`: which units are hot and become one;
 //! - `cache.rs`: which units are compiled, how they are linked, what makes them stale;
-//! - `run.rs`: the executor; `runtime.rs`: what generated code calls.
+//! - `run.rs`: the executor; `runtime.rs`: what generated code calls;
+//! - `listing.rs`: generated code for people and profilers.
 //!
 //! Hosts of other architectures use the interpreter.
 #![allow(unsafe_code)]
@@ -14,6 +16,9 @@
 mod asm;
 mod cache;
 mod compile;
+mod graph;
+mod grow;
+mod listing;
 mod memory;
 mod run;
 mod runtime;

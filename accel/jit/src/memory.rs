@@ -58,15 +58,9 @@ unsafe impl Send for CodeMemory {}
 // SAFETY: as above.
 unsafe impl Sync for CodeMemory {}
 
-fn map(
-    at: *mut u8,
-    len: usize,
-    protection: i32,
-    flags: i32,
-    fd: i32,
-) -> Result<*mut u8, CodeMemoryError> {
+fn map(at: *mut u8, len: usize, protection: i32, flags: i32) -> Result<*mut u8, CodeMemoryError> {
     // SAFETY: `MAP_FIXED` is only asked for within a reservation of our own, made just before.
-    let got = unsafe { libc::mmap(at.cast(), len, protection, flags, fd, 0) };
+    let got = unsafe { libc::mmap(at.cast(), len, protection, flags, -1, 0) };
     if got == libc::MAP_FAILED {
         return Err(CodeMemoryError(std::io::Error::last_os_error()));
     }
@@ -77,32 +71,43 @@ impl CodeMemory {
     /// Room for `len` bytes of code, a multiple of the page size.
     pub(crate) fn new(len: usize) -> Result<Self, CodeMemoryError> {
         use libc::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED};
-        use libc::{PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE};
-        // SAFETY: the name is a C string.
-        let fd = unsafe { libc::memfd_create(c"jit".as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
+        use libc::{PROT_NONE, PROT_READ, PROT_WRITE};
+        let data = PROT_READ | PROT_WRITE;
+        let none = std::ptr::null_mut();
+        // Without a name, as profilers expect of generated code.
+        let write = map(none, len, data, MAP_SHARED | MAP_ANONYMOUS)?;
+        let private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        let run = match map(none, cell::CODE + len, PROT_NONE, private) {
+            Ok(run) => run,
+            Err(error) => {
+                // SAFETY: made just before, and nobody has it yet.
+                unsafe { libc::munmap(write.cast(), len) };
+                return Err(error);
+            }
+        };
+        let memory = CodeMemory { run, write, len };
+        map(run, cell::CODE, data, private | MAP_FIXED)?;
+        memory.map_again()?;
+        // SAFETY: within the control pages, aligned, and nobody else has them yet.
+        unsafe { run.add(cell::RUST_MXCSR).cast::<u32>().write(RUST_MXCSR) };
+        Ok(memory)
+    }
+
+    /// Maps the code a second time, where it runs.
+    fn map_again(&self) -> Result<(), CodeMemoryError> {
+        let at = self.run.wrapping_add(cell::CODE).cast::<libc::c_void>();
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: of a shared mapping, an old size of zero maps the same memory again; the place is
+        // within a reservation of our own, which nobody has yet.
+        let got = unsafe { libc::mremap(self.write.cast(), 0, self.len, how, at) };
+        if got != at {
             return Err(CodeMemoryError(std::io::Error::last_os_error()));
         }
-        let result = (|| {
-            // SAFETY: the descriptor is ours.
-            if unsafe { libc::ftruncate(fd, len as libc::off_t) } != 0 {
-                return Err(CodeMemoryError(std::io::Error::last_os_error()));
-            }
-            let private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-            let none = std::ptr::null_mut();
-            let run = map(none, cell::CODE + len, PROT_NONE, private, -1)?;
-            let data = PROT_READ | PROT_WRITE;
-            map(run, cell::CODE, data, private | MAP_FIXED, -1)?;
-            let code = run.wrapping_add(cell::CODE);
-            map(code, len, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd)?;
-            let write = map(none, len, data, MAP_SHARED, fd)?;
-            // SAFETY: within the control pages, aligned, and nobody else has them yet.
-            unsafe { run.add(cell::RUST_MXCSR).cast::<u32>().write(RUST_MXCSR) };
-            Ok(CodeMemory { run, write, len })
-        })();
-        // SAFETY: the descriptor is ours; mappings outlive it.
-        unsafe { libc::close(fd) };
-        result
+        // SAFETY: the mapping made just now.
+        if unsafe { libc::mprotect(at, self.len, libc::PROT_READ | libc::PROT_EXEC) } != 0 {
+            return Err(CodeMemoryError(std::io::Error::last_os_error()));
+        }
+        Ok(())
     }
 
     /// Bytes of code.

@@ -11,7 +11,8 @@ use accel_softmmu::Mmu;
 use hw_memory::{CodeWatcher, RamBlock};
 
 use crate::cache::{Cache, Id, Key};
-use crate::compile::{BIAS, Env, PINNED, Where, compile};
+use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, compile};
+use crate::listing::{PerfMap, listing};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
 use crate::runtime;
 use crate::table;
@@ -55,8 +56,9 @@ impl CodeWatcher for Stale {
 
 /// What the JIT did, for `info jit`.
 #[derive(Clone, Copy, Default)]
-struct Statistics {
+pub(crate) struct Statistics {
     compiled: u64,
+    pub(crate) regions: u64,
     /// Units left to the interpreter.
     left: u64,
     /// Times generated code was entered.
@@ -65,8 +67,8 @@ struct Statistics {
 
 /// Compiles and runs the units of one CPU.
 pub struct Jit<T: Target> {
-    cache: Cache,
-    env: Env,
+    pub(crate) cache: Cache,
+    pub(crate) env: Env,
     interp: Interp,
     enter: extern "C" fn(*mut u8, *const u8) -> Out,
     /// Numbers of modes in generated code.
@@ -82,7 +84,8 @@ pub struct Jit<T: Target> {
     /// Reasons in the pending word that were looked at and cannot be acted on yet: whatever changes
     /// that leaves generated code.
     seen: u32,
-    statistics: Statistics,
+    pub(crate) statistics: Statistics,
+    perf_map: Option<PerfMap>,
     target: std::marker::PhantomData<fn(T)>,
 }
 
@@ -108,12 +111,8 @@ impl<T: Target> Jit<T> {
             .next_multiple_of(4096);
         let memory = Arc::new(CodeMemory::new(len)?);
         let base = std::mem::offset_of!(Core<T>, regs) as i32 + BIAS;
-        let mut pinned = [None; 256];
-        let mut slots = Vec::new();
-        for (slot, reg) in T::LAYOUT.pinned.iter().zip(PINNED) {
-            pinned[usize::from(slot.0)] = Some(reg);
-            slots.push(usize::from(slot.0));
-        }
+        let pinned: Vec<_> = T::LAYOUT.pinned.iter().copied().zip(PINNED).collect();
+        let slots: Vec<usize> = pinned.iter().map(|(slot, _)| slot.0.into()).collect();
         let core = -base;
         let functions = runtime::functions::<T>();
         let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, &functions);
@@ -127,8 +126,7 @@ impl<T: Target> Jit<T> {
         Ok(Jit {
             cache: Cache::new(memory, first),
             env: Env {
-                pinned,
-                slots,
+                map: Registers::new(&pinned, &[]),
                 layout: T::LAYOUT,
                 hot: std::mem::offset_of!(Core<T>, mmu) as i32 + Mmu::HOT as i32 - base,
                 thunks,
@@ -148,8 +146,36 @@ impl<T: Target> Jit<T> {
             left: Map::default(),
             seen: 0,
             statistics: Statistics::default(),
+            perf_map: None,
             target: std::marker::PhantomData,
         })
+    }
+
+    /// Names code for `perf` from now on.
+    ///
+    /// # Errors
+    /// When the file cannot be had.
+    pub fn map_for_perf(&mut self) -> std::io::Result<()> {
+        let mut map = PerfMap::open()?;
+        let memory = &self.cache.memory;
+        let thunks = self.cache.origin() - cell::CODE;
+        map.add(memory.address(cell::CODE) as u64, thunks, "mimic:thunks");
+        self.perf_map = Some(map);
+        Ok(())
+    }
+
+    /// Shows new code to whoever wants to see it.
+    pub(crate) fn show(&mut self, va: u64, code: &[u8], units: usize) {
+        let start = self.cache.memory.address(self.cache.origin()) as u64;
+        if log::log_enabled!(target: "out_asm", log::Level::Trace) {
+            let text = listing(code, start);
+            let bytes = code.len();
+            log::trace!(target: "out_asm", "OUT: {units} units at {va:#x}, {bytes} bytes{text}");
+        }
+        if let Some(map) = &mut self.perf_map {
+            let kind = if units == 1 { "guest" } else { "region" };
+            map.add(start, code.len(), &format!("{kind}:{va:#x}"));
+        }
     }
 
     /// Has everybody who wants this CPU's attention reach it in generated code too.
@@ -215,7 +241,7 @@ impl<T: Target> Jit<T> {
         if let Some(page) = core.mmu.fetch_page(ctx, va) {
             key.page = page;
             if let Some(id) = self.cache.find(&key)
-                && self.holds(core, id, ctx)?
+                && let Some(id) = self.code_of(core, id, ctx)?
             {
                 return Ok(Found::Code(id));
             }
@@ -226,19 +252,36 @@ impl<T: Target> Jit<T> {
         self.make(core, key, ctx)
     }
 
+    /// The code to run for a unit: its own, or that of the region it begins.
+    fn code_of(&self, core: &mut Core<T>, id: Id, ctx: u8) -> Result<Option<Id>, Trap> {
+        if let Some(region) = self.cache.region_of(id)
+            && let Some(block) = self.cache.get(region)
+        {
+            let others = &block.others;
+            if others
+                .iter()
+                .all(|(va, id)| core.mmu.exec_id(ctx, *va) == *id)
+            {
+                return Ok(Some(region));
+            }
+        }
+        Ok(self.holds(core, id, ctx)?.then_some(id))
+    }
+
     /// Whether a unit that crosses into a second page still finds that there.
     fn holds(&self, core: &mut Core<T>, id: Id, ctx: u8) -> Result<bool, Trap> {
         let Some(block) = self.cache.get(id) else {
             return Ok(false);
         };
-        if block.second == 0 {
-            return Ok(true);
+        for (va, wanted) in &block.others {
+            if core.mmu.fetch_page(ctx, *va).is_none() {
+                core.translate_for(*va, Access::Fetch, ctx)?;
+            }
+            if core.mmu.exec_id(ctx, *va) != *wanted {
+                return Ok(false);
+            }
         }
-        let (next, wanted) = ((block.key.va | 0xfff).wrapping_add(1), block.second);
-        if core.mmu.fetch_page(ctx, next).is_none() {
-            core.translate_for(next, Access::Fetch, ctx)?;
-        }
-        Ok(core.mmu.exec_id(ctx, next) == wanted)
+        Ok(true)
     }
 
     #[cold]
@@ -251,7 +294,7 @@ impl<T: Target> Jit<T> {
         {
             key.page = page;
             if let Some(id) = self.cache.find(&key)
-                && self.holds(core, id, ctx)?
+                && let Some(id) = self.code_of(core, id, ctx)?
             {
                 return Ok(Found::Code(id));
             }
@@ -268,11 +311,17 @@ impl<T: Target> Jit<T> {
                 pc,
                 is_flat: pc == key.va && key.extra == 0,
                 fetch_ctx: ctx,
-                second: source
-                    .is_extended()
-                    .then(|| (next_page, core.mmu.exec_id(ctx, next_page))),
+                others: match source.is_extended() {
+                    true => vec![(next_page, core.mmu.exec_id(ctx, next_page))],
+                    false => Vec::new(),
+                },
             };
-            let compiled = compile(&self.env, &unit, at, self.cache.origin());
+            if at.others.iter().any(|(_, id)| *id == 0) {
+                return Ok(Found::Interpret);
+            }
+            let member = Member { unit, at };
+            let compiled = compile(&self.env, &member, self.cache.origin());
+            let Member { unit, at } = member;
             let compiled = match compiled {
                 Ok(compiled) if compiled.code.len() <= self.cache.largest() => compiled,
                 _ if limit > 1 && unit.insns > 1 => {
@@ -312,8 +361,8 @@ impl<T: Target> Jit<T> {
                 return Ok(Found::Interpret);
             };
             key.page = page.page_id();
-            let second = at.second.map_or(0, |(_, id)| id);
-            let id = self.cache.insert(key, pc, compiled, pages, second);
+            self.show(key.va, &compiled.code, 1);
+            let id = self.cache.insert(key, pc, compiled, pages, at.others);
             return Ok(Found::Code(id));
         }
         Err(Trap::Exit(Exit::Internal(
@@ -322,7 +371,7 @@ impl<T: Target> Jit<T> {
     }
 
     /// Has overwriters of these pages tell.
-    fn watch(&mut self, core: &Core<T>, pages: &[PageRef]) {
+    pub(crate) fn watch(&mut self, core: &Core<T>, pages: &[PageRef]) {
         for page in pages {
             if !self.watched.contains_key(&page.block_id()) {
                 let stale = match &self.stale {
@@ -406,6 +455,9 @@ impl<T: Target> Jit<T> {
                     };
                     let source = block.key.va;
                     core.set_pc(found.pc);
+                    if left < 0 {
+                        self.sample_next(core);
+                    }
                     if !self.may_go_on(core) {
                         return Ok(());
                     }
@@ -419,6 +471,9 @@ impl<T: Target> Jit<T> {
                     }
                 }
                 out::MISS => {
+                    if left < 0 {
+                        self.sample_next(core);
+                    }
                     if !self.may_go_on(core) {
                         return Ok(());
                     }
@@ -459,6 +514,23 @@ impl<T: Target> Jit<T> {
         }
     }
 
+    /// A slice has ended: what runs next is what runs often.
+    fn sample_next(&mut self, core: &mut Core<T>) {
+        let va = T::fetch_address(core);
+        if let Some(page) = core.mmu.fetch_page(T::fetch_ctx(core), va) {
+            let (mode, extra) = (core.mode, T::extra_key(core));
+            let key = Key {
+                va,
+                page,
+                mode,
+                extra,
+            };
+            if let Some(id) = self.cache.find(&key) {
+                self.sample(core, id);
+            }
+        }
+    }
+
     /// Whether nothing is due before the next unit.
     fn may_go_on(&self, core: &Core<T>) -> bool {
         core.budget > 0 && core.pending.get() & !self.seen == 0
@@ -468,10 +540,17 @@ impl<T: Target> Jit<T> {
         let Some(target) = self.cache.get(to) else {
             return;
         };
+        if self.cache.region_of(to).is_some() {
+            // Its region could not be entered this time.
+            return;
+        }
         let va = target.key.va;
+        // A region checks all its pages on the way in.
+        let is_near = self.cache.get(from.0).is_some_and(|block| block.is_region)
+            || (va ^ source) >> hw_memory::PAGE_BITS == 0;
         let page = match checked {
             true => core.mmu.exec_id(T::fetch_ctx(core), va),
-            false => u32::from((va ^ source) >> hw_memory::PAGE_BITS == 0),
+            false => u32::from(is_near),
         };
         if page != 0 {
             self.cache.link(from.0, from.1, to, page);
@@ -481,7 +560,9 @@ impl<T: Target> Jit<T> {
     /// Has generated code find a unit by its PC.
     fn remember(&mut self, core: &Core<T>, to: Id) {
         let mode = self.mode_number(core);
-        if let Some(block) = self.cache.get(to) {
+        if let Some(block) = self.cache.get(to)
+            && self.cache.region_of(to).is_none()
+        {
             let va = block.key.va;
             let page = core.mmu.exec_id(T::fetch_ctx(core), va);
             if page != 0 && va == block.pc {
@@ -540,6 +621,7 @@ impl<T: Target> Executor<T> for Jit<T> {
             ("of them alive", units as u64),
             ("host code", code_bytes as u64),
             ("room for code", self.cache.memory.len() as u64),
+            ("regions compiled", counted.regions),
             ("left to interpret", counted.left),
             ("entries", counted.entries),
         ]

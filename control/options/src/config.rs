@@ -83,6 +83,8 @@ pub struct Config {
     pub log_filter: Vec<(u64, u64)>,
     /// `-D`: where to.
     pub log_file: Option<String>,
+    /// `-perfmap`.
+    pub perf_map: bool,
     /// `-pidfile`.
     pub pidfile: Option<String>,
     /// `-daemonize`.

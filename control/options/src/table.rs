@@ -244,6 +244,12 @@ pub static TABLE: &[OptionDef] = &[
     option!(Expert, "d", "ITEM[,ITEM...]" => "log these; 'help' lists them", general::log_items),
     option!(Expert, "dfilter", "RANGE[,RANGE...]" => "log guest code at these addresses only: FIRST..LAST, START+BYTES, LAST-BYTES", general::log_filter),
     option!(Expert, "D", "FILE" => "write the log there instead of to standard error", |b, _, v| general::text(&mut b.config.log_file, v)),
+    option!(
+        Expert,
+        "perfmap",
+        "name generated code for perf, in /tmp/perf-PID.map",
+        |b, _, _| general::set(&mut b.config.perf_map)
+    ),
     option!(Expert, "pidfile", "FILE" => "write the process id there", |b, _, v| general::text(&mut b.config.pidfile, v)),
     option!(
         Expert,

@@ -8,28 +8,39 @@ use crate::asm::{Alu, CC_E, CC_NE, CC_S, Cc, Fix, Mem, RAX, RBP, RCX, RDX, Shift
 use crate::memory::cell;
 use crate::table;
 
-/// A way out that is emitted behind the main line.
+/// A way out of a unit that is emitted behind the main line.
 pub(super) struct Exit {
-    from: Fix,
-    pc: u64,
-    /// Instructions done by then.
-    insns: u16,
+    pub(super) from: Fix,
+    pub(super) pc: u64,
+    /// Instructions done by then that are not taken off the budget.
+    pub(super) insns: u16,
+    /// The unit it is from.
+    pub(super) member: usize,
+    /// It leads out of the region even if the PC is in it.
+    pub(super) leaves: bool,
 }
 
 impl Compiler<'_> {
-    fn insns_done(&self) -> u16 {
-        self.marks.len() as u16
+    /// Instructions done that are not taken off the budget yet.
+    pub(super) fn insns_done(&self) -> u16 {
+        self.carry
+            .saturating_add((self.marks.len() - self.first_mark) as u16)
     }
 
     pub(super) fn end(&mut self, index: usize) -> Result<(), TooBig> {
         let unit = self.unit;
         match &unit.blocks[index].end {
             End::Goto { pc } => {
-                self.goto(*pc, self.insns_done());
+                let insns = self.insns_done();
+                match self.member_at(*pc) {
+                    Some(to) => self.go_on(to, *pc, insns, false),
+                    None => self.goto(*pc, insns),
+                }
                 Ok(())
             }
             End::GotoVal { pc } => self.goto_val(*pc),
             End::Leave => {
+                self.leave_region();
                 self.count(self.insns_done());
                 self.asm.jmp_to(self.env.thunks.leave);
                 Ok(())
@@ -48,6 +59,7 @@ impl Compiler<'_> {
 
     /// Leaves to a known PC.
     fn goto(&mut self, pc: u64, insns: u16) {
+        self.leave_region();
         self.count(insns);
         let mut stubs = vec![self.asm.jcc(CC_S)];
         // Whether the page is mapped as it was when the jump was linked is certain in its own page.
@@ -68,20 +80,18 @@ impl Compiler<'_> {
         self.pending_ways.push((stubs, end as u32, check, pc));
     }
 
-    /// At the unit's start: leaves if the page it crosses into is not what it was.
-    pub(super) fn check_second(&mut self, page: u64, id: u32) -> Result<(), TooBig> {
-        let id = i32::try_from(id).ok().filter(|id| *id != 0).ok_or(TooBig)?;
+    /// At the start: leaves if a page that code is from is not what it was.
+    pub(super) fn check_page(&mut self, page: u64, id: u32) {
         self.load_tables();
         let line = (page >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
         let at = Mem::base(RCX, line as i32 + layout::EXEC_ID);
-        self.asm.alu_imm(Alu::Cmp, Size::D, at, id);
+        self.asm.alu_imm(Alu::Cmp, Size::D, at, id as i32);
         let same = self.asm.jcc(CC_E);
         self.asm.mov_imm(RAX, self.at.pc);
         let pc = slot_at(self.env.layout.pc.0.into());
         self.asm.mov_to(Size::Q, pc, RAX);
         self.asm.jmp_to(self.env.thunks.leave);
         self.asm.bind(same);
-        Ok(())
     }
 
     /// The tables of fetches into RCX.
@@ -98,6 +108,7 @@ impl Compiler<'_> {
             self.asm.mov(Size::Q, RAX, from);
         }
         self.consume(pc);
+        self.leave_region();
         self.count(self.insns_done());
         if !self.at.is_flat {
             self.asm
@@ -230,19 +241,49 @@ impl Compiler<'_> {
     }
 
     fn exit_on(&mut self, cc: Cc, pc: u64) {
+        let insns = self.insns_done();
+        let to = self.member_at(pc);
+        if let Some(to) = to
+            && self.is_plain(to, insns)
+        {
+            let from = self.asm.jcc(cc);
+            return self.jumps_to(to, from);
+        }
+        if let Some(to) = to
+            && self.is_passed(to)
+        {
+            // A loop is closed in line.
+            let flags = self.asm.flags_of;
+            let over = self.asm.jcc(cc ^ 1);
+            self.go_on(to, pc, insns, false);
+            self.asm.bind(over);
+            self.asm.flags_of = flags;
+            return;
+        }
         let from = self.asm.jcc(cc);
         self.exits.push(Exit {
             from,
             pc,
-            insns: self.insns_done(),
+            insns,
+            member: self.member(),
+            leaves: false,
         });
     }
 
     /// What stands behind the main line.
     pub(super) fn late(&mut self) {
-        for exit in std::mem::take(&mut self.exits) {
-            self.asm.bind(exit.from);
-            self.goto(exit.pc, exit.insns);
+        let mut exits = std::mem::take(&mut self.exits);
+        while !exits.is_empty() {
+            for exit in exits {
+                self.asm.bind(exit.from);
+                self.be_in(exit.member);
+                match self.member_at(exit.pc) {
+                    Some(to) if !exit.leaves => self.go_on(to, exit.pc, exit.insns, true),
+                    _ => self.goto(exit.pc, exit.insns),
+                }
+            }
+            // Loops closed there have ways out of their own.
+            exits = std::mem::take(&mut self.exits);
         }
         self.detours();
         self.late_float();

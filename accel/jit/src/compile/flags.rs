@@ -304,7 +304,7 @@ impl Compiler<'_> {
         }
         self.asm.mov_imm_to(Size::D, slot_at(QUESTION), what);
         let vectors = self.places.has_vectors();
-        self.asm.call_to(self.env.thunks.flags(vectors));
+        self.call_out(self.env.thunks.flags(vectors));
         Ok(())
     }
 

@@ -45,11 +45,8 @@ fn predicate(cmp: FpCmp) -> u8 {
 impl Compiler<'_> {
     /// At the unit's start: sees to the guest's MXCSR being the host's.
     pub(super) fn start_float(&mut self) {
-        self.has_float = self
-            .unit
-            .blocks
-            .iter()
-            .any(|block| block.ops.iter().any(uses_mxcsr));
+        let mut blocks = self.members.iter().flat_map(|member| &member.unit.blocks);
+        self.has_float = blocks.any(|block| block.ops.iter().any(uses_mxcsr));
         if self.has_float {
             let is_loaded = Mem::Code(cell::FLOAT as i32);
             self.asm.alu_imm(Alu::Cmp, Size::B, is_loaded, 0);

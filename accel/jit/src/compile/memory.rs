@@ -376,8 +376,7 @@ impl Compiler<'_> {
         let what = self.complex_number(op, mem);
         self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
         let vectors = self.places.has_vectors();
-        self.asm.call_to(self.env.thunks.complex(vectors));
-        self.site();
+        self.call_out(self.env.thunks.complex(vectors));
         if self.plan.is_used(d) {
             let to = self.alloc()?;
             self.asm.mov(Size::Q, to, slot_at(RESULT));
@@ -443,11 +442,7 @@ impl Compiler<'_> {
                 }
                 _ => {}
             }
-            self.asm.call_to(thunk);
-            self.sites.push(super::Site {
-                at: self.asm.code.len() as u32,
-                insn: detour.insn,
-            });
+            self.call_out_for(thunk, detour.insn);
             match detour.what {
                 What::Load { to, .. } => match to {
                     Loaded::Reg(to) => self.asm.mov(Size::Q, to, slot_at(RESULT)),

@@ -3,7 +3,7 @@
 use accel_ir::{Binary, Op, Slot, Ty, Val};
 
 use super::plan::is_pure;
-use super::{Compiler, SPILL, SPILLS, TooBig, XMMS, memory::size_of, slot_at};
+use super::{Compiler, Map, SPILL, SPILLS, TooBig, XMMS, memory::size_of, slot_at};
 use crate::asm::{Alu, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, Shift, Size, Xmm};
 
 /// Host registers for values, in the order they are taken: checks of addresses use the last two.
@@ -44,10 +44,12 @@ pub(super) struct Places {
     deferred: Vec<(Val, Op)>,
     /// Values that stand for a guest register.
     guests: Vec<Val>,
+    /// How many of the vector registers are for values.
+    xmms: u8,
 }
 
 impl Places {
-    pub(super) fn new(values: usize) -> Places {
+    pub(super) fn new(values: usize, map: &Map) -> Places {
         Places {
             of: vec![Place::Gone; values],
             dirty: vec![false; values],
@@ -57,6 +59,7 @@ impl Places {
             locked_v: 0,
             deferred: Vec::new(),
             guests: Vec::new(),
+            xmms: XMMS - map.vectors.len() as u8,
         }
     }
 
@@ -327,7 +330,7 @@ impl Compiler<'_> {
             return None;
         }
         let slot = self.set_target(d)?;
-        let reg = self.env.pinned[usize::from(slot.0)]?;
+        let reg = self.map.reg(slot)?;
         // Values that stand for the register as it is must not be needed any more.
         let needed = |v: &Val| self.places.is_guest(*v, slot) && self.plan.rest[v.0 as usize] != 0;
         if self.places.guests.iter().any(needed) || self.waits_for(slot) {
@@ -386,8 +389,7 @@ impl Compiler<'_> {
     }
 
     fn slot_of(&self, reg: Reg) -> Option<Slot> {
-        let at = super::PINNED.iter().position(|r| *r == reg)?;
-        self.env.slots.get(at).map(|slot| Slot(*slot as u8))
+        self.map.slot_of(reg)
     }
 
     /// The value takes over where another one is, which is not needed any more.
@@ -408,7 +410,7 @@ impl Compiler<'_> {
     /// The value as an operand of its type's size; bits above may be garbage.
     pub(super) fn operand(&mut self, v: Val) -> Result<Rm, TooBig> {
         match self.places.of(v) {
-            Place::Guest(slot) => match self.env.pinned[usize::from(slot.0)] {
+            Place::Guest(slot) => match self.map.reg(slot) {
                 Some(reg) => Ok(reg.into()),
                 None => Ok(slot_at(slot.0.into()).into()),
             },
@@ -426,7 +428,7 @@ impl Compiler<'_> {
                 // Later uses may still want the constant; it stays one.
                 Ok(reg)
             }
-            Place::Guest(slot) => match self.env.pinned[usize::from(slot.0)] {
+            Place::Guest(slot) => match self.map.reg(slot) {
                 Some(reg) => Ok(reg),
                 None => {
                     let reg = self.alloc()?;
@@ -601,7 +603,7 @@ impl Compiler<'_> {
         match self.places.of(v) {
             Place::Guest(slot) => {
                 let size = size_of(self.ty(v));
-                let from: Rm = match self.env.pinned[usize::from(slot.0)] {
+                let from: Rm = match self.map.reg(slot) {
                     Some(reg) => reg.into(),
                     None => slot_at(slot.0.into()).into(),
                 };
@@ -610,9 +612,16 @@ impl Compiler<'_> {
                 self.places.unlock_one(reg);
                 self.hold(v, reg);
             }
-            Place::GuestV(_) => {
-                self.xmm(v)?;
-            }
+            Place::GuestV(slot) => match self.map.xmm(slot) {
+                Some(from) => {
+                    let reg = self.alloc_v()?;
+                    self.asm.movaps(reg, from);
+                    self.define_v(v, reg);
+                }
+                None => {
+                    self.xmm(v)?;
+                }
+            },
             _ => {}
         }
         Ok(())
@@ -792,7 +801,10 @@ impl Compiler<'_> {
                 self.places.locked_v |= 1 << reg.0;
                 return Ok(reg);
             }
-            Place::GuestV(slot) => slot_at(slot.0.into()),
+            Place::GuestV(slot) => match self.map.xmm(slot) {
+                Some(reg) => return Ok(reg),
+                None => slot_at(slot.0.into()),
+            },
             Place::Spill(n) => Self::spill_at(n),
             _ => return Err(TooBig),
         };
@@ -806,7 +818,9 @@ impl Compiler<'_> {
     /// register file is.
     pub(super) fn operand_v(&mut self, v: Val) -> Result<Rm, TooBig> {
         match self.places.of(v) {
-            Place::GuestV(slot) if slot.0.is_multiple_of(2) => Ok(slot_at(slot.0.into()).into()),
+            Place::GuestV(slot) if self.map.xmm(slot).is_none() && slot.0.is_multiple_of(2) => {
+                Ok(slot_at(slot.0.into()).into())
+            }
             _ => Ok(self.xmm(v)?.into()),
         }
     }
@@ -814,12 +828,14 @@ impl Compiler<'_> {
     /// A vector register that nothing is in, locked for this operation.
     pub(super) fn alloc_v(&mut self) -> Result<Xmm, TooBig> {
         let free = |c: &Self, r: u8| c.places.locked_v & 1 << r == 0;
-        let found =
-            (0..XMMS).find(|r| free(self, *r) && self.places.owner_v[usize::from(*r)].is_none());
+        let found = (0..self.places.xmms)
+            .find(|r| free(self, *r) && self.places.owner_v[usize::from(*r)].is_none());
         let reg = match found {
             Some(reg) => reg,
             None => {
-                let reg = (0..XMMS).find(|r| free(self, *r)).ok_or(TooBig)?;
+                let reg = (0..self.places.xmms)
+                    .find(|r| free(self, *r))
+                    .ok_or(TooBig)?;
                 if let Some(v) = self.places.owner_v[usize::from(reg)] {
                     self.spill(v)?;
                 }
@@ -857,7 +873,9 @@ impl Compiler<'_> {
     fn operand_or_spill_v(&mut self, v: Val) -> Result<Rm, TooBig> {
         match self.places.of(v) {
             Place::Spill(n) => Ok(Self::spill_at(n).into()),
-            Place::GuestV(slot) => Ok(slot_at(slot.0.into()).into()),
+            Place::GuestV(slot) if self.map.xmm(slot).is_none() => {
+                Ok(slot_at(slot.0.into()).into())
+            }
             _ => Ok(self.xmm(v)?.into()),
         }
     }

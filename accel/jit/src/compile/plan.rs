@@ -31,6 +31,7 @@ pub(super) struct BlockPlan {
 }
 
 /// What a unit needs.
+#[derive(Default)]
 pub(super) struct Plan {
     /// Uses of each value still to come.
     pub(super) rest: Vec<u16>,
@@ -39,6 +40,10 @@ pub(super) struct Plan {
     /// For each read of the flags, the definition it sees, if that is known.
     pub(super) seen: Vec<Option<u32>>,
     pub(super) blocks: Vec<BlockPlan>,
+    /// Flags from before the unit may be looked at.
+    pub(super) wants_flags: bool,
+    /// Its last instruction may store.
+    pub(super) stores_last: bool,
 }
 
 /// Whether an operation only computes its value.
@@ -82,17 +87,19 @@ fn successors(end: &End) -> impl Iterator<Item = usize> {
 }
 
 impl Plan {
-    pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects) -> Plan {
+    /// `live` says whether the flags may be looked at from a PC on that the unit leaves to.
+    pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects, live: &dyn Fn(u64) -> bool) -> Plan {
         let mut plan = Plan {
             rest: vec![0; unit.types.len()],
             used: vec![false; unit.types.len()],
             defs: Vec::new(),
             seen: Vec::new(),
             blocks: vec![BlockPlan::default(); unit.blocks.len()],
+            ..Plan::default()
         };
         plan.shape(unit);
         let stored_before = plan.flow(unit, effects);
-        plan.liveness(unit, effects, &stored_before);
+        plan.liveness(unit, effects, &stored_before, live);
         plan.count(unit);
         plan
     }
@@ -177,16 +184,24 @@ impl Plan {
                 }
             }
         }
+        self.stores_last = stored;
         stored_before
     }
 
     /// Which definitions must reach the guest's state.
-    fn liveness(&mut self, unit: &Unit, effects: fn(u16) -> Effects, stored_before: &[bool]) {
+    fn liveness(
+        &mut self,
+        unit: &Unit,
+        effects: fn(u16) -> Effects,
+        stored_before: &[bool],
+        live_at: &dyn Fn(u64) -> bool,
+    ) {
         let mut at_entry = vec![true; unit.blocks.len()];
         let (mut def, mut read, mut insn) = (self.defs.len(), self.seen.len(), stored_before.len());
         for (i, block) in unit.blocks.iter().enumerate().rev() {
             let mut live = match &block.end {
-                End::Goto { .. } | End::GotoVal { .. } | End::Leave => true,
+                End::Goto { pc } => live_at(*pc),
+                End::GotoVal { .. } | End::Leave => true,
                 end => successors(end).any(|to| at_entry[to]),
             };
             for op in block.ops.iter().rev() {
@@ -210,6 +225,7 @@ impl Plan {
             }
             at_entry[i] = live;
         }
+        self.wants_flags = at_entry[0];
     }
 
     /// Counts the uses of values by operations that are needed.

@@ -221,6 +221,9 @@ impl Compiler<'_> {
 
     /// Writes a vector register of the guest by its halves.
     pub(super) fn set_halves(&mut self, slot: Slot, lo: Val, hi: Val) -> Result<(), TooBig> {
+        if let Some(to) = self.map.xmm(slot) {
+            return self.set_halves_of(to, slot, lo, hi);
+        }
         let high_slot = Slot(slot.0 + 1);
         // The low half may be wanted for the high one.
         self.rescue(slot, Some(lo))?;
@@ -231,6 +234,25 @@ impl Compiler<'_> {
         self.set_half(high_slot, hi)?;
         self.places.changed(slot);
         self.places.changed(high_slot);
+        Ok(())
+    }
+
+    /// As [`set_halves`](Self::set_halves), of one that is in a host register.
+    fn set_halves_of(&mut self, to: Xmm, slot: Slot, lo: Val, hi: Val) -> Result<(), TooBig> {
+        let low = self.clean(lo)?;
+        if self.places.constant(hi) == Some(0) {
+            self.asm.movq_to_xmm(to, low, Size::Q);
+        } else {
+            let high = self.clean(hi)?;
+            let other = self.alloc_v()?;
+            self.asm.movq_to_xmm(to, low, Size::Q);
+            self.asm.movq_to_xmm(other, high, Size::Q);
+            self.asm.sse(Some(0x66), &[0x6c], to, other);
+        }
+        self.consume(lo);
+        self.consume(hi);
+        self.places.changed(slot);
+        self.places.changed(Slot(slot.0 + 1));
         Ok(())
     }
 
@@ -257,7 +279,9 @@ impl Compiler<'_> {
 
     pub(super) fn vec_half(&mut self, d: Val, a: Val, high: bool) -> Result<(), TooBig> {
         debug_assert!(self.ty(d) == Ty::I64);
-        if let Place::GuestV(slot) = self.places.of(a) {
+        if let Place::GuestV(slot) = self.places.of(a)
+            && self.map.xmm(slot).is_none()
+        {
             self.consume(a);
             self.places
                 .set_guest(d, Slot(slot.0 + u8::from(high)), false);

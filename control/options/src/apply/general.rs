@@ -18,6 +18,7 @@ pub static LOG_ITEMS: &[(&str, &str)] = &[
         "guest code of each block when it is first translated",
     ),
     ("op", "intermediate code of each block"),
+    ("out_asm", "host code of each block"),
     ("int", "interrupts and exceptions"),
     (
         "exec",
@@ -43,10 +44,6 @@ pub static LOG_ITEMS: &[(&str, &str)] = &[
 
 /// QEMU's other items, and why they are not here.
 const LOG_ITEMS_ABSENT: &[(&str, &str)] = &[
-    (
-        "out_asm",
-        "there is no disassembler of host code yet; 'op' shows what is compiled",
-    ),
     (
         "op_opt",
         "intermediate code is optimized while it is compiled, not before; 'op' shows it",

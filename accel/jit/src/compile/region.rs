@@ -1,0 +1,418 @@
+//! Several units as one piece of code: tier 2.
+//!
+//! A region is a loop of units that were run often. Its parts jump to each other without leaving:
+//! flags are stored only where one of them, or someone outside, could look; instructions are taken off
+//! the budget where a loop is closed, where ways meet, and on the way out. Inside, the registers that the
+//! loop uses most are in host registers, whichever they are ([`Map`]); on the way in and out, and around
+//! every call, they are moved to where all other code expects them.
+
+use accel_core::Effects;
+use accel_ir::{End, Op, Slot};
+
+use super::plan::Plan;
+use super::{Compiled, Compiler, Env, Member, PINNED, TooBig, XMMS, slot_at};
+use crate::asm::{Alu, CC_S, Fix, Mem, Reg, Size, Xmm};
+use crate::memory::cell;
+
+/// Vector registers left for values.
+const XMM_VALUES: u8 = 6;
+/// Most instructions that are not taken off the budget yet.
+const MOST_CARRIED: u16 = 4096;
+
+/// Which guest registers are in host registers, and where.
+#[derive(Clone)]
+pub(crate) struct Map {
+    regs: [Option<Reg>; 256],
+    xmms: [Option<Xmm>; 256],
+    /// The same as pairs.
+    pub(super) pairs: Vec<(Slot, Reg)>,
+    pub(super) vectors: Vec<(Slot, Xmm)>,
+}
+
+impl Map {
+    pub(crate) fn new(pairs: &[(Slot, Reg)], vectors: &[(Slot, Xmm)]) -> Map {
+        let mut map = Map {
+            regs: [None; 256],
+            xmms: [None; 256],
+            pairs: pairs.to_vec(),
+            vectors: vectors.to_vec(),
+        };
+        for (slot, reg) in pairs {
+            map.regs[usize::from(slot.0)] = Some(*reg);
+        }
+        for (slot, xmm) in vectors {
+            map.xmms[usize::from(slot.0)] = Some(*xmm);
+        }
+        map
+    }
+
+    pub(super) fn reg(&self, slot: Slot) -> Option<Reg> {
+        self.regs[usize::from(slot.0)]
+    }
+
+    pub(super) fn xmm(&self, slot: Slot) -> Option<Xmm> {
+        self.xmms[usize::from(slot.0)]
+    }
+
+    pub(super) fn slot_of(&self, reg: Reg) -> Option<Slot> {
+        self.pairs.iter().find(|(_, r)| *r == reg).map(|(s, _)| *s)
+    }
+}
+
+/// How often slots are used, weighed by loops.
+struct Uses {
+    gets: [u64; 256],
+    vectors: [u64; 256],
+    /// Slots that are parts of vectors somewhere and integers elsewhere.
+    as_integer: [bool; 256],
+}
+
+impl Uses {
+    fn of(members: &[Member], weights: &[u64]) -> Uses {
+        let mut uses = Uses {
+            gets: [0; 256],
+            vectors: [0; 256],
+            as_integer: [false; 256],
+        };
+        for (member, weight) in members.iter().zip(weights) {
+            for op in member.unit.blocks.iter().flat_map(|block| &block.ops) {
+                match op {
+                    Op::Get { slot, .. } | Op::Set { slot, .. } => {
+                        uses.gets[usize::from(slot.0)] += weight;
+                        uses.as_integer[usize::from(slot.0)] = true;
+                    }
+                    Op::GetV { slot, .. } | Op::SetV { slot, .. } => {
+                        uses.vectors[usize::from(slot.0)] += weight;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        uses
+    }
+}
+
+/// Whether units call helpers, for which all registers are moved.
+fn calls(env: &Env, members: &[Member]) -> bool {
+    members
+        .iter()
+        .flat_map(|member| &member.unit.blocks)
+        .flat_map(|block| &block.ops)
+        .any(|op| match op {
+            Op::Call { helper, .. } => (env.intrinsic)(helper.0).is_none(),
+            _ => false,
+        })
+}
+
+/// The registers for a region.
+fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
+    if calls(env, members) {
+        return env.map.clone();
+    }
+    let uses = Uses::of(members, weights);
+    let special = |slot: u8| {
+        let flags = env.layout.flags.0;
+        slot == env.layout.pc.0 || slot == env.layout.fp.0 || (flags..flags + 4).contains(&slot)
+    };
+    let mut wanted: Vec<u8> = (0..=u8::MAX)
+        .filter(|slot| !special(*slot) && uses.gets[usize::from(*slot)] != 0)
+        .filter(|slot| {
+            let before = slot
+                .checked_sub(1)
+                .map_or(0, |s| uses.vectors[usize::from(s)]);
+            uses.vectors[usize::from(*slot)] == 0 && before == 0
+        })
+        .collect();
+    wanted.sort_by_key(|slot| std::cmp::Reverse(uses.gets[usize::from(*slot)]));
+    wanted.truncate(PINNED.len());
+    // Whoever has a place keeps it.
+    let mut pairs: Vec<(Slot, Reg)> = wanted
+        .iter()
+        .filter_map(|slot| Some((Slot(*slot), env.map.reg(Slot(*slot))?)))
+        .collect();
+    let mut free = PINNED
+        .into_iter()
+        .filter(|reg| !pairs.iter().any(|(_, r)| r == reg))
+        .collect::<Vec<_>>()
+        .into_iter();
+    for slot in wanted {
+        if env.map.reg(Slot(slot)).is_none()
+            && let Some(reg) = free.next()
+        {
+            pairs.push((Slot(slot), reg));
+        }
+    }
+    let mut vectors: Vec<u8> = (0..u8::MAX)
+        .filter(|slot| uses.vectors[usize::from(*slot)] != 0)
+        .filter(|slot| {
+            let halves = [usize::from(*slot), usize::from(*slot) + 1];
+            !halves.iter().any(|half| uses.as_integer[*half])
+        })
+        .collect();
+    vectors.sort_by_key(|slot| std::cmp::Reverse(uses.vectors[usize::from(*slot)]));
+    vectors.truncate(usize::from(XMMS - XMM_VALUES));
+    let vectors: Vec<(Slot, Xmm)> = (0..XMMS)
+        .rev()
+        .zip(vectors)
+        .map(|(xmm, slot)| (Slot(slot), Xmm(xmm)))
+        .collect();
+    Map::new(&pairs, &vectors)
+}
+
+/// The PCs that a unit leaves to by known ways.
+pub(crate) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
+    unit.blocks.iter().filter_map(|block| match block.end {
+        End::Goto { pc } => Some(pc),
+        _ => None,
+    })
+}
+
+/// What the parts of a region need of each other.
+pub(super) struct Region {
+    /// Where each begins, once it is emitted.
+    labels: Vec<Option<usize>>,
+    waiting: Vec<Vec<Fix>>,
+    /// Instructions not taken off the budget at each one's beginning, once that is settled.
+    carries: Vec<Option<u16>>,
+    /// Begins a loop, or may be come to in other ways that need a fixed number.
+    is_header: Vec<bool>,
+    stores_last: Vec<bool>,
+    current: usize,
+    /// Moves guest registers to where other code expects them, and back.
+    out: usize,
+    back: usize,
+    /// Offset in the code memory of what leaves overwritten code.
+    pub(super) stale: usize,
+}
+
+/// Compiles a region whose first unit is where it is entered. Units that are come to only by loops from
+/// later ones are fine. `weights` says how often each is expected to run.
+pub(crate) fn compile(
+    env: &Env,
+    members: &[Member],
+    weights: &[u64],
+    origin: usize,
+) -> Result<Compiled, TooBig> {
+    let map = choose(env, members, weights);
+    let plans = plans(members, env.effects);
+    let index_of = |pc: u64| members.iter().position(|member| member.at.pc == pc);
+    let mut is_header = vec![false; members.len()];
+    is_header[0] = true;
+    for (i, member) in members.iter().enumerate() {
+        for to in targets(&member.unit).filter_map(index_of) {
+            is_header[to] |= to <= i;
+        }
+    }
+    let mut compiler = Compiler::new(env, members, &map, origin)?;
+    compiler.region = Some(Region {
+        labels: vec![None; members.len()],
+        waiting: members.iter().map(|_| Vec::new()).collect(),
+        carries: is_header.iter().map(|header| header.then_some(0)).collect(),
+        stores_last: plans.iter().map(|plan| plan.stores_last).collect(),
+        is_header,
+        current: 0,
+        out: 0,
+        back: 0,
+        stale: 0,
+    });
+    compiler.start();
+    compiler.enter();
+    for (i, plan) in plans.into_iter().enumerate() {
+        compiler.begin_member(i)?;
+        compiler.unit_code(i, plan)?;
+    }
+    compiler.late();
+    Ok(compiler.done())
+}
+
+/// The units' plans, each knowing whether the next ones look at flags.
+fn plans(members: &[Member], effects: fn(u16) -> Effects) -> Vec<Plan> {
+    let mut wants = vec![false; members.len()];
+    loop {
+        let live = |pc: u64| match members.iter().position(|member| member.at.pc == pc) {
+            Some(i) => wants[i],
+            None => true,
+        };
+        let plans: Vec<Plan> = members
+            .iter()
+            .map(|member| Plan::of(&member.unit, effects, &live))
+            .collect();
+        let now: Vec<bool> = plans.iter().map(|plan| plan.wants_flags).collect();
+        if now == wants {
+            return plans;
+        }
+        wants = now;
+    }
+}
+
+impl Compiler<'_> {
+    /// The way in: registers to where the region has them, and the code that moves them.
+    fn enter(&mut self) {
+        self.move_registers(false);
+        let skip = self.asm.jmp();
+        let out = self.asm.here();
+        self.move_registers(true);
+        self.asm.ret();
+        let back = self.asm.here();
+        self.move_registers(false);
+        self.asm.ret();
+        let stale = self.asm.here();
+        self.move_registers(true);
+        self.asm.jmp_to(self.env.thunks.stale);
+        self.asm.bind(skip);
+        if let Some(region) = &mut self.region {
+            (region.out, region.back, region.stale) = (out, back, stale);
+        }
+    }
+
+    /// Moves registers from the region's places to the common ones, or the other way.
+    fn move_registers(&mut self, is_out: bool) {
+        let (from, to) = match is_out {
+            true => (self.map, &self.env.map),
+            false => (&self.env.map, self.map),
+        };
+        for (slot, reg) in &from.pairs {
+            if to.reg(*slot) != Some(*reg) {
+                self.asm.mov_to(Size::Q, slot_at(slot.0.into()), *reg);
+            }
+        }
+        for (slot, xmm) in &from.vectors {
+            self.asm.movups_to(slot_at(slot.0.into()), *xmm);
+        }
+        for (slot, reg) in &to.pairs {
+            if from.reg(*slot) != Some(*reg) {
+                self.asm.mov(Size::Q, *reg, slot_at(slot.0.into()));
+            }
+        }
+        for (slot, xmm) in &to.vectors {
+            self.asm.movups(*xmm, slot_at(slot.0.into()));
+        }
+    }
+
+    /// Whether guest registers are elsewhere than other code expects them.
+    fn is_moved(&self) -> bool {
+        !self.map.vectors.is_empty() || self.map.pairs != self.env.map.pairs
+    }
+
+    /// Before the way out: all registers where other code expects them. Scratch registers stay.
+    pub(super) fn leave_region(&mut self) {
+        if let Some(region) = &self.region
+            && self.is_moved()
+        {
+            self.asm.call_to(region.out);
+        }
+    }
+
+    /// Calls a thunk that may fault in the current instruction.
+    pub(super) fn call_out(&mut self, thunk: usize) {
+        let insn = self.insn();
+        self.call_out_for(thunk, insn);
+    }
+
+    /// Calls a thunk that may fault in an instruction.
+    pub(super) fn call_out_for(&mut self, thunk: usize, insn: u16) {
+        self.leave_region();
+        self.asm.call_to(thunk);
+        self.site(insn);
+        if let Some(region) = &self.region
+            && self.is_moved()
+        {
+            self.asm.call_to(region.back);
+        }
+    }
+
+    /// A unit of the region begins here.
+    fn begin_member(&mut self, index: usize) -> Result<(), TooBig> {
+        let here = self.asm.here();
+        let region = self.region.as_mut().ok_or(TooBig)?;
+        region.current = index;
+        region.labels[index] = Some(here);
+        // One that nothing emitted so far leads to is come to from behind only.
+        self.carry = *region.carries[index].get_or_insert(0);
+        for fix in std::mem::take(&mut region.waiting[index]) {
+            self.asm.bind(fix);
+        }
+        Ok(())
+    }
+
+    /// The number of the unit at hand.
+    pub(super) fn member(&self) -> usize {
+        self.region.as_ref().map_or(0, |region| region.current)
+    }
+
+    /// What is emitted now belongs to a unit that was emitted.
+    pub(super) fn be_in(&mut self, index: usize) {
+        if let Some(member) = self.members.get(index) {
+            self.at = &member.at;
+        }
+        if let Some(region) = &mut self.region {
+            region.current = index;
+        }
+    }
+
+    /// Whether a unit of the region begins before here.
+    pub(super) fn is_passed(&self, to: usize) -> bool {
+        let region = self.region.as_ref();
+        region.is_some_and(|region| region.labels.get(to).is_some_and(Option::is_some))
+    }
+
+    /// The unit of the region that begins at a PC.
+    pub(super) fn member_at(&self, pc: u64) -> Option<usize> {
+        self.region.as_ref()?;
+        self.members.iter().position(|member| member.at.pc == pc)
+    }
+
+    /// Whether going to a unit of the region needs nothing but a jump, or may need it later.
+    pub(super) fn is_plain(&mut self, to: usize, insns: u16) -> bool {
+        let Some(region) = &mut self.region else {
+            return false;
+        };
+        if region.is_header[to] || region.stores_last[region.current] || insns > MOST_CARRIED {
+            return false;
+        }
+        *region.carries[to].get_or_insert(insns) == insns
+    }
+
+    /// A jump to a unit of the region, to be bound when that is emitted.
+    pub(super) fn jumps_to(&mut self, to: usize, fix: Fix) {
+        if let Some(region) = &mut self.region {
+            match region.labels[to] {
+                Some(label) => self.asm.bind_to(fix, label),
+                None => region.waiting[to].push(fix),
+            }
+        }
+    }
+
+    /// Goes on with a unit of the region.
+    pub(super) fn go_on(&mut self, to: usize, pc: u64, insns: u16, is_late: bool) {
+        let Some(region) = &mut self.region else {
+            return;
+        };
+        let is_back = region.labels[to].is_some();
+        let too_many = insns > MOST_CARRIED;
+        let carried = *region.carries[to].get_or_insert(if too_many { 0 } else { insns });
+        let budget = Mem::Code(cell::BUDGET as i32);
+        let less = i32::from(insns) - i32::from(carried);
+        let closes = region.is_header[to] && (is_back || is_late);
+        let check = closes || region.stores_last[region.current];
+        let follows = !is_late && to == region.current + 1;
+        if less != 0 || check {
+            self.asm.alu_imm(Alu::Sub, Size::D, budget, less);
+        }
+        if check {
+            // The rest of what was done is taken off on the way out.
+            let fix = self.asm.jcc(CC_S);
+            self.exits.push(super::ends::Exit {
+                from: fix,
+                pc,
+                insns: carried,
+                member: region.current,
+                leaves: true,
+            });
+        }
+        if !follows {
+            let fix = self.asm.jmp();
+            self.jumps_to(to, fix);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Making regions: which units are hot, which loop they are of, and its code.
+//!
+//! What runs is seen by samples: the unit that is about to run when a slice ends. That costs nothing
+//! while code runs. Units sampled a few times are the middle of a loop, mostly.
+
+use accel_core::{Core, Source, Target};
+
+use crate::cache::{Id, Key};
+use crate::compile::{self, Member, Where};
+use crate::graph::Graph;
+use crate::run::Jit;
+
+/// Samples after which a unit is hot.
+const HOT: u8 = 3;
+/// Most units of a region that are looked at.
+const MOST_UNITS: usize = 64;
+/// Most guest instructions of a region that are looked at.
+const MOST_INSNS: u32 = 1024;
+/// Most pages that a region's code is from, beside the first.
+const MOST_OTHERS: usize = 3;
+
+/// A unit translated again, with what its code was read from.
+struct Node {
+    member: Member,
+    source: Source,
+}
+
+impl<T: Target> Jit<T> {
+    /// A slice has ended with this unit to run next.
+    pub(crate) fn sample(&mut self, core: &mut Core<T>, id: Id) {
+        let Some(block) = self.cache.get_mut(id) else {
+            return;
+        };
+        if block.heat >= HOT {
+            return;
+        }
+        block.heat += 1;
+        if block.heat == HOT && !block.is_region {
+            let key = block.key;
+            self.grow(core, key);
+        }
+    }
+
+    /// Makes a region of the loop that a unit is in.
+    fn grow(&mut self, core: &mut Core<T>, key: Key) {
+        let ctx = T::fetch_ctx(core);
+        let is_flat = T::fetch_address(core) == core.pc() && key.extra == 0;
+        if !is_flat || core.unit_limit() == 1 {
+            return;
+        }
+        let pc = core.pc();
+        let nodes = self.explore(core, key, ctx);
+        core.set_pc(pc);
+        let Some(nodes) = nodes else { return };
+        let index_of = |pc: u64| nodes.iter().position(|node| node.member.at.pc == pc);
+        let graph = Graph {
+            pcs: nodes.iter().map(|node| node.member.at.pc).collect(),
+            to: nodes
+                .iter()
+                .map(|node| {
+                    compile::targets(&node.member.unit)
+                        .filter_map(index_of)
+                        .collect()
+                })
+                .collect(),
+        };
+        let Some(found) = graph.innermost(0) else {
+            return;
+        };
+        let mut nodes: Vec<Option<Node>> = nodes.into_iter().map(Some).collect();
+        let units = found.units.iter().filter_map(|i| nodes.get_mut(*i)?.take());
+        let (mut members, mut sources) = (Vec::new(), Vec::new());
+        for node in units {
+            members.push(node.member);
+            sources.push(node.source);
+        }
+        self.make_region(core, key, ctx, members, sources, &found.weights);
+    }
+
+    /// Translates a unit and those it leads to, as far as they have run before.
+    fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8) -> Option<Vec<Node>> {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut wanted = vec![start.va];
+        let mut insns = 0;
+        let mut next = 0;
+        while let Some(va) = wanted.get(next).copied() {
+            next += 1;
+            let Some(page) = core.mmu.fetch_page(ctx, va) else {
+                continue;
+            };
+            let key = Key { va, page, ..start };
+            let known = self.cache.find(&key).and_then(|id| self.cache.get(id));
+            // Those that cross into another page are left out: reading them may fault.
+            if known.is_none_or(|block| !block.others.is_empty()) {
+                continue;
+            }
+            core.set_pc(va);
+            let limit = core.unit_limit();
+            let mut source = Source::new(core, va, ctx).ok()?;
+            let unit = T::translate(core, &mut source, limit).ok()?;
+            if source.is_extended() {
+                continue;
+            }
+            insns += unit.insns;
+            if insns > MOST_INSNS || nodes.len() >= MOST_UNITS {
+                break;
+            }
+            for to in compile::targets(&unit) {
+                if !wanted.contains(&to) {
+                    wanted.push(to);
+                }
+            }
+            let at = Where {
+                pc: va,
+                is_flat: true,
+                fetch_ctx: ctx,
+                others: Vec::new(),
+            };
+            nodes.push(Node {
+                member: Member { unit, at },
+                source,
+            });
+        }
+        // The start is first, or there is nothing.
+        (nodes.first()?.member.at.pc == start.va).then_some(nodes)
+    }
+
+    fn make_region(
+        &mut self,
+        core: &mut Core<T>,
+        start: Key,
+        ctx: u8,
+        mut members: Vec<Member>,
+        sources: Vec<Source>,
+        weights: &[u64],
+    ) {
+        const PAGE: u64 = !0xfff;
+        let Some(va) = members.first().map(|member| member.at.pc) else {
+            return;
+        };
+        let mut others: Vec<(u64, u32)> = Vec::new();
+        for member in &members {
+            let page = member.at.pc & PAGE;
+            if page != va & PAGE && !others.iter().any(|(other, _)| *other == page) {
+                others.push((page, core.mmu.exec_id(ctx, page)));
+            }
+        }
+        if others.len() > MOST_OTHERS || others.iter().any(|(_, id)| *id == 0) {
+            return;
+        }
+        let Some(page) = core.mmu.fetch_page(ctx, va) else {
+            return;
+        };
+        let key = Key { va, page, ..start };
+        let Some(unit) = self.cache.find(&key) else {
+            return;
+        };
+        if self.cache.region_of(unit).is_some() {
+            return;
+        }
+        if let Some(first) = members.first_mut() {
+            first.at.others.clone_from(&others);
+        }
+        let mut pages = Vec::new();
+        for source in sources {
+            match source.track() {
+                Some(tracked) if !tracked.is_empty() => pages.extend(tracked),
+                _ => return,
+            }
+        }
+        self.watch(core, &pages);
+        for _ in 0..2 {
+            let compiled =
+                compile::compile_region(&self.env, &members, weights, self.cache.origin());
+            let Ok(compiled) = compiled else {
+                log::debug!("a loop at {va:#x} is too much for a region");
+                return;
+            };
+            if compiled.code.len() > self.cache.largest() {
+                return;
+            }
+            if !self.cache.make_room(compiled.code.len()) {
+                continue;
+            }
+            if !pages.iter().all(accel_core::PageRef::is_current) {
+                return;
+            }
+            self.show(va, &compiled.code, members.len());
+            self.statistics.regions += 1;
+            self.cache.insert_region(unit, key, compiled, pages, others);
+            return;
+        }
+    }
+}
