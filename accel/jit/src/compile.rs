@@ -29,7 +29,7 @@ use crate::thunks::Thunks;
 pub(crate) use flags::answer;
 use place::Places;
 use plan::Plan;
-pub(crate) use region::{Map, compile as compile_region, targets};
+pub(crate) use region::{Map, compile as compile_region, insns_to, targets};
 
 /// Host registers that hold guest registers, those that calls keep first.
 pub(crate) const PINNED: [Reg; 9] = [RBX, R12, R13, R14, R15, R8, R9, R10, R11];

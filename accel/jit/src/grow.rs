@@ -67,14 +67,38 @@ impl<T: Target> Jit<T> {
         let Some(found) = graph.innermost(0) else {
             return;
         };
-        let mut nodes: Vec<Option<Node>> = nodes.into_iter().map(Some).collect();
-        let units = found.units.iter().filter_map(|i| nodes.get_mut(*i)?.take());
+        let is_in = |pc: u64| found.units.iter().any(|i| graph.pcs[*i] == pc);
+        let mut limits: Vec<(u64, u32)> = Vec::new();
+        for i in &found.units {
+            // What follows the last way within the loop is not part of it.
+            let insns = compile::insns_to(&nodes[*i].member.unit, is_in);
+            limits.push((graph.pcs[*i], insns));
+        }
         let (mut members, mut sources) = (Vec::new(), Vec::new());
-        for node in units {
+        for (va, insns) in limits {
+            let node = self.translate_at(core, va, ctx, insns);
+            core.set_pc(pc);
+            let Some(node) = node else { return };
             members.push(node.member);
             sources.push(node.source);
         }
         self.make_region(core, key, ctx, members, sources, &found.weights);
+    }
+
+    /// Translates a unit of up to `limit` instructions that lies in one page.
+    fn translate_at(&self, core: &mut Core<T>, va: u64, ctx: u8, limit: u32) -> Option<Node> {
+        core.set_pc(va);
+        let limit = limit.min(core.unit_limit());
+        let mut source = Source::new(core, va, ctx).ok()?;
+        let unit = T::translate(core, &mut source, limit).ok()?;
+        let at = Where {
+            pc: va,
+            is_flat: true,
+            fetch_ctx: ctx,
+            others: Vec::new(),
+        };
+        let member = Member { unit, at };
+        (!source.is_extended()).then_some(Node { member, source })
     }
 
     /// Translates a unit and those it leads to, as far as they have run before.
@@ -94,32 +118,19 @@ impl<T: Target> Jit<T> {
             if known.is_none_or(|block| !block.others.is_empty()) {
                 continue;
             }
-            core.set_pc(va);
-            let limit = core.unit_limit();
-            let mut source = Source::new(core, va, ctx).ok()?;
-            let unit = T::translate(core, &mut source, limit).ok()?;
-            if source.is_extended() {
+            let Some(node) = self.translate_at(core, va, ctx, u32::MAX) else {
                 continue;
-            }
-            insns += unit.insns;
+            };
+            insns += node.member.unit.insns;
             if insns > MOST_INSNS || nodes.len() >= MOST_UNITS {
                 break;
             }
-            for to in compile::targets(&unit) {
+            for to in compile::targets(&node.member.unit) {
                 if !wanted.contains(&to) {
                     wanted.push(to);
                 }
             }
-            let at = Where {
-                pc: va,
-                is_flat: true,
-                fetch_ctx: ctx,
-                others: Vec::new(),
-            };
-            nodes.push(Node {
-                member: Member { unit, at },
-                source,
-            });
+            nodes.push(node);
         }
         // The start is first, or there is nothing.
         (nodes.first()?.member.at.pc == start.va).then_some(nodes)

@@ -9,6 +9,9 @@ use crate::asm::{Alu, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, Shift, Size, Xmm};
 /// Host registers for values, in the order they are taken: checks of addresses use the last two.
 const SCRATCH: [Reg; 5] = [RSI, RDI, RAX, RDX, RCX];
 
+/// How many operations are looked at to see what becomes of a value.
+const LOOK_AHEAD: usize = 16;
+
 /// Where a value is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Place {
@@ -343,13 +346,16 @@ impl Compiler<'_> {
     /// the register as it was.
     pub(super) fn set_target(&self, d: Val) -> Option<Slot> {
         let ops = &self.unit.blocks[self.block].ops;
-        let mut read = [None; 4];
-        for (i, op) in ops.get(self.op + 1..)?.iter().take(6).enumerate() {
+        let mut read = [0_u64; 4];
+        for op in ops.get(self.op + 1..)?.iter().take(LOOK_AHEAD) {
             match op {
                 Op::Set { slot, v } if *v == d => {
-                    return (!read.contains(&Some(*slot))).then_some(*slot);
+                    let bit = read[usize::from(slot.0 >> 6)] >> (slot.0 & 63) & 1;
+                    return (bit == 0).then_some(*slot);
                 }
-                Op::Get { slot, .. } | Op::GetV { slot, .. } => *read.get_mut(i)? = Some(*slot),
+                Op::Get { slot, .. } | Op::GetV { slot, .. } => {
+                    read[usize::from(slot.0 >> 6)] |= 1 << (slot.0 & 63);
+                }
                 Op::FlagsDef { .. } | Op::Set { .. } => {}
                 op if is_pure(op) => {}
                 _ => return None,

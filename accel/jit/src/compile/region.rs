@@ -167,6 +167,24 @@ pub(crate) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
     })
 }
 
+/// How many of a unit's instructions it takes to reach the last of its ways to any of these PCs.
+pub(crate) fn insns_to(unit: &accel_ir::Unit, is_wanted: impl Fn(u64) -> bool) -> u32 {
+    let (mut insns, mut needed) = (0, 0);
+    for block in &unit.blocks {
+        insns += block
+            .ops
+            .iter()
+            .filter(|op| matches!(op, Op::Insn { .. }))
+            .count() as u32;
+        if let End::Goto { pc } = block.end
+            && is_wanted(pc)
+        {
+            needed = insns;
+        }
+    }
+    needed
+}
+
 /// What the parts of a region need of each other.
 pub(super) struct Region {
     /// Where each begins, once it is emitted.
