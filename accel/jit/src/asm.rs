@@ -66,14 +66,6 @@ impl Mem {
             disp,
         }
     }
-
-    pub(crate) fn sum(base: Reg, index: Reg) -> Mem {
-        Mem::At {
-            base: Some(base),
-            index: Some((index, 0)),
-            disp: 0,
-        }
-    }
 }
 
 impl From<Reg> for Rm {
@@ -119,6 +111,8 @@ pub(crate) enum Shift {
 
 /// Condition codes are numbered as in `accel_ir::Cond`.
 pub(crate) type Cc = u8;
+/// Neither carry nor zero.
+pub(crate) const CC_A: Cc = 7;
 /// Carry.
 pub(crate) const CC_B: Cc = 2;
 /// No carry.

@@ -61,6 +61,8 @@ pub(crate) struct Env {
     pub(crate) layout: Layout,
     /// Distance from RBP to the array of pointers to translation tables.
     pub(crate) hot: i32,
+    /// Distance from RBP to the pages used last.
+    pub(crate) recent: i32,
     pub(crate) thunks: Thunks,
     /// Effects of a helper, by number.
     pub(crate) effects: fn(u16) -> Effects,
@@ -147,33 +149,18 @@ struct Detour {
 
 /// What a detour does.
 enum What {
-    /// Loads through a thunk into a register.
-    Load {
-        va: Reg,
-        thunk: usize,
-        to: memory::Loaded,
+    /// Accesses a page that was not the last one.
+    Access {
+        check: memory::Check,
+        access: memory::Slow,
     },
-    /// Stores through a thunk.
-    Store {
-        va: Reg,
-        value: memory::Stored,
-        thunk: usize,
-    },
-    /// Calls a thunk about an address.
-    Address { va: Reg, thunk: usize },
+    /// Announces a store.
+    Announce { by: memory::By, thunk: usize },
     /// Divides by a helper.
     Divide {
         args: [Reg; 3],
         bits: i32,
         helper: u16,
-        vectors: bool,
-    },
-    /// An atomic operation by a thunk, which says what was there before.
-    Complex {
-        va: Reg,
-        args: [Reg; 2],
-        what: i32,
-        to: Reg,
         vectors: bool,
     },
 }
@@ -562,8 +549,12 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The two registers that checks of addresses use.
-const CHECK: [Reg; 2] = [RCX, RDX];
+/// Where checks of addresses leave the host's address.
+const HOST: Reg = RDX;
+/// What announcing stores uses beside.
+const FLAGS: Reg = RCX;
+/// Where looking at tables leaves the page's line.
+const LINE: Reg = RCX;
 
 /// Vector registers; the last of them may hold guest registers.
 const XMMS: u8 = 16;

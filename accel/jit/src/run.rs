@@ -16,7 +16,7 @@ use crate::listing::{PerfMap, listing};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
 use crate::runtime;
 use crate::table;
-use crate::thunks::{self, out};
+use crate::thunks::{self, Tables, out};
 
 /// Most instructions between two looks of generated code at anything else.
 const SLICE: i64 = i16::MAX as i64;
@@ -115,7 +115,12 @@ impl<T: Target> Jit<T> {
         let slots: Vec<usize> = pinned.iter().map(|(slot, _)| slot.0.into()).collect();
         let core = -base;
         let functions = runtime::functions::<T>();
-        let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, &functions);
+        let mmu = std::mem::offset_of!(Core<T>, mmu) as i32 - base;
+        let tables = Tables {
+            hot: mmu + Mmu::HOT as i32,
+            recent: mmu + Mmu::RECENT as i32,
+        };
+        let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, tables, &functions);
         memory.write(cell::CODE, &code);
         let first = (cell::CODE + code.len()).next_multiple_of(64);
         let entry = memory.address(thunks.enter);
@@ -128,7 +133,8 @@ impl<T: Target> Jit<T> {
             env: Env {
                 map: Registers::new(&pinned, &[]),
                 layout: T::LAYOUT,
-                hot: std::mem::offset_of!(Core<T>, mmu) as i32 + Mmu::HOT as i32 - base,
+                hot: tables.hot,
+                recent: tables.recent,
                 thunks,
                 effects: |number| {
                     T::helpers()

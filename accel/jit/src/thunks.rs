@@ -7,9 +7,11 @@
 
 use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
 
-use crate::asm::{Alu, Size, Xmm};
+use accel_softmmu::{layout, recent_layout as recent};
+
+use crate::asm::{Alu, Shift, Size, Xmm};
 use crate::asm::{
-    Asm, CC_E, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
+    Asm, CC_A, CC_E, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
 };
 use crate::compile::{BIAS, KEPT_BY_CALLS, PINNED, slot_at};
 use crate::memory::cell;
@@ -95,6 +97,11 @@ pub(crate) struct Functions {
     pub(crate) flags: usize,
 }
 
+/// Clears the carry flag.
+const CLC: u8 = 0xf8;
+/// Sets it.
+const STC: u8 = 0xf9;
+
 /// All exceptions masked in MXCSR (Intel SDM vol. 1, 10.2.3).
 const MASKS: i32 = 0x1f80;
 /// The sticky flags in MXCSR.
@@ -118,6 +125,8 @@ pub(crate) struct Thunks {
     pub(crate) float_sync: usize,
     exit: usize,
     trap: usize,
+    /// By whether it writes, size, context.
+    look: Vec<usize>,
     /// By kind, aligned, size, context, vectors.
     memory: Vec<usize>,
     complex: [usize; 2],
@@ -129,6 +138,10 @@ pub(crate) struct Thunks {
 fn memory_index(kind: usize, aligned: bool, size: usize, ctx: usize, vectors: bool) -> usize {
     let at = (kind * 2 + usize::from(aligned)) * SIZES + size;
     (at * CONTEXTS + ctx) * 2 + usize::from(vectors)
+}
+
+fn look_index(write: bool, size: usize, ctx: usize) -> usize {
+    (usize::from(write) * SIZES + size) * CONTEXTS + ctx
 }
 
 impl Thunks {
@@ -145,6 +158,14 @@ impl Thunks {
         self.memory[index]
     }
 
+    /// Looks for the page of the address in RDX and makes it the one that RCX points to. Then RDX is the
+    /// offset in it; or the address, with the carry flag set, if the access is not all in plain RAM
+    /// that is at hand.
+    pub(crate) fn look(&self, write: bool, mem: &Access) -> usize {
+        let size = mem.ty.bytes().trailing_zeros() as usize;
+        self.look[look_index(write, size, usize::from(mem.ctx & 3))]
+    }
+
     pub(crate) fn complex(&self, vectors: bool) -> usize {
         self.complex[usize::from(vectors)]
     }
@@ -156,6 +177,15 @@ impl Thunks {
     pub(crate) fn call(&self, writes: bool, vectors: bool) -> usize {
         self.call[usize::from(writes) * 2 + usize::from(vectors)]
     }
+}
+
+/// Distances from RBP to what translations are kept in.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables {
+    /// The array of pointers to tables.
+    pub(crate) hot: i32,
+    /// The pages used last.
+    pub(crate) recent: i32,
 }
 
 /// What a thunk passes to its function beside the core.
@@ -186,6 +216,7 @@ pub(crate) fn make(
     slots: &[usize],
     core: i32,
     layout: &accel_core::Layout,
+    tables: Tables,
     functions: &Functions,
 ) -> (Thunks, Vec<u8>) {
     let mut make = Make {
@@ -199,6 +230,14 @@ pub(crate) fn make(
     make.float();
     make.enter();
     make.exits();
+    for write in [false, true] {
+        for size in 0..SIZES {
+            for ctx in 0..CONTEXTS {
+                let at = make.look(write, 1 << size, ctx as u8, tables);
+                make.thunks.look.push(at);
+            }
+        }
+    }
     let count = memory_index(3, true, SIZES - 1, CONTEXTS - 1, true) + 1;
     make.thunks.memory = vec![0; count];
     for kind in 0..4 {
@@ -338,6 +377,57 @@ impl Make<'_> {
         for (reg, slot) in PINNED.iter().zip(self.slots) {
             self.asm.mov_to(Size::Q, slot_at(*slot), *reg);
         }
+    }
+
+    /// See [`Thunks::look`].
+    fn look(&mut self, write: bool, bytes: i32, ctx: u8, tables: Tables) -> usize {
+        let at = self.asm.here();
+        let tag = if write { layout::WRITE } else { layout::READ };
+        self.asm.push(RAX);
+        self.asm.push(RSI);
+        self.asm.mov(Size::D, RAX, RDX);
+        self.asm
+            .shift_imm(Shift::Shr, Size::D, RAX, layout::LINE_SHIFT as u8);
+        self.asm
+            .alu_imm(Alu::And, Size::D, RAX, layout::LINE_MASK as i32);
+        let hot = Mem::base(RBP, tables.hot + 8 * i32::from(ctx));
+        self.asm.alu(Alu::Add, Size::Q, RAX, hot);
+        self.asm.mov(Size::Q, RSI, RDX);
+        self.asm.alu_imm(Alu::And, Size::Q, RSI, -4096);
+        self.asm.alu(Alu::Cmp, Size::Q, RSI, Mem::base(RAX, tag));
+        let miss = self.asm.jcc(CC_NE);
+        let page = |offset| Mem::base(RCX, offset);
+        self.asm.mov_to(Size::Q, page(recent::TAG), RSI);
+        self.asm.alu(Alu::Sub, Size::Q, RDX, RSI);
+        // The tag is the address of the page: with the addend, the host's.
+        self.asm
+            .alu(Alu::Add, Size::Q, RSI, Mem::base(RAX, tag + 8));
+        self.asm.mov_to(Size::Q, page(recent::HOST), RSI);
+        self.asm
+            .mov_imm_to(Size::Q, page(recent::END), recent::LIMIT);
+        let used = Mem::base(RBP, tables.recent + recent::used(ctx));
+        self.asm.mov_imm_to(Size::B, used, 1);
+        if write {
+            self.asm.mov(Size::Q, RSI, Mem::base(RAX, layout::FLAGS));
+            self.asm
+                .mov_to(Size::Q, page(recent::FLAGS - recent::WRITE), RSI);
+        }
+        self.asm.pop(RSI);
+        self.asm.pop(RAX);
+        self.asm.alu_imm(Alu::Cmp, Size::Q, RDX, 4096 - bytes);
+        let crosses = self.asm.jcc(CC_A);
+        self.asm.byte(CLC);
+        self.asm.ret();
+        self.asm.bind(crosses);
+        self.asm.alu(Alu::Add, Size::Q, RDX, page(recent::TAG));
+        self.asm.byte(STC);
+        self.asm.ret();
+        self.asm.bind(miss);
+        self.asm.pop(RSI);
+        self.asm.pop(RAX);
+        self.asm.byte(STC);
+        self.asm.ret();
+        at
     }
 
     fn call(&mut self, function: usize, extra: Extra, writes: bool, vectors: bool) -> usize {

@@ -12,9 +12,11 @@
 
 mod bank;
 mod mmu;
+mod recent;
 
 pub use bank::{Bank, CONTEXTS, Permissions, Translation, layout};
 pub use mmu::{Access, Fast, Mmu, Physical};
+pub use recent::layout as recent_layout;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hw_memory::{Attrs, ByteOrder, Fault, Initiator, MemoryMap, RamBlock, Snapshot, Span, What};
 
 use crate::bank::{Backing, Bank, CONTEXTS, Hit, Kind, PAGE, Tables, Translation};
+use crate::recent::RecentPages;
 
 /// Banks of a vCPU: address spaces whose translations are kept at once.
 const BANKS: usize = 8;
@@ -98,6 +99,8 @@ impl ExecIds {
 pub struct Mmu {
     /// The current bank's tables by context, for generated code: never null.
     hot: [*const Tables; CONTEXTS],
+    /// Pages that generated code used last, of the current bank.
+    recent: RecentPages,
     /// What a context without tables has in `hot`.
     empty: Box<Tables>,
     exec_ids: ExecIds,
@@ -202,6 +205,7 @@ impl Mmu {
         let empty = Tables::new();
         Mmu {
             hot: [&raw const *empty; CONTEXTS],
+            recent: RecentPages::new(),
             empty,
             exec_ids: ExecIds::default(),
             slots,
@@ -217,6 +221,9 @@ impl Mmu {
     /// Where in an `Mmu` generated code finds the current bank's tables: an array of pointers by
     /// context.
     pub const HOT: usize = std::mem::offset_of!(Mmu, hot);
+
+    /// Where in an `Mmu` generated code finds the pages used last: laid out as [`crate::recent_layout`] says.
+    pub const RECENT: usize = std::mem::offset_of!(Mmu, recent);
 
     /// Brings `hot` in line with the current bank.
     fn point(&mut self) {
@@ -269,9 +276,11 @@ impl Mmu {
                 }
             };
             self.point();
+            self.recent.clear();
         }
         let slot = &mut self.slots[self.current];
         if slot.globals_seen != self.globals {
+            self.recent.clear();
             slot.bank.flush();
             slot.globals_seen = self.globals;
         }
@@ -279,11 +288,14 @@ impl Mmu {
 
     /// The current address space's translations.
     pub fn bank(&mut self) -> &mut Bank {
+        // Whoever asks is about to forget some of them.
+        self.recent.clear();
         &mut self.slots[self.current].bank
     }
 
     /// Forgets the translations of one address space.
     pub fn flush_space(&mut self, key: u64) {
+        self.recent.clear();
         if let Some(slot) = self.slots.iter_mut().find(|s| s.key == key) {
             slot.bank.flush();
         }
@@ -291,6 +303,7 @@ impl Mmu {
 
     /// Forgets a page in the current address space, and, as it may be global, in all others.
     pub fn flush_page(&mut self, va: u64) {
+        self.recent.clear();
         for slot in &mut self.slots {
             slot.bank.flush_page(va);
         }
@@ -298,6 +311,7 @@ impl Mmu {
 
     /// Forgets every translation of every address space.
     pub fn flush_all(&mut self) {
+        self.recent.clear();
         self.globals = self.globals.wrapping_add(1);
         let slot = &mut self.slots[self.current];
         slot.bank.flush();
@@ -314,6 +328,7 @@ impl Mmu {
             Some(b) if found.allow.exec => self.exec_ids.of(va & PAGE, b.host as u64),
             _ => 0,
         };
+        self.recent.clear_page(ctx, va);
         self.slots[self.current]
             .bank
             .fill(ctx, va, found, backing, id);

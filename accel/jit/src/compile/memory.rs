@@ -1,15 +1,19 @@
 //! Accesses to guest memory.
 //!
-//! The translation of plain RAM is looked up in line: the page's line in the current bank's table
-//! (`accel_softmmu::layout`), its tag, and the host's address. All else takes a detour behind the
-//! main line, to a thunk that calls Rust. A store is announced afterwards if its page is flagged.
+//! What is made from one guest register mostly stays in one page. So an access first looks at the page
+//! that its base used last (`accel_softmmu::recent_layout`): a subtraction, a comparison and an addition
+//! lead from the guest's address to the host's. Behind the main line, a thunk looks in the current bank's
+//! table and makes that page the last one. Where the base was itself loaded, or two registers make the
+//! address, the table is looked at at once. All else goes to a thunk that calls Rust. A store is announced
+//! afterwards if its page is flagged.
 
 use accel_ir::{Endian, Mem as Access, Rmw, Ty, Val};
-use accel_softmmu::layout;
+use accel_softmmu::{layout, recent_layout as recent};
 
 use super::int::imm_of;
-use super::{ARG, CHECK, Compiler, Detour, RESULT, TooBig, What, slot_at};
-use crate::asm::{Alu, CC_NE, Mem, RAX, RBP, Reg, Shift, Size, Xmm};
+use super::plan::Base;
+use super::{ARG, Compiler, Detour, FLAGS, HOST, LINE, RESULT, TooBig, What, slot_at};
+use crate::asm::{Alu, CC_AE, CC_NE, Fix, Mem, RAX, RBP, RCX, Reg, Shift, Size, Xmm};
 use crate::thunks::{Complex, Kind};
 
 /// Mask of a page's address, as an immediate.
@@ -30,6 +34,54 @@ pub(super) enum Stored {
     Imm(i32),
 }
 
+/// An access by a thunk.
+pub(super) enum Slow {
+    /// Loads into a register.
+    Load { thunk: usize, to: Loaded },
+    /// Stores.
+    Store { thunk: usize, value: Stored },
+    /// Only faults as a store would.
+    Probe { thunk: usize },
+    /// An atomic operation, which says what was there before.
+    Complex {
+        args: [Reg; 2],
+        what: i32,
+        to: Reg,
+        vectors: bool,
+    },
+}
+
+/// What an address is looked up in.
+#[derive(Clone, Copy)]
+pub(super) enum By {
+    /// A page last used, at this entry from RBP.
+    Recent(i32),
+    /// The tables, with a register for that.
+    Table(Reg),
+}
+
+/// A check of an address, as emitted.
+pub(super) struct Check {
+    /// Where the host has what is accessed.
+    at: Mem,
+    /// The page last used that was looked at; `None` if it was the tables.
+    recent: Option<LookedAt>,
+    /// The jump of a misaligned access.
+    misaligned: Option<Fix>,
+    /// The jump of an access elsewhere.
+    from: Fix,
+}
+
+/// A page last used.
+struct LookedAt {
+    /// Where it is described, from RBP.
+    page: i32,
+    /// The thunk that looks further.
+    look: usize,
+    /// Where the access goes on when that found the page.
+    again: usize,
+}
+
 /// The size of an integer type.
 pub(super) fn size_of(ty: Ty) -> Size {
     match ty {
@@ -41,90 +93,122 @@ pub(super) fn size_of(ty: Ty) -> Size {
 }
 
 impl Compiler<'_> {
-    /// Checks an address against the translation tables, up to the jump that leaves if it is not at
-    /// hand. `CHECK[0]` then points to the page's line.
-    fn check(&mut self, va: Reg, mem: &Access, tag: i32, aligned: bool) -> crate::asm::Fix {
-        let [line, page] = CHECK;
-        let bytes = i32::from(mem.ty.bytes());
-        self.asm.mov(Size::D, line, va);
+    /// The address of an access, whose use is then done, in [`HOST`]; and where it is looked up. From here
+    /// to the access no register may be taken: the detour skips what that emits.
+    fn locate(&mut self, addr: Val, mem: &Access) -> Result<By, TooBig> {
+        let by = match self.base(addr) {
+            Base::Wild => {
+                self.claim(LINE)?;
+                By::Table(self.alloc()?)
+            }
+            _ => self.entry(addr, mem),
+        };
+        self.address_into(HOST, addr)?;
+        Ok(by)
+    }
+
+    /// Turns the address in [`HOST`] into the host's.
+    fn check(&mut self, by: By, mem: &Access, write: bool, aligned: bool) -> Check {
+        let mask = i32::from(mem.ty.bytes()) - 1;
+        let misaligned = (aligned && mask != 0).then(|| {
+            self.asm.test_imm(Size::B, HOST, mask);
+            self.asm.jcc(CC_NE)
+        });
+        let other = match by {
+            By::Table(other) => other,
+            By::Recent(entry) => return self.check_recent(entry, mem, write, misaligned),
+        };
+        let tag = if write { layout::WRITE } else { layout::READ };
+        self.asm.mov(Size::D, LINE, HOST);
         self.asm
-            .shift_imm(Shift::Shr, Size::D, line, layout::LINE_SHIFT as u8);
+            .shift_imm(Shift::Shr, Size::D, LINE, layout::LINE_SHIFT as u8);
         self.asm
-            .alu_imm(Alu::And, Size::D, line, layout::LINE_MASK as i32);
+            .alu_imm(Alu::And, Size::D, LINE, layout::LINE_MASK as i32);
         let hot = Mem::base(RBP, self.env.hot + 8 * i32::from(mem.ctx & 3));
-        self.asm.alu(Alu::Add, Size::Q, line, hot);
-        if aligned || bytes == 1 {
-            self.asm.mov(Size::Q, page, va);
-            self.asm
-                .alu_imm(Alu::And, Size::Q, page, PAGE | (bytes - 1));
-        } else {
-            // An access that ends in the next page does not match.
-            self.asm.lea(Size::Q, page, Mem::base(va, bytes - 1));
-            self.asm.alu_imm(Alu::And, Size::Q, page, PAGE);
+        self.asm.alu(Alu::Add, Size::Q, LINE, hot);
+        // An access that ends in the next page does not match.
+        self.asm.lea(Size::Q, other, Mem::base(HOST, mask));
+        self.asm.alu_imm(Alu::And, Size::Q, other, PAGE);
+        self.asm.alu(Alu::Cmp, Size::Q, other, Mem::base(LINE, tag));
+        let from = self.asm.jcc(CC_NE);
+        self.asm.mov(Size::Q, other, Mem::base(LINE, tag + 8));
+        let at = Mem::At {
+            base: Some(HOST),
+            index: Some((other, 0)),
+            disp: 0,
+        };
+        Check {
+            at,
+            recent: None,
+            misaligned,
+            from,
         }
-        self.asm.alu(Alu::Cmp, Size::Q, page, Mem::base(line, tag));
-        self.asm.jcc(CC_NE)
     }
 
-    /// Frees the registers that checks use. The address must not be in one of them.
-    fn claim_check(&mut self) -> Result<(), TooBig> {
-        CHECK.into_iter().try_for_each(|reg| self.claim(reg))
+    /// As [`check`](Self::check), by the page last used.
+    fn check_recent(
+        &mut self,
+        entry: i32,
+        mem: &Access,
+        write: bool,
+        misaligned: Option<Fix>,
+    ) -> Check {
+        let page = entry + if write { recent::WRITE } else { recent::READ };
+        let at = |offset| Mem::base(RBP, page + offset);
+        self.asm.alu(Alu::Sub, Size::Q, HOST, at(recent::TAG));
+        self.asm.alu(Alu::Cmp, Size::Q, HOST, at(recent::END));
+        let from = self.asm.jcc(CC_AE);
+        let again = self.asm.here();
+        self.asm.alu(Alu::Add, Size::Q, HOST, at(recent::HOST));
+        let look = self.env.thunks.look(write, mem);
+        Check {
+            at: Mem::base(HOST, 0),
+            recent: Some(LookedAt { page, look, again }),
+            misaligned,
+            from,
+        }
     }
 
-    /// The address in a register that checks do not use.
-    fn checked_address(&mut self, addr: Val) -> Result<Reg, TooBig> {
-        self.claim_check()?;
-        self.address(addr)
+    fn base(&self, addr: Val) -> Base {
+        let base = self.plan.base.get(addr.0 as usize);
+        base.copied().unwrap_or(Base::Wild)
+    }
+
+    /// The page last used by an address's base.
+    fn entry(&self, addr: Val, mem: &Access) -> By {
+        let base = match self.base(addr) {
+            Base::Slot(slot) => Some(slot),
+            Base::None | Base::Wild => None,
+        };
+        By::Recent(self.env.recent + recent::entry(mem.ctx, base))
     }
 
     pub(super) fn load(&mut self, d: Val, addr: Val, mem: &Access) -> Result<(), TooBig> {
         if mem.endian == Endian::Big && mem.ty == Ty::V128 {
             return Err(TooBig);
         }
-        let va = self.checked_address(addr)?;
-        // The target may be a guest register: it is written when the access has succeeded.
-        self.consume(addr);
+        self.claim(HOST)?;
+        let by = self.locate(addr, mem)?;
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
         let thunk = self.env.thunks.memory(Kind::Load, mem, vectors);
-        let [line, page] = CHECK;
         if mem.ty == Ty::V128 {
             let to = self.alloc_v()?;
-            let from = self.check(va, mem, layout::READ, mem.aligned);
-            self.asm
-                .mov(Size::Q, page, Mem::base(line, layout::READ + 8));
-            self.asm.movups(to, Mem::sum(va, page));
-            self.detour(
-                from,
-                What::Load {
-                    va,
-                    thunk,
-                    to: Loaded::Xmm(to),
-                },
-            );
+            let check = self.check(by, mem, false, mem.aligned);
+            self.asm.movups(to, check.at);
+            let to_v = Loaded::Xmm(to);
+            self.access_detour(check, Slow::Load { thunk, to: to_v });
             if self.plan.is_used(d) {
                 self.define_v(d, to);
             }
             return Ok(());
         }
         let used = self.plan.is_used(d);
-        let to = match used {
-            // Reading the page's address last, the register may be the one it stands in.
-            true => self.fresh_or(d, va)?,
-            false => page,
-        };
-        let from = self.check(va, mem, layout::READ, mem.aligned);
-        self.asm
-            .mov(Size::Q, page, Mem::base(line, layout::READ + 8));
-        let size = size_of(mem.ty);
-        self.asm.movzx(size, to, Mem::sum(va, page));
-        self.detour(
-            from,
-            What::Load {
-                va,
-                thunk,
-                to: Loaded::Reg(to),
-            },
-        );
+        // The target may be a guest register: it is written when the access has succeeded.
+        let to = if used { self.fresh(d)? } else { HOST };
+        let check = self.check(by, mem, false, mem.aligned);
+        self.asm.movzx(size_of(mem.ty), to, check.at);
+        let to_reg = Loaded::Reg(to);
+        self.access_detour(check, Slow::Load { thunk, to: to_reg });
         if mem.endian == Endian::Big {
             self.swap(mem.ty, to);
         }
@@ -132,18 +216,6 @@ impl Compiler<'_> {
             self.define(d, to, false);
         }
         Ok(())
-    }
-
-    /// A register for a loaded value: a guest register that is set next, the address's own if that is
-    /// free, or another one.
-    fn fresh_or(&mut self, d: Val, va: Reg) -> Result<Reg, TooBig> {
-        if let Some((_, reg)) = self.destination(d) {
-            return Ok(reg);
-        }
-        if self.is_free(va) {
-            return Ok(va);
-        }
-        self.alloc()
     }
 
     /// Swaps the bytes of a clean value.
@@ -161,7 +233,8 @@ impl Compiler<'_> {
             return Err(TooBig);
         }
         self.ready(v)?;
-        let va = self.checked_address(addr)?;
+        self.claim(HOST)?;
+        self.claim(FLAGS)?;
         let size = size_of(mem.ty);
         let value = match (mem.ty, self.places.constant(v)) {
             (Ty::V128, _) => Stored::Xmm(self.xmm(v)?),
@@ -176,23 +249,19 @@ impl Compiler<'_> {
             }
             _ => Stored::Reg(self.reg(v)?),
         };
-        self.consume(addr);
+        let by = self.locate(addr, mem)?;
+        let check = self.check(by, mem, true, mem.aligned);
         self.consume(v);
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
         let thunk = self.env.thunks.memory(Kind::Store, mem, vectors);
-        let [line, page] = CHECK;
-        let from = self.check(va, mem, layout::WRITE, mem.aligned);
-        self.asm
-            .mov(Size::Q, page, Mem::base(line, layout::WRITE + 8));
-        let to = Mem::sum(va, page);
+        let to = check.at;
         match value {
             Stored::Reg(reg) => self.asm.mov_to(size, to, reg),
             Stored::Xmm(reg) => self.asm.movups_to(to, reg),
             Stored::Imm(imm) => self.asm.mov_imm_to(size, to, imm),
         }
-        self.asm.mov(Size::Q, page, Mem::base(line, layout::FLAGS));
-        self.announce(page, va, mem, vectors);
-        self.detour(from, What::Store { va, value, thunk });
+        self.announce(by, mem, vectors);
+        self.access_detour(check, Slow::Store { thunk, value });
         if mem.ordering == accel_ir::Ordering::SeqCst {
             self.asm
                 .lock_alu_imm(Alu::Or, Size::D, Mem::base(crate::asm::RSP, 0), 0);
@@ -200,21 +269,26 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Leaves to announce a store if the page's flags, pointed to by a register, say so.
-    fn announce(&mut self, flags: Reg, va: Reg, mem: &Access, vectors: bool) {
-        self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(flags, 0), 0);
+    /// Leaves to announce a store if the page's flags say so.
+    fn announce(&mut self, by: By, mem: &Access, vectors: bool) {
+        let flags = match by {
+            By::Recent(entry) => Mem::base(RBP, entry + recent::FLAGS),
+            By::Table(_) => Mem::base(LINE, layout::FLAGS),
+        };
+        self.asm.mov(Size::Q, FLAGS, flags);
+        self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
         let from = self.asm.jcc(CC_NE);
         let thunk = self.env.thunks.memory(Kind::Announce, mem, vectors);
-        self.detour(from, What::Address { va, thunk });
+        self.detour(from, What::Announce { by, thunk });
     }
 
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
-        let va = self.checked_address(addr)?;
-        self.consume(addr);
+        self.claim(HOST)?;
+        let by = self.locate(addr, mem)?;
+        let check = self.check(by, mem, true, false);
         let vectors = self.places.has_vectors();
         let thunk = self.env.thunks.memory(Kind::Probe, mem, vectors);
-        let from = self.check(va, mem, layout::WRITE, false);
-        self.detour(from, What::Address { va, thunk });
+        self.access_detour(check, Slow::Probe { thunk });
         Ok(())
     }
 
@@ -231,18 +305,17 @@ impl Compiler<'_> {
             return self.complex(Complex::Rmw(op), d, addr, [Some(v), None], mem);
         }
         let wanted = self.plan.is_used(d);
-        self.claim(RAX)?;
-        let va = self.checked_address(addr)?;
+        for reg in [RAX, HOST, FLAGS] {
+            self.claim(reg)?;
+        }
         let value = self.reg(v)?;
-        let [line, page] = CHECK;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
-        let from = self.check(va, mem, layout::WRITE, true);
-        self.asm
-            .mov(Size::Q, page, Mem::base(line, layout::WRITE + 8));
-        self.asm.alu(Alu::Add, Size::Q, page, va);
-        self.asm.mov(Size::Q, line, Mem::base(line, layout::FLAGS));
-        let to = Mem::base(page, 0);
+        // By tables there would not be enough registers.
+        let by = self.entry(addr, mem);
+        self.address_into(HOST, addr)?;
+        let check = self.check(by, mem, true, true);
+        let to = check.at;
         match op {
             Rmw::Xchg => {
                 self.asm.mov(Size::Q, RAX, value);
@@ -262,35 +335,25 @@ impl Compiler<'_> {
                     _ => Alu::Xor,
                 };
                 if wanted {
-                    // Registers are scarce here: the flags' address waits in memory.
-                    let kept = slot_at(ARG + 5);
-                    self.asm.mov_to(Size::Q, kept, line);
                     self.asm.movzx(size, RAX, to);
                     let again = self.asm.here();
-                    self.asm.mov(Size::Q, line, RAX);
-                    self.asm.alu(alu, Size::Q, line, value);
-                    self.asm.lock_cmpxchg(size, to, line);
+                    self.asm.mov(Size::Q, FLAGS, RAX);
+                    self.asm.alu(alu, Size::Q, FLAGS, value);
+                    self.asm.lock_cmpxchg(size, to, FLAGS);
                     self.asm.jcc_to(CC_NE, again);
-                    self.asm.mov(Size::Q, line, kept);
                 } else {
                     self.asm.lock_alu_to(alu, size, to, value);
                 }
             }
         }
-        self.announce(line, va, mem, vectors);
-        let args = [value, value];
-        let what = self.complex_number(Complex::Rmw(op), mem);
-        self.detour(
-            from,
-            What::Complex {
-                va,
-                args,
-                what,
-                to: RAX,
-                vectors,
-            },
-        );
-        self.consume(addr);
+        self.announce(by, mem, vectors);
+        let slow = Slow::Complex {
+            args: [value, value],
+            what: self.complex_number(Complex::Rmw(op), mem),
+            to: RAX,
+            vectors,
+        };
+        self.access_detour(check, slow);
         self.consume(v);
         if wanted {
             self.old_value(d, mem.ty);
@@ -319,33 +382,26 @@ impl Compiler<'_> {
         if mem.endian == Endian::Big {
             return self.complex(Complex::Cas, d, addr, [Some(expected), Some(new)], mem);
         }
-        self.claim(RAX)?;
-        let va = self.checked_address(addr)?;
+        for reg in [RAX, HOST, FLAGS] {
+            self.claim(reg)?;
+        }
         let old = self.reg(expected)?;
         let value = self.reg(new)?;
-        let [line, page] = CHECK;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
-        let from = self.check(va, mem, layout::WRITE, true);
-        self.asm
-            .mov(Size::Q, page, Mem::base(line, layout::WRITE + 8));
-        self.asm.alu(Alu::Add, Size::Q, page, va);
+        let by = self.entry(addr, mem);
+        self.address_into(HOST, addr)?;
+        let check = self.check(by, mem, true, true);
         self.asm.mov(Size::Q, RAX, old);
-        self.asm.lock_cmpxchg(size, Mem::base(page, 0), value);
-        self.asm.mov(Size::Q, page, Mem::base(line, layout::FLAGS));
-        self.announce(page, va, mem, vectors);
-        let what = self.complex_number(Complex::Cas, mem);
-        self.detour(
-            from,
-            What::Complex {
-                va,
-                args: [old, value],
-                what,
-                to: RAX,
-                vectors,
-            },
-        );
-        self.consume(addr);
+        self.asm.lock_cmpxchg(size, check.at, value);
+        self.announce(by, mem, vectors);
+        let slow = Slow::Complex {
+            args: [old, value],
+            what: self.complex_number(Complex::Cas, mem),
+            to: RAX,
+            vectors,
+        };
+        self.access_detour(check, slow);
         self.consume(expected);
         self.consume(new);
         if self.plan.is_used(d) {
@@ -363,15 +419,15 @@ impl Compiler<'_> {
         args: [Option<Val>; 2],
         mem: &Access,
     ) -> Result<(), TooBig> {
-        let va = self.address(addr)?;
-        self.asm.mov_to(Size::Q, slot_at(ARG), va);
+        self.claim(HOST)?;
+        self.address_into(HOST, addr)?;
+        self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
         for (i, arg) in args.iter().enumerate() {
             if let Some(v) = arg {
                 let from = self.clean(*v)?;
                 self.asm.mov_to(Size::Q, slot_at(ARG + 1 + i), from);
             }
         }
-        self.consume(addr);
         args.iter().flatten().for_each(|v| self.consume(*v));
         let what = self.complex_number(op, mem);
         self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
@@ -389,7 +445,7 @@ impl Compiler<'_> {
         op.number(mem)
     }
 
-    pub(super) fn detour(&mut self, from: crate::asm::Fix, what: What) {
+    pub(super) fn detour(&mut self, from: Fix, what: What) {
         self.detours.push(Detour {
             from,
             back: self.asm.here(),
@@ -400,59 +456,92 @@ impl Compiler<'_> {
         self.asm.flags_of = None;
     }
 
+    fn access_detour(&mut self, check: Check, access: Slow) {
+        let from = check.from;
+        self.detour(from, What::Access { check, access });
+    }
+
     /// Emits the detours.
     pub(super) fn detours(&mut self) {
         for detour in std::mem::take(&mut self.detours) {
             self.asm.bind(detour.from);
-            let (va, thunk) = match detour.what {
+            match detour.what {
+                What::Access { check, access } => self.access_elsewhere(check, access, detour.insn),
+                What::Announce { by, thunk } => {
+                    if let By::Recent(entry) = by {
+                        let page = |offset| Mem::base(RBP, entry + recent::WRITE + offset);
+                        self.asm.alu(Alu::Sub, Size::Q, HOST, page(recent::HOST));
+                        self.asm.alu(Alu::Add, Size::Q, HOST, page(recent::TAG));
+                    }
+                    self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
+                    self.call_out_for(thunk, detour.insn);
+                }
                 What::Divide {
                     args,
+                    bits,
                     helper,
                     vectors,
-                    ..
                 } => {
                     self.asm
                         .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
-                    (args[0], self.env.thunks.call(false, vectors))
-                }
-                What::Load { va, thunk, .. }
-                | What::Store { va, thunk, .. }
-                | What::Address { va, thunk } => (va, thunk),
-                What::Complex { va, vectors, .. } => (va, self.env.thunks.complex(vectors)),
-            };
-            self.asm.mov_to(Size::Q, slot_at(ARG), va);
-            match detour.what {
-                What::Store { value, .. } => {
-                    let at = slot_at(ARG + 1);
-                    match value {
-                        Stored::Reg(reg) => self.asm.mov_to(Size::Q, at, reg),
-                        Stored::Xmm(reg) => self.asm.movups_to(at, reg),
-                        Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at, imm),
+                    for (i, arg) in args.into_iter().enumerate() {
+                        self.asm.mov_to(Size::Q, slot_at(ARG + i), arg);
                     }
-                }
-                What::Divide { args, bits, .. } => {
-                    self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[1]);
-                    self.asm.mov_to(Size::Q, slot_at(ARG + 2), args[2]);
                     self.asm.mov_imm_to(Size::Q, slot_at(ARG + 3), bits);
+                    self.call_out_for(self.env.thunks.call(false, vectors), detour.insn);
+                    self.asm.mov(Size::Q, RAX, slot_at(RESULT));
                 }
-                What::Complex { args, what, .. } => {
-                    self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[0]);
-                    self.asm.mov_to(Size::Q, slot_at(ARG + 2), args[1]);
-                    self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
-                }
-                _ => {}
-            }
-            self.call_out_for(thunk, detour.insn);
-            match detour.what {
-                What::Load { to, .. } => match to {
-                    Loaded::Reg(to) => self.asm.mov(Size::Q, to, slot_at(RESULT)),
-                    Loaded::Xmm(to) => self.asm.movups(to, slot_at(RESULT)),
-                },
-                What::Complex { to, .. } => self.asm.mov(Size::Q, to, slot_at(RESULT)),
-                What::Divide { .. } => self.asm.mov(Size::Q, RAX, slot_at(RESULT)),
-                _ => {}
             }
             self.asm.jmp_to(detour.back);
+        }
+    }
+
+    /// An access that is not in the page last used.
+    fn access_elsewhere(&mut self, check: Check, access: Slow, insn: u16) {
+        if let Some(LookedAt { page, look, again }) = check.recent {
+            let tag = Mem::base(RBP, page + recent::TAG);
+            self.asm.alu(Alu::Add, Size::Q, HOST, tag);
+            self.asm.push(RCX);
+            self.asm.lea(Size::Q, RCX, Mem::base(RBP, page));
+            self.asm.call_to(look);
+            self.asm.pop(RCX);
+            self.asm.jcc_to(CC_AE, again);
+        }
+        if let Some(fix) = check.misaligned {
+            self.asm.bind(fix);
+        }
+        self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
+        let thunk = match access {
+            Slow::Load { thunk, .. } | Slow::Probe { thunk } => thunk,
+            Slow::Store { thunk, value } => {
+                let at = slot_at(ARG + 1);
+                match value {
+                    Stored::Reg(reg) => self.asm.mov_to(Size::Q, at, reg),
+                    Stored::Xmm(reg) => self.asm.movups_to(at, reg),
+                    Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at, imm),
+                }
+                thunk
+            }
+            Slow::Complex {
+                args,
+                what,
+                vectors,
+                ..
+            } => {
+                self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[0]);
+                self.asm.mov_to(Size::Q, slot_at(ARG + 2), args[1]);
+                self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
+                self.env.thunks.complex(vectors)
+            }
+        };
+        self.call_out_for(thunk, insn);
+        match access {
+            Slow::Load { to, .. } => match to {
+                Loaded::Reg(to) => self.asm.mov(Size::Q, to, slot_at(RESULT)),
+                Loaded::Xmm(to) => self.asm.movups(to, slot_at(RESULT)),
+            },
+            Slow::Complex { to, .. } => self.asm.mov(Size::Q, to, slot_at(RESULT)),
+            Slow::Store { .. } | Slow::Probe { .. } => {}
         }
     }
 }

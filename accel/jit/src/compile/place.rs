@@ -664,9 +664,31 @@ impl Compiler<'_> {
         held.into_iter().try_for_each(|v| self.spill(v))
     }
 
-    /// The value as the address of an access, in a register.
-    pub(super) fn address(&mut self, v: Val) -> Result<Reg, TooBig> {
-        self.clean(v)
+    /// The value as the address of an access, in a certain scratch register, which was claimed.
+    pub(super) fn address_into(&mut self, to: Reg, v: Val) -> Result<(), TooBig> {
+        if let Some(&Op::Binary { op, a, b, .. }) = self.places.deferred(v) {
+            self.places.take_deferred(v);
+            self.places.set(v, Place::Gone);
+            self.plan.rest[v.0 as usize] = 0;
+            let mut parts = Parts::default();
+            self.collect(op, a, b, 0, &mut parts)?;
+            self.lea(to, &parts);
+            for v in parts.used {
+                self.consume(v);
+            }
+            return Ok(());
+        }
+        match self.places.constant(v) {
+            Some(value) => self.asm.mov_imm(to, value),
+            None => {
+                let from = self.clean(v)?;
+                if from != to {
+                    self.asm.mov(Size::Q, to, from);
+                }
+            }
+        }
+        self.consume(v);
+        Ok(())
     }
 
     /// Whether the operation may wait until it is needed as part of an address.
@@ -684,22 +706,26 @@ impl Compiler<'_> {
     fn sum(&mut self, op: Binary, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
         let mut parts = Parts::default();
         self.collect(op, a, b, 0, &mut parts)?;
-        let Parts {
-            base,
-            index,
-            disp,
-            used,
-        } = parts;
-        for v in used {
+        for v in std::mem::take(&mut parts.used) {
             self.consume(v);
         }
         // The operands' registers may be reused for the result.
-        let to = match (base, index) {
+        let to = match (parts.base, parts.index) {
             (Some(base), _) if self.is_free(base) => base,
             (_, Some((index, _))) if self.is_free(index) => index,
             _ => self.alloc()?,
         };
         self.places.lock(to);
+        self.lea(to, &parts);
+        self.define(d, to, false);
+        Ok(())
+    }
+
+    /// Adds up parts.
+    fn lea(&mut self, to: Reg, parts: &Parts) {
+        let Parts {
+            base, index, disp, ..
+        } = *parts;
         match (base, index) {
             (Some(base), None) if disp == 0 => {
                 if base != to {
@@ -716,8 +742,6 @@ impl Compiler<'_> {
             }
             _ => self.asm.lea(Size::Q, to, Mem::At { base, index, disp }),
         }
-        self.define(d, to, false);
-        Ok(())
     }
 
     /// A scratch register whose value is gone.

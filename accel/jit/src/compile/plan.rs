@@ -1,7 +1,7 @@
 //! What a unit needs, found before anything is emitted.
 
 use accel_core::Effects;
-use accel_ir::{End, FlagKind, Op, Ty, Unit, Val};
+use accel_ir::{Binary, End, FlagKind, Op, Ty, Unit, Val};
 
 /// A definition of the flags.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,17 @@ pub(super) struct Def {
     /// Operations of the unit that read them and are still to come.
     pub(super) reads: u32,
     block: usize,
+}
+
+/// What an address is made from, as far as that says where it leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Base {
+    /// A guest register and constants.
+    Slot(u8),
+    /// Constants.
+    None,
+    /// Something loaded or computed from two registers.
+    Wild,
 }
 
 /// A block.
@@ -40,6 +51,8 @@ pub(super) struct Plan {
     /// For each read of the flags, the definition it sees, if that is known.
     pub(super) seen: Vec<Option<u32>>,
     pub(super) blocks: Vec<BlockPlan>,
+    /// What values are made from, if they are addresses.
+    pub(super) base: Vec<Base>,
     /// Flags from before the unit may be looked at.
     pub(super) wants_flags: bool,
     /// Its last instruction may store.
@@ -101,6 +114,7 @@ impl Plan {
         let stored_before = plan.flow(unit, effects);
         plan.liveness(unit, effects, &stored_before, live);
         plan.count(unit);
+        plan.find_bases(unit);
         plan
     }
 
@@ -259,6 +273,42 @@ impl Plan {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Finds what addresses are made from.
+    fn find_bases(&mut self, unit: &Unit) {
+        self.base = vec![Base::Wild; unit.types.len()];
+        let mut is_wild = [false; 256];
+        let ops = || unit.blocks.iter().flat_map(|block| &block.ops);
+        for op in ops() {
+            let of = |v: Val| self.base[v.0 as usize];
+            let (d, base) = match *op {
+                Op::Const { d, .. } => (d, Base::None),
+                Op::Get { d, slot } => (d, Base::Slot(slot.0)),
+                Op::Binary {
+                    op: Binary::Add | Binary::Sub,
+                    d,
+                    a,
+                    b,
+                } => match (of(a), of(b)) {
+                    (base, Base::None) | (Base::None, base) => (d, base),
+                    _ => continue,
+                },
+                Op::Zext { d, a } => (d, of(a)),
+                Op::Set { slot, v } => {
+                    is_wild[usize::from(slot.0)] |= of(v) == Base::Wild;
+                    continue;
+                }
+                _ => continue,
+            };
+            self.base[d.0 as usize] = base;
+        }
+        // Units are run again and again: what is set later counts too.
+        for base in &mut self.base {
+            if matches!(base, Base::Slot(slot) if is_wild[usize::from(*slot)]) {
+                *base = Base::Wild;
             }
         }
     }
