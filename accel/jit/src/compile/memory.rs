@@ -95,16 +95,23 @@ pub(super) fn size_of(ty: Ty) -> Size {
 impl Compiler<'_> {
     /// The address of an access, whose use is then done, in [`HOST`]; and where it is looked up. From here
     /// to the access no register may be taken: the detour skips what that emits.
-    fn locate(&mut self, addr: Val, mem: &Access) -> Result<By, TooBig> {
-        let by = match self.base(addr) {
-            Base::Wild => {
-                self.claim(LINE)?;
-                By::Table(self.alloc()?)
-            }
-            _ => self.entry(addr, mem),
-        };
+    fn locate(&mut self, addr: Val, mem: &Access, kept: Option<Stored>) -> Result<By, TooBig> {
+        let wild = self.base(addr) == Base::Wild;
+        let by = self.entry(addr, mem);
         self.address_into(HOST, addr)?;
-        Ok(by)
+        if !wild {
+            return Ok(by);
+        }
+        // What the address was made from is not needed any more.
+        self.places.unlock();
+        match kept {
+            Some(Stored::Reg(reg)) => self.places.lock(reg),
+            Some(Stored::Xmm(reg)) => self.places.lock_v(reg),
+            Some(Stored::Imm(_)) | None => {}
+        }
+        self.places.lock(HOST);
+        self.claim(LINE)?;
+        Ok(By::Table(self.alloc()?))
     }
 
     /// Turns the address in [`HOST`] into the host's.
@@ -188,7 +195,7 @@ impl Compiler<'_> {
             return Err(TooBig);
         }
         self.claim(HOST)?;
-        let by = self.locate(addr, mem)?;
+        let by = self.locate(addr, mem, None)?;
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
         let thunk = self.env.thunks.memory(Kind::Load, mem, vectors);
         if mem.ty == Ty::V128 {
@@ -249,7 +256,7 @@ impl Compiler<'_> {
             }
             _ => Stored::Reg(self.reg(v)?),
         };
-        let by = self.locate(addr, mem)?;
+        let by = self.locate(addr, mem, Some(value))?;
         let check = self.check(by, mem, true, mem.aligned);
         self.consume(v);
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
@@ -284,7 +291,7 @@ impl Compiler<'_> {
 
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
         self.claim(HOST)?;
-        let by = self.locate(addr, mem)?;
+        let by = self.locate(addr, mem, None)?;
         let check = self.check(by, mem, true, false);
         let vectors = self.places.has_vectors();
         let thunk = self.env.thunks.memory(Kind::Probe, mem, vectors);
