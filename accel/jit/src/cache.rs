@@ -45,6 +45,8 @@ pub(crate) struct Block {
     pub(crate) is_region: bool,
     /// The region that is run in its place.
     region: Option<Id>,
+    /// Where its computed jump went so far.
+    pub(crate) went: Vec<u64>,
     /// Times it was about to run when a slice ended.
     pub(crate) heat: u8,
     /// Ways of others that are linked to it.
@@ -80,6 +82,8 @@ impl Block {
     }
 }
 
+/// Most targets of a computed jump that are remembered.
+const MOST_TARGETS: usize = 24;
 /// Bytes of a call.
 const CALL: usize = 5;
 
@@ -264,6 +268,17 @@ impl Cache {
         self.unlink(&incoming);
     }
 
+    /// Notes where a computed jump went.
+    pub(crate) fn note_target(&mut self, site: usize, pc: u64) {
+        let id = self.at(site).map(|(id, _)| id);
+        if let Some(block) = id.and_then(|id| self.get_mut(id))
+            && block.went.len() < MOST_TARGETS
+            && !block.went.contains(&pc)
+        {
+            block.went.push(pc);
+        }
+    }
+
     /// The region that is run in place of a unit.
     pub(crate) fn region_of(&self, unit: Id) -> Option<Id> {
         let id = self.get(unit)?.region?;
@@ -305,6 +320,7 @@ impl Cache {
             stale: compiled.stale,
             is_region: false,
             region: None,
+            went: Vec::new(),
             heat: 0,
             incoming: Vec::new(),
         };

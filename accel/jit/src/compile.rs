@@ -29,7 +29,7 @@ use crate::thunks::Thunks;
 pub(crate) use flags::answer;
 use place::Places;
 use plan::Plan;
-pub(crate) use region::{Map, compile as compile_region, insns_to, targets};
+pub(crate) use region::{Map, compile as compile_region, insns_to};
 
 /// Host registers that hold guest registers, those that calls keep first.
 pub(crate) const PINNED: [Reg; 9] = [RBX, R12, R13, R14, R15, R8, R9, R10, R11];
@@ -124,6 +124,15 @@ pub(crate) struct Compiled {
 pub(crate) struct Member {
     pub(crate) unit: Unit,
     pub(crate) at: Where,
+    /// Where its computed jump went so far.
+    pub(crate) went: Vec<u64>,
+}
+
+impl Member {
+    /// PCs that it leads to, as far as they are known.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
+        region::targets(&self.unit).chain(self.went.iter().copied())
+    }
 }
 
 /// Where a unit is in the guest.
@@ -208,6 +217,8 @@ struct Compiler<'a> {
     ways: Vec<Way>,
     /// Ways out whose stubs are not emitted yet: jumps to the stub, then as in [`Way`].
     pending_ways: Vec<(Vec<Fix>, u32, Option<u32>, u64)>,
+    /// Jumps of computed jumps whose targets are not known.
+    misses: Vec<Fix>,
     /// Whether the code computes under the guest's MXCSR.
     has_float: bool,
     /// The jump that loads it at the start, and where that comes back to.
@@ -258,6 +269,7 @@ impl<'a> Compiler<'a> {
             sites: Vec::new(),
             ways: Vec::new(),
             pending_ways: Vec::new(),
+            misses: Vec::new(),
             has_float: false,
             float_start: None,
         })

@@ -57,26 +57,26 @@ impl<T: Target> Jit<T> {
             pcs: nodes.iter().map(|node| node.member.at.pc).collect(),
             to: nodes
                 .iter()
-                .map(|node| {
-                    compile::targets(&node.member.unit)
-                        .filter_map(index_of)
-                        .collect()
-                })
+                .map(|node| node.member.targets().filter_map(index_of).collect())
                 .collect(),
         };
         let Some(found) = graph.innermost(0) else {
             return;
         };
         let is_in = |pc: u64| found.units.iter().any(|i| graph.pcs[*i] == pc);
-        let mut limits: Vec<(u64, u32)> = Vec::new();
+        let mut limits = Vec::new();
         for i in &found.units {
             // What follows the last way within the loop is not part of it.
-            let insns = compile::insns_to(&nodes[*i].member.unit, is_in);
-            limits.push((graph.pcs[*i], insns));
+            let member = &nodes[*i].member;
+            limits.push((
+                graph.pcs[*i],
+                compile::insns_to(member, is_in),
+                member.went.clone(),
+            ));
         }
         let (mut members, mut sources) = (Vec::new(), Vec::new());
-        for (va, insns) in limits {
-            let node = self.translate_at(core, va, ctx, insns);
+        for (va, insns, went) in limits {
+            let node = self.translate_at(core, va, ctx, insns, went);
             core.set_pc(pc);
             let Some(node) = node else { return };
             members.push(node.member);
@@ -86,7 +86,14 @@ impl<T: Target> Jit<T> {
     }
 
     /// Translates a unit of up to `limit` instructions that lies in one page.
-    fn translate_at(&self, core: &mut Core<T>, va: u64, ctx: u8, limit: u32) -> Option<Node> {
+    fn translate_at(
+        &self,
+        core: &mut Core<T>,
+        va: u64,
+        ctx: u8,
+        limit: u32,
+        went: Vec<u64>,
+    ) -> Option<Node> {
         core.set_pc(va);
         let limit = limit.min(core.unit_limit());
         let mut source = Source::new(core, va, ctx).ok()?;
@@ -97,7 +104,7 @@ impl<T: Target> Jit<T> {
             fetch_ctx: ctx,
             others: Vec::new(),
         };
-        let member = Member { unit, at };
+        let member = Member { unit, at, went };
         (!source.is_extended()).then_some(Node { member, source })
     }
 
@@ -115,17 +122,18 @@ impl<T: Target> Jit<T> {
             let key = Key { va, page, ..start };
             let known = self.cache.find(&key).and_then(|id| self.cache.get(id));
             // Those that cross into another page are left out: reading them may fault.
-            if known.is_none_or(|block| !block.others.is_empty()) {
+            let Some(known) = known.filter(|block| block.others.is_empty()) else {
                 continue;
-            }
-            let Some(node) = self.translate_at(core, va, ctx, u32::MAX) else {
+            };
+            let went = known.went.clone();
+            let Some(node) = self.translate_at(core, va, ctx, u32::MAX, went) else {
                 continue;
             };
             insns += node.member.unit.insns;
             if insns > MOST_INSNS || nodes.len() >= MOST_UNITS {
                 break;
             }
-            for to in compile::targets(&node.member.unit) {
+            for to in node.member.targets() {
                 if !wanted.contains(&to) {
                     wanted.push(to);
                 }

@@ -325,9 +325,10 @@ impl<T: Target> Jit<T> {
             if at.others.iter().any(|(_, id)| *id == 0) {
                 return Ok(Found::Interpret);
             }
-            let member = Member { unit, at };
+            let went = Vec::new();
+            let member = Member { unit, at, went };
             let compiled = compile(&self.env, &member, self.cache.origin());
-            let Member { unit, at } = member;
+            let Member { unit, at, .. } = member;
             let compiled = match compiled {
                 Ok(compiled) if compiled.code.len() <= self.cache.largest() => compiled,
                 _ if limit > 1 && unit.insns > 1 => {
@@ -477,6 +478,8 @@ impl<T: Target> Jit<T> {
                     }
                 }
                 out::MISS => {
+                    let pc = core.pc();
+                    self.cache.note_target(site, pc);
                     if left < 0 {
                         self.sample_next(core);
                     }

@@ -22,7 +22,7 @@ pub(crate) mod out {
     pub(crate) const LINK: u64 = 0;
     /// To the PC in the register file.
     pub(crate) const LEAVE: u64 = 1;
-    /// A computed jump whose target is not in the table.
+    /// A computed jump whose target is not in the table: RDX tells where.
     pub(crate) const MISS: u64 = 2;
     /// `Core::trap` says why: RDX tells where.
     pub(crate) const TRAP: u64 = 3;
@@ -116,7 +116,7 @@ pub(crate) struct Thunks {
     pub(crate) enter: usize,
     pub(crate) link: usize,
     pub(crate) leave: usize,
-    /// The target's PC is in RAX.
+    /// Called: the target's PC is in RAX.
     pub(crate) miss: usize,
     pub(crate) stale: usize,
     /// Loads the guest's MXCSR. All registers stay.
@@ -348,6 +348,7 @@ impl Make<'_> {
         self.asm.mov_imm(RAX, out::LEAVE);
         self.asm.jmp_to(self.thunks.exit);
         self.thunks.miss = self.asm.here();
+        self.asm.pop(RDX);
         self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
         self.asm.mov_imm(RAX, out::MISS);
         self.asm.jmp_to(self.thunks.exit);

@@ -108,6 +108,7 @@ impl Compiler<'_> {
             self.asm.mov(Size::Q, RAX, from);
         }
         self.consume(pc);
+        self.go_to_known();
         self.leave_region();
         self.count(self.insns_done());
         if !self.at.is_flat {
@@ -116,7 +117,7 @@ impl Compiler<'_> {
             self.asm.jmp_to(self.env.thunks.leave);
             return Ok(());
         }
-        self.asm.jcc_to(CC_S, self.env.thunks.miss);
+        let spent = self.asm.jcc(CC_S);
         self.asm.imul_imm(Size::D, RCX, RAX, table::HASH);
         self.asm
             .shift_imm(Shift::Shr, Size::D, RCX, table::HASH_SHIFT);
@@ -125,7 +126,7 @@ impl Compiler<'_> {
         self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
         self.asm
             .alu(Alu::Cmp, Size::Q, RAX, Mem::base(RCX, table::PC));
-        self.asm.jcc_to(CC_NE, self.env.thunks.miss);
+        let unknown = self.asm.jcc(CC_NE);
         self.asm.mov(Size::D, RDX, RAX);
         self.asm
             .shift_imm(Shift::Shr, Size::D, RDX, layout::LINE_SHIFT as u8);
@@ -138,7 +139,8 @@ impl Compiler<'_> {
             .alu(Alu::Or, Size::Q, RDX, Mem::Code(cell::MODE as i32));
         self.asm
             .alu(Alu::Cmp, Size::Q, RDX, Mem::base(RCX, table::KEY));
-        self.asm.jcc_to(CC_NE, self.env.thunks.miss);
+        let elsewhere = self.asm.jcc(CC_NE);
+        self.misses.extend([spent, unknown, elsewhere]);
         self.asm.jmp_rm(Mem::base(RCX, table::CODE));
         Ok(())
     }
@@ -287,6 +289,13 @@ impl Compiler<'_> {
         }
         self.detours();
         self.late_float();
+        let misses = std::mem::take(&mut self.misses);
+        if !misses.is_empty() {
+            for fix in misses {
+                self.asm.bind(fix);
+            }
+            self.asm.call_to(self.env.thunks.miss);
+        }
         for (stubs, jump, check, pc) in std::mem::take(&mut self.pending_ways) {
             for fix in stubs {
                 self.asm.bind(fix);

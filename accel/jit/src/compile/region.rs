@@ -11,7 +11,7 @@ use accel_ir::{End, Op, Slot};
 
 use super::plan::Plan;
 use super::{Compiled, Compiler, Env, Member, PINNED, TooBig, XMMS, slot_at};
-use crate::asm::{Alu, CC_S, Fix, Mem, Reg, Size, Xmm};
+use crate::asm::{Alu, CC_B, CC_E, CC_S, Cc, Fix, Mem, RAX, RCX, Reg, Size, Xmm};
 use crate::memory::cell;
 
 /// Vector registers left for values.
@@ -160,7 +160,7 @@ fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
 }
 
 /// The PCs that a unit leaves to by known ways.
-pub(crate) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
+pub(super) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
     unit.blocks.iter().filter_map(|block| match block.end {
         End::Goto { pc } => Some(pc),
         _ => None,
@@ -168,17 +168,21 @@ pub(crate) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
 }
 
 /// How many of a unit's instructions it takes to reach the last of its ways to any of these PCs.
-pub(crate) fn insns_to(unit: &accel_ir::Unit, is_wanted: impl Fn(u64) -> bool) -> u32 {
+pub(crate) fn insns_to(member: &Member, is_wanted: impl Fn(u64) -> bool) -> u32 {
     let (mut insns, mut needed) = (0, 0);
-    for block in &unit.blocks {
+    let went = member.went.iter().any(|pc| is_wanted(*pc));
+    for block in &member.unit.blocks {
         insns += block
             .ops
             .iter()
             .filter(|op| matches!(op, Op::Insn { .. }))
             .count() as u32;
-        if let End::Goto { pc } = block.end
-            && is_wanted(pc)
-        {
+        let is_needed = match block.end {
+            End::Goto { pc } => is_wanted(pc),
+            End::GotoVal { .. } => went,
+            _ => false,
+        };
+        if is_needed {
             needed = insns;
         }
     }
@@ -217,7 +221,7 @@ pub(crate) fn compile(
     let mut is_header = vec![false; members.len()];
     is_header[0] = true;
     for (i, member) in members.iter().enumerate() {
-        for to in targets(&member.unit).filter_map(index_of) {
+        for to in member.targets().filter_map(index_of) {
             is_header[to] |= to <= i;
         }
     }
@@ -399,6 +403,75 @@ impl Compiler<'_> {
                 None => region.waiting[to].push(fix),
             }
         }
+    }
+
+    /// Before a computed jump, its target in RAX: goes on in the region if that went there before.
+    pub(super) fn go_to_known(&mut self) {
+        let Some(member) = self.members.get(self.member()) else {
+            return;
+        };
+        let mut known: Vec<(u64, usize)> = member
+            .went
+            .iter()
+            .filter_map(|pc| Some((*pc, self.member_at(*pc)?)))
+            .collect();
+        if known.is_empty() {
+            return;
+        }
+        known.sort_unstable();
+        let mut others = Vec::new();
+        self.search(&known, &mut others);
+        for fix in others {
+            self.asm.bind(fix);
+        }
+    }
+
+    /// Jumps to the one of these that is in RAX; adds a jump for when it is none.
+    fn search(&mut self, known: &[(u64, usize)], others: &mut Vec<Fix>) {
+        if known.len() <= 2 {
+            for (pc, to) in known {
+                self.compare_target(*pc);
+                self.go_on_if(CC_E, *to, *pc);
+            }
+            others.push(self.asm.jmp());
+            return;
+        }
+        let (low, high) = known.split_at(known.len() / 2);
+        let Some(((pc, to), high)) = high.split_first() else {
+            return;
+        };
+        self.compare_target(*pc);
+        self.go_on_if(CC_E, *to, *pc);
+        let below = self.asm.jcc(CC_B);
+        self.search(high, others);
+        self.asm.bind(below);
+        self.search(low, others);
+    }
+
+    fn compare_target(&mut self, pc: u64) {
+        match i32::try_from(pc as i64) {
+            Ok(pc) => self.asm.alu_imm(Alu::Cmp, Size::Q, RAX, pc),
+            Err(_) => {
+                self.asm.mov_imm(RCX, pc);
+                self.asm.alu(Alu::Cmp, Size::Q, RAX, RCX);
+            }
+        }
+    }
+
+    /// Goes on with a unit of the region on a condition.
+    fn go_on_if(&mut self, cc: Cc, to: usize, pc: u64) {
+        let insns = self.insns_done();
+        let from = self.asm.jcc(cc);
+        if self.is_plain(to, insns) {
+            return self.jumps_to(to, from);
+        }
+        self.exits.push(super::ends::Exit {
+            from,
+            pc,
+            insns,
+            member: self.member(),
+            leaves: false,
+        });
     }
 
     /// Goes on with a unit of the region.
