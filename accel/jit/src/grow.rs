@@ -10,8 +10,8 @@ use crate::compile::{self, Member, Where};
 use crate::graph::Graph;
 use crate::run::Jit;
 
-/// Samples after which a unit is hot.
-const HOT: u8 = 3;
+/// What [`Jit::hot`] is: a loop that was sampled so often has run long enough to be worth the work.
+pub(crate) const HOT: u8 = 3;
 /// Most units of a region that are looked at.
 const MOST_UNITS: usize = 64;
 /// Most guest instructions of a region that are looked at.
@@ -31,11 +31,11 @@ impl<T: Target> Jit<T> {
         let Some(block) = self.cache.get_mut(id) else {
             return;
         };
-        if block.heat >= HOT {
+        if block.heat >= self.hot {
             return;
         }
         block.heat += 1;
-        if block.heat == HOT && !block.is_region {
+        if block.heat == self.hot && !block.is_region {
             let key = block.key;
             self.grow(core, key);
         }

@@ -12,13 +12,14 @@ use hw_memory::{CodeWatcher, RamBlock};
 
 use crate::cache::{Cache, Id, Key};
 use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, compile};
+use crate::grow;
 use crate::listing::{PerfMap, listing};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
 use crate::runtime;
 use crate::table;
 use crate::thunks::{self, Tables, out};
 
-/// Most instructions between two looks of generated code at anything else.
+/// What [`Jit::slice`] is.
 const SLICE: i64 = i16::MAX as i64;
 /// Bytes of code kept if nothing else is asked for.
 pub const DEFAULT_CODE: usize = 24 << 20;
@@ -86,6 +87,10 @@ pub struct Jit<T: Target> {
     seen: u32,
     pub(crate) statistics: Statistics,
     perf_map: Option<PerfMap>,
+    /// Most instructions between two looks of generated code at anything else.
+    slice: i64,
+    /// Samples after which a unit is hot.
+    pub(crate) hot: u8,
     target: std::marker::PhantomData<fn(T)>,
 }
 
@@ -153,8 +158,17 @@ impl<T: Target> Jit<T> {
             seen: 0,
             statistics: Statistics::default(),
             perf_map: None,
+            slice: SLICE,
+            hot: grow::HOT,
             target: std::marker::PhantomData,
         })
+    }
+
+    /// Samples often, and makes regions of what is sampled once.
+    #[cfg(test)]
+    pub(crate) fn hasten(&mut self) {
+        self.slice = 25;
+        self.hot = 1;
     }
 
     /// Names code for `perf` from now on.
@@ -421,7 +435,7 @@ impl<T: Target> Jit<T> {
                 return Ok(());
             };
             let code = self.cache.memory.address(block.start);
-            let slice = core.budget.min(SLICE);
+            let slice = core.budget.min(self.slice);
             let mode = self.mode_number(core);
             let memory = &self.cache.memory;
             memory

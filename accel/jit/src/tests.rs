@@ -7,7 +7,9 @@ use accel_core::{
     Translation, Trap,
 };
 use accel_interp::Interp;
-use accel_ir::{FlagKind, Slot, Ty, Unit, flags};
+use accel_ir::{
+    Binary, Block, BlockId, Builder, Cmp, End, FlagKind, Op, Slot, Ty, Unit, Val, flags,
+};
 use hw_clock::Clock;
 use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
 
@@ -44,11 +46,12 @@ struct Seen {
 
 #[derive(Default)]
 struct State {
-    unit: Option<Unit>,
+    /// Units by their addresses.
+    program: Vec<(u64, Unit)>,
     seen: Seen,
 }
 
-/// A guest of one unit.
+/// A guest of a few units.
 struct Toy;
 
 fn clobber(core: &mut Core<Toy>, args: [u64; 4]) -> Result<u64, Trap> {
@@ -100,10 +103,15 @@ impl Target for Toy {
     }
     fn translate(core: &mut Core<Self>, source: &mut Source, _: u32) -> Result<Unit, Trap> {
         source.set_used(16);
-        match &core.arch.unit {
-            Some(unit) if source.start() == START => Ok(unit.clone()),
-            // The way out of the unit.
-            _ => Err(Trap::Exit(Exit::Halted)),
+        match core
+            .arch
+            .program
+            .iter()
+            .find(|(va, _)| *va == source.start())
+        {
+            Some((_, unit)) => Ok(unit.clone()),
+            // The way out.
+            None => Err(Trap::Exit(Exit::Halted)),
         }
     }
     fn walk(core: &mut Core<Self>, va: u64, access: Access, _: u8) -> Result<Translation, Trap> {
@@ -191,17 +199,17 @@ fn packed_flags(core: &Core<Toy>) -> u64 {
 
 fn run(
     executor: &mut dyn Executor<Toy>,
-    unit: &Unit,
+    program: &[(u64, Unit)],
     regs: &[u64],
     bytes: &[u8],
 ) -> (After, Vec<u8>) {
     let (mut core, block) = core();
-    core.arch.unit = Some(unit.clone());
+    core.arch.program = program.to_vec();
     for (slot, value) in regs.iter().enumerate() {
         core.regs.set(Slot(slot as u8), *value);
     }
     core.set_pc(START);
-    core.budget = 1000;
+    core.budget = 100_000;
     block.write(0, bytes).unwrap();
     let exit = executor.run(&mut core);
     let mut memory = vec![0; RAM as usize];
@@ -217,33 +225,136 @@ fn run(
     (after, memory)
 }
 
-fn compare(seed: u64) -> bool {
+fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed | 1;
-    let mut random = move || {
+    move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 7
-    };
-    let unit = maker::make(&mut random, false);
+    }
+}
+
+/// Runs a program both ways. Returns what the JIT counted.
+fn compare_program(
+    seed: u64,
+    program: &[(u64, Unit)],
+    mut random: impl FnMut() -> u64,
+) -> Vec<(&'static str, u64)> {
     let mut regs: Vec<u64> = (0..20)
         .map(|_| match random() % 3 {
             0 => random() & 0xff,
             _ => random() << 7 ^ random(),
         })
         .collect();
+    regs.extend([1 + random() % 40, 1 + random() % 200]);
     // Any rounding, flags, flushing and zeroing of denormals; no exception is unmasked.
     regs[usize::from(FP.0)] = MASKED | random() & 0xe07f;
     let bytes: Vec<u8> = (0..RAM).map(|_| random() as u8).collect();
     let mut jit = Jit::<Toy>::new(0).unwrap();
-    let (got, got_memory) = run(&mut jit, &unit, &regs, &bytes);
-    let (wanted, memory) = run(&mut Interp::default(), &unit, &regs, &bytes);
-    assert_eq!(got, wanted, "seed {seed}\n{unit}");
-    assert!(got_memory == memory, "memory, seed {seed}\n{unit}");
-    let left = Executor::<Toy>::report(&jit)
-        .into_iter()
-        .find(|(name, _)| *name == "left to interpret");
-    matches!(left, Some((_, 0)))
+    jit.hasten();
+    let (got, got_memory) = run(&mut jit, program, &regs, &bytes);
+    let (wanted, memory) = run(&mut Interp::default(), program, &regs, &bytes);
+    let text = || {
+        let units = program.iter().map(|(va, unit)| format!("{va:#x}:\n{unit}"));
+        units.collect::<String>()
+    };
+    assert_eq!(got, wanted, "seed {seed}\n{}", text());
+    assert!(got_memory == memory, "memory, seed {seed}\n{}", text());
+    Executor::<Toy>::report(&jit)
+}
+
+fn counted(report: &[(&'static str, u64)], what: &str) -> u64 {
+    let found = report.iter().find(|(name, _)| *name == what);
+    found.map_or(0, |(_, count)| *count)
+}
+
+/// A random unit; says whether it was compiled.
+fn compare(seed: u64) -> bool {
+    let mut random = random(seed);
+    let unit = maker::make(&mut random, false);
+    let report = compare_program(seed, &[(START, unit)], random);
+    counted(&report, "left to interpret") == 0
+}
+
+/// Counts down a slot and goes on, or out when it is zero.
+fn counting(slot: Slot, on: u64) -> Unit {
+    let mut b = Builder::new();
+    b.insn(0);
+    let old = b.get(slot);
+    let one = b.iconst(Ty::I64, 1);
+    let new = b.binary(Binary::Sub, old, one);
+    b.set(slot, new);
+    let zero = b.iconst(Ty::I64, 0);
+    let is_done = b.cmp(Cmp::Eq, new, zero);
+    let (out, further) = (b.block(), b.block());
+    b.branch(is_done, out, further);
+    b.switch(out);
+    b.goto(0x7010);
+    b.switch(further);
+    b.goto(on);
+    b.finish()
+}
+
+/// Loops of random units: where each leads is chosen by what it computed, at once or by a computed
+/// jump; all ways back pass one of two units that count. Says whether there was a region.
+fn compare_loops(seed: u64) -> bool {
+    let mut random = random(seed);
+    // Two pages; both look at the same code.
+    let at = |i: u64| START + i * 0x20 + (i & 1) * 0x1000;
+    let count = 2 + random() % 4;
+    let mut program = vec![
+        (at(0), counting(Slot(20), at(2))),
+        (at(1), counting(Slot(21), at(2 + random() % count))),
+    ];
+    for i in 2..2 + count {
+        let mut unit = maker::make(&mut random, false);
+        let mut next = || match random() % 3 {
+            0 if i + 1 < 2 + count => at(i + 1 + random() % (1 + count - i)),
+            1 => at(1),
+            _ => at(0),
+        };
+        let (first, second) = (next(), next());
+        let new = unit.blocks.len() as u32;
+        let last = unit.blocks.last_mut().unwrap();
+        let End::GotoVal { pc } = last.end else {
+            panic!("{unit}")
+        };
+        if random() & 1 == 0 {
+            let base = unit.types.len() as u32;
+            unit.types.extend([Ty::I64; 3]);
+            let [a, b, to] = [0, 1, 2].map(|n| Val(base + n));
+            last.ops.push(Op::Const { d: a, value: first });
+            last.ops.push(Op::Const {
+                d: b,
+                value: second,
+            });
+            last.ops.push(Op::Select { d: to, c: pc, a, b });
+            last.end = End::GotoVal { pc: to };
+        } else {
+            last.end = End::Branch {
+                c: pc,
+                then: BlockId(new),
+                other: BlockId(new + 1),
+            };
+            for pc in [first, second] {
+                unit.blocks.push(Block {
+                    params: Vec::new(),
+                    ops: Vec::new(),
+                    end: End::Goto { pc },
+                });
+            }
+        }
+        program.push((at(i), unit));
+    }
+    let report = compare_program(seed, &program, random);
+    counted(&report, "regions compiled") != 0
+}
+
+#[test]
+fn regions_do_what_the_interpreter_does() {
+    let regions = (0..1500).filter(|i| compare_loops(i << 1)).count();
+    assert!(regions > 300, "{regions} of 1500");
 }
 
 #[test]
