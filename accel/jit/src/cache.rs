@@ -21,9 +21,62 @@ pub(crate) struct Key {
     pub(crate) extra: u64,
 }
 
-/// A compiled unit, by number; numbers are never used again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub(crate) struct Id(u64);
+/// A compiled unit, by its place and by how often that was used before: no two are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Id {
+    place: u32,
+    turn: u32,
+}
+
+/// The places of units.
+#[derive(Default)]
+struct Blocks {
+    places: Vec<(u32, Option<Box<Block>>)>,
+    free: Vec<u32>,
+}
+
+impl Blocks {
+    fn insert(&mut self, block: Box<Block>) -> Id {
+        let free = self.free.pop();
+        let place = free.unwrap_or_else(|| {
+            self.places.push((0, None));
+            self.places.len() as u32 - 1
+        });
+        let (turn, found) = &mut self.places[place as usize];
+        *turn = turn.wrapping_add(1);
+        *found = Some(block);
+        Id { place, turn: *turn }
+    }
+
+    fn get(&self, id: Id) -> Option<&Block> {
+        let (turn, block) = self.places.get(id.place as usize)?;
+        block.as_deref().filter(|_| *turn == id.turn)
+    }
+
+    fn get_mut(&mut self, id: Id) -> Option<&mut Block> {
+        let (turn, block) = self.places.get_mut(id.place as usize)?;
+        block.as_deref_mut().filter(|_| *turn == id.turn)
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Box<Block>> {
+        let (turn, block) = self.places.get_mut(id.place as usize)?;
+        if *turn != id.turn {
+            return None;
+        }
+        let block = block.take()?;
+        self.free.push(id.place);
+        Some(block)
+    }
+
+    /// Empties all places.
+    fn clear(&mut self) {
+        for (place, (_, block)) in self.places.iter_mut().enumerate() {
+            if block.take().is_some() {
+                self.free.push(place as u32);
+            }
+        }
+    }
+}
 
 /// A compiled unit.
 pub(crate) struct Block {
@@ -93,8 +146,7 @@ const PIECES: usize = 8;
 /// All compiled units of a CPU.
 pub(crate) struct Cache {
     pub(crate) memory: std::sync::Arc<CodeMemory>,
-    blocks: Map<Id, Box<Block>>,
-    next_id: u64,
+    blocks: Blocks,
     index: Map<Key, Id>,
     by_address: BTreeMap<usize, Id>,
     by_page: Map<u64, Vec<Id>>,
@@ -118,8 +170,7 @@ impl Cache {
     pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
         let mut cache = Cache {
             memory,
-            blocks: Map::default(),
-            next_id: 0,
+            blocks: Blocks::default(),
             index: Map::default(),
             by_address: BTreeMap::new(),
             by_page: Map::default(),
@@ -186,11 +237,11 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Block> {
-        self.blocks.get(&id).map(Box::as_ref)
+        self.blocks.get(id)
     }
 
     pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Block> {
-        self.blocks.get_mut(&id).map(Box::as_mut)
+        self.blocks.get_mut(id)
     }
 
     /// The unit whose code an offset lies in or just behind.
@@ -256,10 +307,10 @@ impl Cache {
         others: Vec<(u64, u32)>,
     ) {
         let id = self.keep(key, key.va, compiled, pages, others);
-        if let Some(region) = self.blocks.get_mut(&id) {
+        if let Some(region) = self.blocks.get_mut(id) {
             region.is_region = true;
         }
-        let Some(block) = self.blocks.get_mut(&unit) else {
+        let Some(block) = self.blocks.get_mut(unit) else {
             return;
         };
         block.region = Some(id);
@@ -282,7 +333,7 @@ impl Cache {
     /// The region that is run in place of a unit.
     pub(crate) fn region_of(&self, unit: Id) -> Option<Id> {
         let id = self.get(unit)?.region?;
-        self.blocks.contains_key(&id).then_some(id)
+        self.blocks.get(id).map(|_| id)
     }
 
     fn keep(
@@ -299,14 +350,7 @@ impl Cache {
         // Code begins at multiples of 16, where the host fetches best.
         self.next = (start + len).next_multiple_of(16).min(self.end);
         self.used += len;
-        let id = Id(self.next_id);
-        self.next_id += 1;
-        for page in &pages {
-            let ids = self.by_page.entry(page.page_id()).or_default();
-            if ids.last() != Some(&id) {
-                ids.push(id);
-            }
-        }
+        let of_pages: Vec<u64> = pages.iter().map(PageRef::page_id).collect();
         let block = Block {
             key,
             pc,
@@ -324,7 +368,13 @@ impl Cache {
             heat: 0,
             incoming: Vec::new(),
         };
-        self.blocks.insert(id, Box::new(block));
+        let id = self.blocks.insert(Box::new(block));
+        for page in of_pages {
+            let ids = self.by_page.entry(page).or_default();
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
+        }
         self.by_address.insert(start, id);
         id
     }
@@ -339,7 +389,7 @@ impl Cache {
         else {
             return;
         };
-        let Some(target) = self.blocks.get_mut(&to) else {
+        let Some(target) = self.blocks.get_mut(to) else {
             return;
         };
         // A way is linked anew when its page was mapped elsewhere in between.
@@ -347,11 +397,11 @@ impl Cache {
         let start_of_target = target.start;
         if !incoming.contains(&(from, way)) {
             if incoming.len() == incoming.capacity() {
-                incoming.retain(|(source, _)| self.blocks.contains_key(source));
+                incoming.retain(|(source, _)| self.blocks.get(*source).is_some());
             }
             incoming.push((from, way));
         }
-        if let Some(target) = self.blocks.get_mut(&to) {
+        if let Some(target) = self.blocks.get_mut(to) {
             target.incoming = incoming;
         }
         if let Some(check) = found.check {
@@ -370,7 +420,7 @@ impl Cache {
 
     /// Forgets a unit: nothing leads to it any more.
     fn kill(&mut self, id: Id) {
-        let Some(block) = self.blocks.remove(&id) else {
+        let Some(block) = self.blocks.remove(id) else {
             return;
         };
         for page in &block.pages {
@@ -452,7 +502,7 @@ impl Cache {
                 table::remove(&self.memory, block.pc, block.start);
             }
         }
-        self.blocks = Map::default();
+        self.blocks.clear();
         self.recent.fill(None);
         self.sites.fill((0, 0, 0));
         self.index = Map::default();

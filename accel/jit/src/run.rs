@@ -466,7 +466,10 @@ impl<T: Target> Jit<T> {
             // No unit is at 0.
             let site = self.cache.memory.offset(out.site).unwrap_or(0);
             match out.why {
-                out::LEAVE => return Ok(()),
+                out::LEAVE => match self.next(core)? {
+                    Some(next) => id = next,
+                    None => return Ok(()),
+                },
                 out::LINK => {
                     let Some((from, block)) = self.cache.at(site) else {
                         return Err(Exit::Internal("a way out of no unit"));
@@ -518,7 +521,11 @@ impl<T: Target> Jit<T> {
                     if at.is_none() {
                         return Err(Exit::Internal("a trap from nowhere"));
                     }
-                    return core.after_trap(trap, at);
+                    core.after_trap(trap, at)?;
+                    match self.next(core)? {
+                        Some(next) => id = next,
+                        None => return Ok(()),
+                    }
                 }
                 _ => {
                     let at = self.cache.at(site).and_then(|(_, block)| {
@@ -551,6 +558,18 @@ impl<T: Target> Jit<T> {
             if let Some(id) = self.cache.find(&key) {
                 self.sample(core, id);
             }
+        }
+    }
+
+    /// The code at the PC, if nothing is due before it.
+    fn next(&mut self, core: &mut Core<T>) -> Result<Option<Id>, Exit> {
+        if !self.may_go_on(core) || core.unit_limit() == 1 {
+            return Ok(None);
+        }
+        match self.find(core) {
+            Ok(Found::Code(id)) => Ok(Some(id)),
+            Ok(Found::Interpret) => self.interp.step(core).map(|()| None),
+            Err(trap) => core.after_trap(trap, None).map(|()| None),
         }
     }
 

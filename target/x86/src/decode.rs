@@ -112,6 +112,8 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     let mut used = match first {
         Decoded::Instruction(insn) => {
             c.start(insn, start);
+            c.goes_on = has_room(&c, source.bytes(), insn.len(), limit)
+                && source.is_in_first_page(0, insn.len());
             instruction(&mut c);
             insn.len()
         }
@@ -182,10 +184,16 @@ fn rest(
             break;
         };
         c.start(insn, pc);
+        c.goes_on = has_room(c, bytes, used.wrapping_add(insn.len()), limit);
         instruction(c);
         used = used.wrapping_add(insn.len());
     }
     used
+}
+
+/// Whether there is room for another instruction after `used` bytes, whatever it is.
+fn has_room(c: &Ctx<'_>, bytes: &[u8], used: usize, limit: u32) -> bool {
+    c.b.insns() < limit && c.mode.is_64() && bytes.len() >= used.saturating_add(LONGEST)
 }
 
 /// Translates the instruction at hand.

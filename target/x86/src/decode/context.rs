@@ -34,6 +34,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) next: u64,
     /// Added to addresses that start from the stack pointer (POP to memory).
     sp_bias: u64,
+    /// The unit goes on with the next instruction, unless this one ends it.
+    pub(crate) goes_on: bool,
 }
 
 /// The integer type of a register's size.
@@ -76,6 +78,7 @@ impl<'a> Ctx<'a> {
             pc: 0,
             next: 0,
             sp_bias: 0,
+            goes_on: false,
         }
     }
 

@@ -318,6 +318,7 @@ fn registers(c: &mut Ctx<'_>) -> bool {
         Mnemonic::Xsetbv => next_may_leave(c, calls::XSETBV),
         Mnemonic::Swapgs => next_may_leave(c, calls::SWAPGS),
         Mnemonic::Cli => next_may_leave(c, calls::CLI),
+        Mnemonic::Sti if c.goes_on => next_may_leave(c, calls::STI_INSIDE),
         Mnemonic::Sti => next_may_leave(c, calls::STI),
         Mnemonic::Clac | Mnemonic::Stac => {
             let set = u64::from(c.insn.mnemonic() == Mnemonic::Stac);

@@ -67,6 +67,8 @@ helpers! { crate::helper::SYSTEM;
     CLI => cli, ALL;
     // (next): STI. May leave (always when IF was clear: shadow).
     STI => sti, ALL;
+    // (next): STI that is not a unit's last. May leave.
+    STI_INSIDE => sti_inside, ALL;
     // (): raises what PUSHF raises in virtual-8086 mode; called there only.
     PUSHF_CHECK => pushf_check, VALUE;
     // (value popped, size, next, new RSP): POPF. Sets RSP and the flags it may. May leave.
@@ -252,6 +254,7 @@ calls! {
     halt(core, next) io::halt(core, next);
     cli(core) io::cli(core);
     sti(core, next) io::sti(core, next);
+    sti_inside(core, next) io::sti_inside(core, next);
     pushf_check(core) io::pushf_check(core);
     popf(core, value, size, next, sp) io::popf(core, value, bytes(size), next, sp);
     read_cr(core, n) control::read_cr(core, n);

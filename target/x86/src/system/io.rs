@@ -70,6 +70,17 @@ pub(crate) fn sti(core: &mut Core, next: u64) -> Result<u64, Trap> {
     leave(core, next)
 }
 
+/// STI that is not the last instruction of its unit. What comes from now on is looked at when the unit is
+/// left, which is after the next instruction at the earliest: only what waits already needs a shadow.
+pub(crate) fn sti_inside(core: &mut Core, next: u64) -> Result<u64, Trap> {
+    if core.pending.get() != 0 || super::exception::is_traced(core) {
+        return sti(core, next);
+    }
+    check_if(core)?;
+    flags::set(core, rflags::IF);
+    Ok(0)
+}
+
 /// What PUSHF raises in virtual-8086 mode.
 pub(crate) fn pushf_check(core: &mut Core) -> Result<u64, Trap> {
     if is_vm86(core) && flags::iopl(core) < 3 {
@@ -96,8 +107,10 @@ pub(crate) fn popf(core: &mut Core, value: u64, size: u8, next: u64, sp: u64) ->
     flags::merge(core, value, mask);
     super::exception::tf_loaded(core, before);
     core.regs.set(regs::gpr(index::RSP), sp);
-    let opened = core.regs.get(regs::RFLAGS) & !before & (rflags::IF | rflags::TF) != 0;
-    if opened {
+    let opened = core.regs.get(regs::RFLAGS) & !before;
+    // Interrupts that come from now on are looked at when the unit is left.
+    let waits = opened & rflags::IF != 0 && core.pending.get() != 0;
+    if waits || opened & rflags::TF != 0 {
         mode_changed(core);
         return leave(core, next);
     }
