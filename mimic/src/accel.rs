@@ -335,3 +335,69 @@ mod host_jit {
     pub(super) const DEFAULT_CODE: usize = 0;
     pub(super) const HAS_JIT: bool = false;
 
+    pub(super) fn jit<T: Target>(_: usize, _: bool) -> Result<Box<dyn Executor<T>>, String> {
+        Err("this host has no JIT".to_owned())
+    }
+}
+
+use host_jit::{DEFAULT_CODE, HAS_JIT, jit};
+
+impl Tcg {
+    /// The engine, running CPUs of this model (`default_model` if `-cpu` is absent).
+    ///
+    /// # Errors
+    /// What is wrong with `-cpu`.
+    fn new(cpu: Option<&CpuOpt>, default_model: &str, topology: &Topology) -> Result<Self> {
+        let text = cpu.map_or_else(|| default_model.to_owned(), cpu_text);
+        let (model, missing) = CpuModel::parse(&text, &feature::engine(), false)
+            .map_err(|e| anyhow::anyhow!("-cpu: {e}; '-cpu help' lists models and features"))?;
+        // Only what the user chose is worth a warning.
+        if cpu.is_some() {
+            for name in missing {
+                log::warn!("-cpu: the engine does not have {name}; the guest will not see it");
+            }
+        }
+        Ok(Self {
+            model: Arc::new(model),
+            topology: topology_of(topology),
+            exclusive: Arc::default(),
+            engine: Engine::default(),
+            log_filter: LogFilter::default(),
+        })
+    }
+}
+
+impl machine_x86::Accelerator for Tcg {
+    fn name(&self) -> &'static str {
+        "TCG"
+    }
+
+    fn irqchip(&self) -> Irqchip {
+        Irqchip::User
+    }
+
+    fn attach(&self, _: &Fabric) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
+        let core = system::new_core(
+            wires.index,
+            Arc::clone(&self.model),
+            self.topology,
+            wires.port,
+            wires.fabric.memory.clone(),
+            wires.clock,
+        );
+        let executor = self.engine.executor::<X86>()?;
+        let mut core = core;
+        core.single = self.engine.single;
+        core.log_filter = self.log_filter.clone();
+        let exclusive = Arc::clone(&self.exclusive);
+        Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
+    }
+
+    fn tsc_hz(&self) -> u64 {
+        self.model.tsc_hz
+    }
+}

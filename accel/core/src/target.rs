@@ -177,6 +177,9 @@ pub trait Target: Sized + Send + 'static {
     /// A misaligned access that must be aligned: notes the exception.
     fn alignment_fault(core: &mut Core<Self>, va: u64, access: Access) -> Trap;
 
+    /// The exception just noted does not happen: an executor only wanted to know.
+    fn forget(core: &mut Core<Self>);
+
     /// Delivers the noted exception: changes state as the manual says.
     fn deliver(core: &mut Core<Self>) -> Result<(), Exit>;
 

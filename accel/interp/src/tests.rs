@@ -85,6 +85,7 @@ impl Target for Toy {
     fn alignment_fault(_: &mut Core<Self>, _: u64, _: Access) -> Trap {
         Trap::Exception
     }
+    fn forget(_: &mut Core<Self>) {}
     fn deliver(_: &mut Core<Self>) -> Result<(), Exit> {
         Err(Exit::Shutdown)
     }

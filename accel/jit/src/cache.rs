@@ -137,6 +137,8 @@ impl Block {
 
 /// Most targets of a computed jump that are remembered.
 const MOST_TARGETS: usize = 24;
+/// What units' code begins at multiples of.
+const CHUNK: usize = 16;
 /// Bytes of a call.
 const CALL: usize = 5;
 
@@ -149,6 +151,8 @@ pub(crate) struct Cache {
     blocks: Blocks,
     index: Map<Key, Id>,
     by_address: BTreeMap<usize, Id>,
+    /// The unit whose code is in each piece of [`CHUNK`] bytes, or was.
+    by_chunk: Vec<Id>,
     by_page: Map<u64, Vec<Id>>,
     /// Where the first unit's code may be: behind the thunks.
     first: usize,
@@ -173,6 +177,7 @@ impl Cache {
             blocks: Blocks::default(),
             index: Map::default(),
             by_address: BTreeMap::new(),
+            by_chunk: Vec::new(),
             by_page: Map::default(),
             first,
             next: first,
@@ -246,9 +251,9 @@ impl Cache {
 
     /// The unit whose code an offset lies in or just behind.
     pub(crate) fn at(&self, at: usize) -> Option<(Id, &Block)> {
-        let (_, id) = self.by_address.range(..at).next_back()?;
-        let block = self.get(*id)?;
-        (at <= block.start + block.len).then_some((*id, block))
+        let id = *self.by_chunk.get(at.checked_sub(1)? / CHUNK)?;
+        let block = self.get(id)?;
+        (block.start < at && at <= block.start + block.len).then_some((id, block))
     }
 
     /// Where the next unit's code will be.
@@ -348,7 +353,7 @@ impl Cache {
         self.memory.write(start, &compiled.code);
         let len = compiled.code.len();
         // Code begins at multiples of 16, where the host fetches best.
-        self.next = (start + len).next_multiple_of(16).min(self.end);
+        self.next = (start + len).next_multiple_of(CHUNK).min(self.end);
         self.used += len;
         let of_pages: Vec<u64> = pages.iter().map(PageRef::page_id).collect();
         let block = Block {
@@ -376,6 +381,13 @@ impl Cache {
             }
         }
         self.by_address.insert(start, id);
+        let chunks = start / CHUNK..(start + len).div_ceil(CHUNK);
+        if self.by_chunk.len() < chunks.end {
+            self.by_chunk.resize(chunks.end, id);
+        }
+        if let Some(of_unit) = self.by_chunk.get_mut(chunks) {
+            of_unit.fill(id);
+        }
         id
     }
 
@@ -406,7 +418,7 @@ impl Cache {
         }
         if let Some(check) = found.check {
             let at = start + check as usize - 4;
-            self.memory.write(at, &page.to_le_bytes());
+            self.memory.patch(at, page.to_le_bytes());
         }
         self.point(start + found.jump as usize, start_of_target);
     }
@@ -415,7 +427,7 @@ impl Cache {
     fn point(&self, jump_end: usize, to: usize) {
         let distance = to as i64 - jump_end as i64;
         self.memory
-            .write(jump_end - 4, &(distance as i32).to_le_bytes());
+            .patch(jump_end - 4, (distance as i32).to_le_bytes());
     }
 
     /// Forgets a unit: nothing leads to it any more.

@@ -126,6 +126,20 @@ impl CodeMemory {
         (at < cell::CODE + self.len).then_some(at)
     }
 
+    /// Writes code at an offset if it is not there already: hosts are slow to notice changes.
+    pub(crate) fn patch(&self, at: usize, code: [u8; 4]) {
+        let from = at.wrapping_sub(cell::CODE);
+        assert!(
+            at >= cell::CODE && from + code.len() <= self.len,
+            "code fits its memory"
+        );
+        // SAFETY: the range was checked to lie in the writable mapping, which only this thread writes.
+        let there = unsafe { self.write.add(from).cast::<[u8; 4]>().read() };
+        if there != code {
+            self.write(at, &code);
+        }
+    }
+
     /// Writes code at an offset.
     pub(crate) fn write(&self, at: usize, code: &[u8]) {
         let from = at.wrapping_sub(cell::CODE);

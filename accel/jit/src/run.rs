@@ -277,11 +277,16 @@ impl<T: Target> Jit<T> {
         if let Some(region) = self.cache.region_of(id)
             && let Some(block) = self.cache.get(region)
         {
-            let others = &block.others;
-            if others
-                .iter()
-                .all(|(va, id)| core.mmu.exec_id(ctx, *va) == *id)
-            {
+            // Its other pages may only have left the translation bank.
+            let mut is_same = |(va, id): &(u64, u32)| {
+                if core.mmu.exec_id(ctx, *va) == 0
+                    && core.translate_for(*va, Access::Fetch, ctx).is_err()
+                {
+                    T::forget(core);
+                }
+                core.mmu.exec_id(ctx, *va) == *id
+            };
+            if block.others.iter().all(&mut is_same) {
                 return Ok(Some(region));
             }
         }
@@ -496,7 +501,10 @@ impl<T: Target> Jit<T> {
                 }
                 out::MISS => {
                     let pc = core.pc();
-                    self.cache.note_target(site, pc);
+                    // Mostly the page has only left the translation bank.
+                    if !table::has(&self.cache.memory, pc) {
+                        self.cache.note_target(site, pc);
+                    }
                     if left < 0 {
                         self.sample_next(core);
                     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::memory::{CodeMemory, cell};
 
 /// log2 of the number of entries.
-const BITS: u32 = 12;
+const BITS: u32 = 14;
 /// log2 of an entry's bytes.
 const ENTRY_SHIFT: u32 = 5;
 /// Bytes of the table.
@@ -33,6 +33,12 @@ pub(crate) fn key(exec_id: u32, mode: u32) -> u64 {
 fn entry(pc: u64) -> usize {
     let product = (pc as u32).wrapping_mul(HASH as u32);
     cell::TABLE + (product >> HASH_SHIFT & HASH_MASK as u32) as usize
+}
+
+/// Whether `pc` is known, whatever lies behind it now.
+pub(crate) fn has(memory: &CodeMemory, pc: u64) -> bool {
+    let at = entry(pc);
+    memory.cell(at + PC as usize).load(Ordering::Relaxed) == pc
 }
 
 /// Has jumps to `pc` under `key` go to the code at an offset.

@@ -145,6 +145,9 @@ impl Target for Toy {
         core.arch.seen.faults.push((va, access));
         Trap::Exception
     }
+    fn forget(core: &mut Core<Self>) {
+        core.arch.seen.faults.pop();
+    }
     fn deliver(_: &mut Core<Self>) -> Result<(), Exit> {
         Err(Exit::Shutdown)
     }

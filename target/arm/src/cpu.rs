@@ -64,6 +64,10 @@ impl Target for Arm {
         data_abort(core, ALIGNMENT, access, Some(va))
     }
 
+    fn forget(core: &mut Core) {
+        core.arch.exception = None;
+    }
+
     fn deliver(core: &mut Core) -> Result<(), Exit> {
         exception::deliver(core)
     }

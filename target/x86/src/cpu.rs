@@ -144,6 +144,10 @@ impl Target for X86 {
         system::raise(core, crate::vector::GP, Some(0))
     }
 
+    fn forget(core: &mut Core) {
+        core.arch.exception = None;
+    }
+
     fn deliver(core: &mut Core) -> Result<(), Exit> {
         decode::refine(core);
         system::deliver(core)
