@@ -1,6 +1,6 @@
-//! One unit of IR into host code: tier 1.
+//! Units of IR into host code: one alone (tier 1), or several as a region (`region.rs`, tier 2).
 //!
-//! One pass forward over the operations, after one pass backward that finds what is used
+//! Per unit, one pass forward over the operations, after one pass backward that finds what is used
 //! (`plan.rs`). The hottest guest registers live in fixed host registers, across units too; the
 //! others, and lazy flags, in the register file. A guest register is written when its `set` comes, so
 //! at each operation that may fault, and between instructions, the guest's state is whole: a fault

@@ -299,7 +299,6 @@ pub static TABLE: &[OptionDef] = &[
     absent("k", Arg::Needed("...")),
     absent("loadvm", Arg::Needed("...")),
     absent("numa", Arg::Needed("...")),
-    absent("perfmap", Arg::None),
     absent("plugin", Arg::Needed("...")),
     absent("prom-env", Arg::Needed("...")),
     absent("readconfig", Arg::Needed("...")),
