@@ -38,7 +38,20 @@ impl Graph {
             }
             work.extend((0..self.pcs.len()).filter(|from| self.to[*from].contains(&unit)));
         }
-        Some(inside)
+        // Where what closes it is not reached from its beginning, the way is not known: no loop.
+        let mut reached = vec![false; self.pcs.len()];
+        work.push(header);
+        let mut is_closed = false;
+        while let Some(unit) = work.pop() {
+            for to in self.to[unit].iter().copied().filter(|to| inside[*to]) {
+                is_closed |= to == header;
+                if to != header && !std::mem::replace(&mut reached[to], true) {
+                    work.push(to);
+                }
+            }
+        }
+        reached[header] = true;
+        is_closed.then_some(reached)
     }
 
     /// The smallest loop that a unit is in.
@@ -116,6 +129,12 @@ mod tests {
     #[test]
     fn straight_code_has_no_loop() {
         assert_eq!(graph(&[&[1], &[2], &[]]).innermost(1), None);
+    }
+
+    #[test]
+    fn a_loop_that_is_not_closed_from_its_beginning_is_none() {
+        // How 0 gets to 1, which leads back to it, is not known.
+        assert_eq!(graph(&[&[2], &[0], &[]]).innermost(1), None);
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl<T: Target> Jit<T> {
         went: Vec<u64>,
     ) -> Option<Node> {
         core.set_pc(va);
-        let limit = limit.min(core.unit_limit());
+        let limit = limit.clamp(1, core.unit_limit().max(1));
         let mut source = Source::new(core, va, ctx).ok()?;
         let unit = T::translate(core, &mut source, limit).ok()?;
         let at = Where {

@@ -569,9 +569,10 @@ impl<T: Target> Jit<T> {
         }
     }
 
-    /// The code at the PC, if nothing is due before it.
+    /// The code at the PC, after an instruction that left generated code, if nothing is due before it. What
+    /// could not be acted on may be by now.
     fn next(&mut self, core: &mut Core<T>) -> Result<Option<Id>, Exit> {
-        if !self.may_go_on(core) || core.unit_limit() == 1 {
+        if core.budget <= 0 || core.pending.get() != 0 || core.unit_limit() == 1 {
             return Ok(None);
         }
         match self.find(core) {
