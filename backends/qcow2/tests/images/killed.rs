@@ -36,13 +36,8 @@ fn sector(stamp: u64) -> Vec<u8> {
 }
 
 /// Writes for ever: in round `n` some sectors get the stamp `n`; `n` is printed when it is flushed.
-#[test]
-#[ignore = "the process that `a_killed_process_leaves_what_it_flushed` kills"]
-fn writes_until_it_is_killed() {
-    let Ok(path) = std::env::var(VARIABLE) else {
-        return;
-    };
-    let node = image(&path);
+fn write_until_killed(path: &str) -> ! {
+    let node = image(path);
     let mut order = u64::from(std::process::id());
     let mut next = |below: u64| {
         order = order
@@ -88,6 +83,10 @@ fn read(node: &Node, number: u64) -> Vec<u8> {
 
 #[test]
 fn a_killed_process_leaves_what_it_flushed() {
+    // The process that is killed is this test once more.
+    if let Ok(path) = std::env::var(VARIABLE) {
+        write_until_killed(&path);
+    }
     let folder = Folder::new();
     let path = folder.file("image");
     let path = path.to_str().unwrap();
@@ -101,9 +100,8 @@ fn a_killed_process_leaves_what_it_flushed() {
     for round in 0..interop::cases(10) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
-                "killed::writes_until_it_is_killed",
+                "killed::a_killed_process_leaves_what_it_flushed",
                 "--exact",
-                "--ignored",
                 "--nocapture",
             ])
             .env(VARIABLE, path)
