@@ -85,6 +85,9 @@ fn stream_uses(spec: &MachineSpec, id: &str) -> usize {
 
 /// Whether a device uses a drive, and then whether it lets others write to it.
 fn shares_drive(spec: &MachineSpec, id: &str) -> Option<bool> {
+    if spec.flash.iter().flatten().any(|flash| flash == id) {
+        return Some(false);
+    }
     let mut users = spec.devices.iter().filter(|device| {
         let links = device.class.props.iter();
         let mut drives = links.filter(|prop| prop.ty == PropType::Link("drive"));

@@ -20,7 +20,7 @@ use crate::streams::{self, Streams};
 
 use machine::machine_props;
 pub(crate) use machine::prop_table;
-use plugged::{devices_of, globals};
+use plugged::{Backends, devices_of, flash, globals};
 
 /// Everything a command line asks for, checked.
 pub struct Plan {
@@ -72,7 +72,17 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
     let kernel = kernel(config, guest)?;
     let dtb = dtb(config, guest)?;
     let globals = globals(config)?;
-    let devices = devices_of(config, machine, &streams, &disks, &objects)?;
+    let flash = flash(machine, &props, &disks)?;
+    let devices = devices_of(
+        config,
+        machine,
+        &flash,
+        &Backends {
+            streams: &streams,
+            disks: &disks,
+            objects: &objects,
+        },
+    )?;
     let (boot, mut fw_cfg) = boot(config)?;
     for opts in &config.fw_cfg {
         fw_cfg.push(fw_cfg_entry(opts)?);
@@ -91,6 +101,7 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
         dtb,
         append: config.kernel.append.clone().unwrap_or_default(),
         bios: config.kernel.bios.clone(),
+        flash,
         firmware_dirs: config.firmware_dirs.iter().map(Into::into).collect(),
         serials: streams.serials.clone(),
         parallels: streams.parallels.clone(),
@@ -101,6 +112,7 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
         fw_cfg,
         smbios: config.smbios.iter().map(pairs).collect(),
         uuid: config.uuid,
+        is_paused: config.paused,
         nographic: config.display != Display::None && streams.is_on_terminal
             || config.display == Display::NoGraphic
             || !has_display,

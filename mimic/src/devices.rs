@@ -6,6 +6,7 @@ use hw_core::DeviceClass;
 /// The tables of all device crates.
 static TABLES: &[&[&DeviceClass]] = &[
     device_acpi::CLASSES,
+    device_flash::CLASSES,
     device_fwcfg::CLASSES,
     device_gpio::CLASSES,
     device_input::CLASSES,

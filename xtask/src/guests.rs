@@ -66,7 +66,10 @@ const AMD64: Guest = Guest {
 const ARM64: Guest = Guest {
     arch: "arm64",
     kernel: "linux-image-cloud-arm64",
-    firmware: &[],
+    firmware: &[
+        ("qemu-efi-aarch64", "AAVMF"),
+        ("qemu-efi-aarch64", "qemu-efi-aarch64"),
+    ],
     modules: &[
         "virtio_pci",
         "virtio_mmio",

@@ -15,6 +15,7 @@ const OLD_OFFSET: u64 = 0x8_0000;
 /// Largest kernel that is unpacked.
 const MOST: usize = 512 << 20;
 const EM_AARCH64: u16 = 183;
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 const UIMAGE: [u8; 4] = [0x27, 0x05, 0x19, 0x56];
 const UIMAGE_HEADER: usize = 64;
 /// IH_ARCH_ARM64
@@ -71,10 +72,18 @@ fn gunzip(data: &[u8]) -> Result<Vec<u8>, LoadError> {
         .map_err(|error| bad(&format!("{error}; is it complete?")))
 }
 
+/// A kernel as firmware takes it: unpacked if it is packed by gzip.
+pub fn unpack_arm64(file: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
+    Ok(match has(file, 0, &GZIP) {
+        true => Cow::Owned(gunzip(file)?),
+        false => Cow::Borrowed(file),
+    })
+}
+
 /// Lays out a kernel of any of the formats.
 pub fn load_arm64(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
     match () {
-        () if has(file, 0, &[0x1f, 0x8b]) => image(Cow::Owned(gunzip(file)?), ram),
+        () if has(file, 0, &GZIP) => image(Cow::Owned(gunzip(file)?), ram),
         () if has(file, 0, b"MZ") && has(file, 4, b"zimg") => zboot(file, ram),
         () if has(file, 0, &UIMAGE) => uimage(file, ram),
         () if has(file, 0, b"\x7fELF") => elf_kernel(file, ram),

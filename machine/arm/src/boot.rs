@@ -1,4 +1,5 @@
-//! Starting a kernel directly: kernel, initrd and device tree in RAM, the first CPU at the kernel.
+//! What is in RAM when the first CPU begins: kernel, initrd and device tree, or what firmware looks
+//! for.
 //!
 //! Spec: Linux `Documentation/arch/arm64/booting.rst`.
 

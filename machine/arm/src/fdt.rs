@@ -78,7 +78,13 @@ impl Tree<'_> {
                     .text("compatible", "qemu,fw-cfg-mmio"),
             );
         root.children.extend(self.virtio());
-        root.with(keys())
+        let Place { base, len } = map::FLASH;
+        let flash = unit("flash", map::FLASH)
+            .numbers("reg", &[base, len, base.saturating_add(len), len])
+            .cell("bank-width", 4)
+            .text("compatible", "cfi-flash");
+        root.with(flash)
+            .with(keys())
             .with(
                 peripheral("pl061", map::GPIO, spi::GPIO, &["apb_pclk"])
                     .cell("phandle", handle::GPIO)

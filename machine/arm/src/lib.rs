@@ -6,6 +6,7 @@
 mod accelerator;
 mod boot;
 mod fdt;
+mod firmware;
 mod machines;
 mod map;
 mod port;

@@ -55,6 +55,7 @@ const VIRT: MachineDef = MachineDef {
     levels: &[Level::Clusters],
     virtio_form: "-pci",
     drive_interface: "virtio",
+    flash_chips: 2,
 };
 
 /// All Arm machines.

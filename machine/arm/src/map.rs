@@ -12,6 +12,8 @@ const fn at(base: u64, len: u64) -> Place {
     Place { base, len }
 }
 
+/// Two chips of this size, one after the other.
+pub(crate) const FLASH: Place = at(0, 0x0400_0000);
 pub(crate) const GIC_DISTRIBUTOR: Place = at(0x0800_0000, 0x1_0000);
 pub(crate) const GIC_CPU: Place = at(0x0801_0000, 0x1_0000);
 pub(crate) const GIC_V2M: Place = at(0x0802_0000, 0x1000);

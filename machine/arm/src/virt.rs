@@ -18,6 +18,7 @@ use target_arm::{Conduit, Peers, Setup};
 use crate::accelerator::{Accelerator, CpuWires};
 use crate::boot::{Direct, Ram};
 use crate::fdt::{Tree, slot};
+use crate::firmware;
 use crate::map::{self, HighMap, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
@@ -216,6 +217,9 @@ impl Virt<'_> {
         items.add_u16(keys::MAX_CPUS, (spec.topology.maxcpus as u16).max(cpus));
         items.add_u16(keys::NOGRAPHIC, u16::from(spec.nographic));
         items.add_u16(keys::BOOT_MENU, u16::from(spec.boot.menu));
+        if firmware::is_there(spec) {
+            firmware::hand_kernel(spec, &items)?;
+        }
         for (name, bytes) in &spec.fw_cfg {
             items
                 .add_user_file(name, bytes.clone())
@@ -334,9 +338,10 @@ pub fn build(
     clock: Clock,
 ) -> Result<Board, BoardError> {
     let shape = Shape::of(spec, accelerator)?;
-    if let Some(bios) = &spec.bios {
+    let has_firmware = firmware::is_there(spec);
+    if !has_firmware && spec.kernel.is_none() && !spec.is_paused {
         return Err(config(format!(
-            "-bios {bios}: machine '{}' cannot start firmware yet; give a -kernel alone",
+            "machine '{}' has nothing to run; give it a kernel with '-kernel FILE', firmware with '-bios FILE' or '-drive if=pflash,format=raw,file=FILE', or start it stopped with '-S'",
             spec.machine.name
         )));
     }
@@ -353,6 +358,7 @@ pub fn build(
         bus: PciBus::new("pcie.0", true, GpexLines::new(&inputs)),
         button: PowerButton::default(),
     };
+    firmware::add_flash(&mut virt.parts)?;
     virt.add_gic()?;
     let cpus = spec.topology.cpus;
     let timers = GenericTimers::new(&clock, accelerator.counter_hz(), cpus, |cpu, timer| {
@@ -374,8 +380,8 @@ pub fn build(
             .map_err(|e| BoardError::Boot(format!("-dtb {}: {e}", file.path)))?,
     };
     let direct = match &spec.kernel {
-        Some(kernel) => Some(Direct::plan(spec, kernel, ram.len(), &mut tree)?),
-        None => None,
+        Some(kernel) if !has_firmware => Some(Direct::plan(spec, kernel, ram.len(), &mut tree)?),
+        _ => None,
     };
     let blob = match &direct {
         Some(direct) => direct.blob().to_vec(),
@@ -420,8 +426,9 @@ pub fn build(
     }
     let button = virt.button.clone();
     machine.set_power_button(move || button.press());
-    if let Some(direct) = direct {
-        direct.install(&machine, ram);
+    match direct {
+        Some(direct) => direct.install(&machine, ram),
+        None => firmware::install_tree(&machine, ram, blob.clone()),
     }
     Ok(Board {
         machine,

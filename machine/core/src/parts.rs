@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use backend_block::SharedBlock;
+use device_flash::{CFI_PFLASH01, Pflash01};
 use hw_core::{
     BusKind, ChildBus, Clock, Device, DeviceClass, Fabric, IrqHub, Links, Part, Placement,
 };
@@ -96,6 +98,39 @@ impl<'a> Parts<'a> {
         let args = self.spec.args(class, props)?;
         let device = (class.create)(&args, self.links)?;
         self.add(path, class.name, device, pins)
+    }
+
+    /// Bytes of the drive that flash chip `n` stores in, if it has one.
+    pub fn flash_len(&mut self, n: usize) -> Option<u64> {
+        let id = self.spec.flash.get(n)?.as_ref()?;
+        let disk = self.links.take::<SharedBlock>("drive", id)?;
+        let len = disk.len();
+        self.links.offer("drive", id, disk);
+        Some(len)
+    }
+
+    /// Adds flash chip `n`, a `cfi.pflash01` with these properties and its drive. Returns the memory
+    /// in which it stores.
+    pub fn add_flash(
+        &mut self,
+        n: usize,
+        props: &[(&str, &str)],
+    ) -> Result<Arc<RamBlock>, BoardError> {
+        let spec = self.spec;
+        let mut all = props.to_vec();
+        if let Some(id) = spec.flash.get(n).and_then(Option::as_deref) {
+            all.push(("drive", id));
+        }
+        let args = spec.args(&CFI_PFLASH01, &all)?;
+        let device = Pflash01::new(&args, args.link("drive", self.links)?)?;
+        let block = device.memory().clone();
+        self.add(
+            &format!("pflash{n}"),
+            CFI_PFLASH01.name,
+            Box::new(device),
+            &[],
+        )?;
+        Ok(block)
     }
 
     /// The path of a device that the user asked for.

@@ -40,6 +40,8 @@ pub struct MachineDef {
     pub virtio_form: &'static str,
     /// What `-drive` without `if=` means.
     pub drive_interface: &'static str,
+    /// Flash chips, at most 2: `-drive if=pflash` and the properties `pflash0` and `pflash1`.
+    pub flash_chips: usize,
 }
 
 /// A property that is on, off or up to the machine.
@@ -97,10 +99,31 @@ const COMMON_PROPS: &[Prop] = &[
     absent("usb", "USB controller"),
 ];
 
+/// Properties of machines with flash chips, one for each.
+const FLASH_PROPS: &[Prop] = &[
+    Prop {
+        name: "pflash0",
+        ty: PropType::Str,
+        default: "",
+        doc: "Node or drive that the first flash chip stores in",
+    },
+    Prop {
+        name: "pflash1",
+        ty: PropType::Str,
+        default: "",
+        doc: "Node or drive that the second flash chip stores in",
+    },
+];
+
 impl MachineDef {
+    /// The properties that name what its flash chips store in, by chip.
+    pub fn flash_props(&self) -> &'static [Prop] {
+        FLASH_PROPS.get(..self.flash_chips).unwrap_or(FLASH_PROPS)
+    }
+
     /// All its properties, by name.
     pub fn props(&self) -> Vec<Prop> {
-        let mut props = [COMMON_PROPS, self.own_props].concat();
+        let mut props = [COMMON_PROPS, self.own_props, self.flash_props()].concat();
         props.sort_by_key(|prop| prop.name);
         props
     }
@@ -139,6 +162,7 @@ pub struct GlobalSpec {
 
 /// Properties of the boards' own devices that are not the board's to decide.
 const FREE: &[(&str, &[&str])] = &[
+    ("cfi.pflash01", &["secure"]),
     ("hpet", &["timers", "msi"]),
     ("kvm-pit", &["lost_tick_policy"]),
     ("mc146818rtc", &["base_year", "lost_tick_policy"]),
@@ -223,6 +247,8 @@ pub struct MachineSpec {
     pub bios: Option<String>,
     /// `-L`.
     pub firmware_dirs: Vec<PathBuf>,
+    /// The drive of each flash chip: `-drive if=pflash` or `-machine pflash0=`.
+    pub flash: Vec<Option<String>>,
     /// `-serial`s in order: the link id of each port's stream (kind `chardev` in the links); `None`
     /// leaves the port out.
     pub serials: Vec<Option<String>>,
@@ -242,6 +268,8 @@ pub struct MachineSpec {
     pub smbios: Vec<Vec<(String, String)>>,
     /// `-uuid`.
     pub uuid: Option<[u8; 16]>,
+    /// `-S`: a debugger or monitor sees to what is run.
+    pub is_paused: bool,
     /// `-nographic`: the firmware's console goes to the serial port.
     pub nographic: bool,
 }

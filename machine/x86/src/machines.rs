@@ -104,6 +104,7 @@ const PC: MachineDef = MachineDef {
     levels: &[Level::Dies],
     virtio_form: "-pci",
     drive_interface: "ide",
+    flash_chips: 0,
 };
 
 const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -> MachineDef {

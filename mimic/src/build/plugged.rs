@@ -39,16 +39,77 @@ fn check_bus(class: &DeviceClass, machine: &MachineDef) -> Result<()> {
     );
 }
 
+/// What devices can be linked to.
+pub(super) struct Backends<'a> {
+    pub(super) streams: &'a Streams,
+    pub(super) disks: &'a Disks,
+    pub(super) objects: &'a [Object],
+}
+
+/// What each of the machine's flash chips stores in: `-drive if=pflash` or `-machine pflash0=`.
+pub(super) fn flash(
+    machine: &MachineDef,
+    props: &[(String, String)],
+    disks: &Disks,
+) -> Result<Vec<Option<String>>> {
+    let mut chips = vec![None; machine.flash_chips];
+    for drive in &disks.drives {
+        let Interface::Flash(chip) = drive.interface else {
+            continue;
+        };
+        let Some(slot) = chips.get_mut(chip) else {
+            bail!(
+                "-drive if=pflash,unit={chip}: machine '{}' has {}",
+                machine.name,
+                match machine.flash_chips {
+                    0 => "no flash chips".to_owned(),
+                    n => format!("{n} flash chips, units 0 to {}", n.saturating_sub(1)),
+                }
+            );
+        };
+        *slot = Some(drive.id.clone());
+    }
+    for (chip, (slot, prop)) in chips.iter_mut().zip(machine.flash_props()).enumerate() {
+        let given = props.iter().rev().find(|(name, _)| name == prop.name);
+        let Some((_, id)) = given.filter(|(_, id)| !id.is_empty()) else {
+            continue;
+        };
+        if slot.is_some() {
+            bail!(
+                "-machine: '{}={id}' and '-drive if=pflash,unit={chip}' are both for one chip; leave one out",
+                prop.name
+            );
+        }
+        let ids = disks.ids();
+        if !ids.contains(&id.as_str()) {
+            let hint = match hw_core::nearest(id, ids.iter().copied()) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("add '-blockdev file,node-name={id},filename=FILE'"),
+            };
+            bail!(
+                "-machine: there is no node named '{id}' for '{}'; {hint}",
+                prop.name
+            );
+        }
+        *slot = Some(id.clone());
+    }
+    Ok(chips)
+}
+
 /// All devices beside the board's own, in the order of the command line; disks with `if=virtio` after them.
 pub(super) fn devices_of(
     config: &Config,
     machine: &MachineDef,
-    streams: &Streams,
-    disks: &Disks,
-    objects: &[Object],
+    flash: &[Option<String>],
+    backends: &Backends<'_>,
 ) -> Result<Vec<DeviceSpec>> {
     let mut all = Vec::new();
     let mut taken = BTreeSet::new();
+    for id in flash.iter().flatten() {
+        if !taken.insert(("drive", id.clone())) {
+            bail!("-machine: drive '{id}' is for two flash chips; give each its own");
+        }
+    }
     for opts in &config.devices {
         let driver = opts.text("driver").unwrap_or_default();
         let class = devices::creatable("-device", driver)?;
@@ -59,7 +120,7 @@ pub(super) fn devices_of(
             .map(|(key, value)| (key, value.text()))
             .collect();
         let args = args(config, class, &given)?;
-        check_links(class, &args, streams, disks, objects)?;
+        check_links(class, &args, backends)?;
         take_links(class, &args, &mut taken)?;
         all.push(DeviceSpec {
             class,
@@ -68,13 +129,14 @@ pub(super) fn devices_of(
             args,
         });
     }
-    if let Some(stream) = &streams.debugcon {
+    if let Some(stream) = &backends.streams.debugcon {
         let class = devices::creatable("-debugcon", "isa-debugcon")?;
         check_bus(class, machine)?;
         let args = args(config, class, &[("chardev", stream), ("iobase", "0xe9")])?;
         all.push(own(class, args));
     }
-    for drive in (disks.drives.iter()).filter(|drive| drive.interface == Interface::Virtio) {
+    for drive in (backends.disks.drives.iter()).filter(|drive| drive.interface == Interface::Virtio)
+    {
         let class = devices::creatable("-drive", &format!("virtio-blk{}", machine.virtio_form))?;
         check_bus(class, machine)?;
         let mut given = vec![("drive", drive.id.as_str())];
@@ -148,13 +210,12 @@ pub(super) fn globals(config: &Config) -> Result<Vec<GlobalSpec>> {
 }
 
 /// Every back end that a device names must be there.
-fn check_links(
-    class: &DeviceClass,
-    args: &Args,
-    streams: &Streams,
-    disks: &Disks,
-    objects: &[Object],
-) -> Result<()> {
+fn check_links(class: &DeviceClass, args: &Args, backends: &Backends<'_>) -> Result<()> {
+    let Backends {
+        streams,
+        disks,
+        objects,
+    } = backends;
     for prop in class.props {
         let (PropType::Link(kind), Some(id)) = (prop.ty, args.text(prop.name)) else {
             continue;

@@ -15,6 +15,8 @@ pub enum Interface {
     None,
     /// A virtio-blk device of its own.
     Virtio,
+    /// The machine's flash chip of this number.
+    Flash(usize),
 }
 
 /// One drive.
@@ -62,7 +64,7 @@ pub(super) fn plan(config: &Config, interface: &str, nodes: &[Opts]) -> Result<V
     let mut all: Vec<Drive> = Vec::new();
     let mut count = 0;
     for opts in &config.drives {
-        let mut drive = drive(opts, interface, &mut count)?;
+        let mut drive = drive(opts, interface, &mut count, &all)?;
         if drive.is_temporary || (config.snapshot && !is_kept(opts)?) {
             drive.is_temporary = true;
             drive.opts.push("read-only", Scalar::Bool(true));
@@ -86,7 +88,29 @@ fn is_kept(opts: &Opts) -> Result<bool> {
     Ok(is_read_only || is_told || opts.text("media") == Some("cdrom"))
 }
 
-fn drive(opts: &Opts, interface: &str, count: &mut u32) -> Result<Drive> {
+/// The number of a flash chip: `unit=` or `index=`, or the next that has no drive yet.
+fn flash_chip(opts: &Opts, before: &[Drive]) -> Result<usize> {
+    let is_taken = |chip: &usize| {
+        before
+            .iter()
+            .any(|d| d.interface == Interface::Flash(*chip))
+    };
+    let given = match opts.unsigned("-drive", "unit")? {
+        None => opts.unsigned("-drive", "index")?,
+        unit => unit,
+    };
+    let Some(chip) = given.map(|n| usize::try_from(n).unwrap_or(usize::MAX)) else {
+        return Ok((0..).find(|chip| !is_taken(chip)).unwrap_or(usize::MAX));
+    };
+    if is_taken(&chip) {
+        bail!(
+            "-drive if=pflash,unit={chip}: another drive is this unit already; give each its own"
+        );
+    }
+    Ok(chip)
+}
+
+fn drive(opts: &Opts, interface: &str, count: &mut u32, before: &[Drive]) -> Result<Drive> {
     let file = opts.text("file").filter(|f| !f.is_empty());
     let driver = opts.text("format").or_else(|| opts.text("driver"));
     let is_whole = opts.text("file.driver").is_some() || driver == Some("null-co");
@@ -101,6 +125,7 @@ fn drive(opts: &Opts, interface: &str, count: &mut u32) -> Result<Drive> {
     }
     let interface = match connection {
         "virtio" => Interface::Virtio,
+        "pflash" => Interface::Flash(flash_chip(opts, before)?),
         "none" => Interface::None,
         _ => bail!(
             "-drive {name}: there is no '{connection}' controller yet; attach the image with \
@@ -121,9 +146,10 @@ fn drive(opts: &Opts, interface: &str, count: &mut u32) -> Result<Drive> {
     if let Some(driver) = driver {
         check_driver(&format!("-drive {name}"), "format", driver)?;
     }
-    let id = match opts.id() {
-        Some(id) => id.to_owned(),
-        None => {
+    let id = match (opts.id(), interface) {
+        (Some(id), _) => id.to_owned(),
+        (None, Interface::Flash(chip)) => format!("pflash{chip}"),
+        (None, _) => {
             let id = format!("{connection}{count}");
             *count += 1;
             id

@@ -18,6 +18,7 @@ const ELSEWHERE: &[&str] = &[
     "arm-gicv2m",
     "arm-gicv3",
     "arm_gic",
+    "cfi.pflash01",
     "fw_cfg_mem",
     "gpex-root",
     "pl011",
