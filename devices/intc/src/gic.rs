@@ -7,8 +7,8 @@
 //! Nothing polls: after each change the outputs of the CPUs that it may concern are worked out again,
 //! and a CPU whose input rises is told.
 //!
-//! Not modelled: the Security Extensions (as `GICD_CTLR.DS` set), the virtual CPU interface, 1-of-N
-//! routing, extended ranges of interrupts, the GICv3 legacy (non-affinity) mode.
+//! Not modelled: the Security Extensions (as `GICD_CTLR.DS` set), the virtual CPU interface of
+//! version 2, 1-of-N routing, extended ranges of interrupts, the GICv3 legacy (non-affinity) mode.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,12 +23,14 @@ mod sysregs;
 mod v2;
 mod v2m;
 mod v3;
+mod virt;
 
 #[cfg(test)]
 mod tests;
 
 use model::Model;
 
+pub use sysregs::{Access as GicSystemAccess, SystemFault};
 pub use v2::{ARM_GIC, GicV2Device};
 pub use v2m::{GICV2M, GicV2m, GicV2mConfig};
 pub use v3::{ARM_GICV3, GicV3Device, REDISTRIBUTOR_LEN};
@@ -37,6 +39,8 @@ pub use v3::{ARM_GICV3, GicV3Device, REDISTRIBUTOR_LEN};
 const PIN_CPU_SHIFT: u32 = 10;
 const IRQ: u8 = 1;
 const FIQ: u8 = 2;
+const VIRTUAL_IRQ: u8 = 4;
+const VIRTUAL_FIQ: u8 = 8;
 
 type Ear = Arc<dyn Fn() + Send + Sync>;
 
@@ -112,6 +116,16 @@ impl Gic {
         self.level(cpu, FIQ)
     }
 
+    /// Level of a CPU's virtual IRQ input.
+    pub fn virtual_irq(&self, cpu: usize) -> bool {
+        self.level(cpu, VIRTUAL_IRQ)
+    }
+
+    /// Level of a CPU's virtual FIQ input.
+    pub fn virtual_fiq(&self, cpu: usize) -> bool {
+        self.level(cpu, VIRTUAL_FIQ)
+    }
+
     fn level(&self, cpu: usize, which: u8) -> bool {
         let inputs = self.inputs.get(cpu);
         inputs.is_some_and(|inputs| inputs.levels.load(Ordering::Acquire) & which != 0)
@@ -149,7 +163,16 @@ impl Gic {
             return;
         };
         let (irq, fiq) = model.outputs(cpu);
-        let new = if irq { IRQ } else { 0 } | if fiq { FIQ } else { 0 };
+        let (virtual_irq, virtual_fiq) = virt::outputs(&model.state, cpu);
+        let new = [
+            (irq, IRQ),
+            (fiq, FIQ),
+            (virtual_irq, VIRTUAL_IRQ),
+            (virtual_fiq, VIRTUAL_FIQ),
+        ];
+        let new = new
+            .iter()
+            .fold(0, |all, (level, bit)| all | if *level { *bit } else { 0 });
         let old = inputs.levels.swap(new, Ordering::SeqCst);
         if new & !old != 0
             && let Some(ear) = inputs.ear.get()

@@ -20,8 +20,8 @@ mod isa;
 mod lapic;
 
 pub use gic::{
-    ARM_GIC, ARM_GICV3, GICV2M, Gic, GicV2Device, GicV2m, GicV2mConfig, GicV3Device,
-    REDISTRIBUTOR_LEN,
+    ARM_GIC, ARM_GICV3, GICV2M, Gic, GicSystemAccess, GicV2Device, GicV2m, GicV2mConfig,
+    GicV3Device, REDISTRIBUTOR_LEN, SystemFault,
 };
 pub use hw_intc::{
     ApicMessage, CpuSignal, DeliveryMode, Destination, GicVersion, I8259State, IoApicState, Kick,

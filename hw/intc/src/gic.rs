@@ -106,6 +106,51 @@ impl GicBank {
     }
 }
 
+/// List registers of a virtual CPU interface.
+pub const GIC_LIST: usize = 4;
+
+/// Version 3: the virtual CPU interface, by the names of its registers (IHI 0069H section 12.4).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the manual's names")]
+pub struct GicVirtual {
+    pub hcr: u32,
+    pub vmcr: u32,
+    pub apr: [u32; 2],
+    pub list: [u64; GIC_LIST],
+}
+
+impl GicVirtual {
+    fn save(&self) -> Section {
+        let GicVirtual {
+            hcr,
+            vmcr,
+            apr,
+            list,
+        } = self;
+        Section::new("gic-virtual", 1)
+            .with(1, *hcr)
+            .with(2, *vmcr)
+            .with(3, apr.iter().copied().collect::<Value>())
+            .with(4, list.iter().copied().collect::<Value>())
+    }
+
+    fn restore(s: &Section) -> Result<Self, StateError> {
+        s.expect("gic-virtual", 1)?;
+        Ok(GicVirtual {
+            hcr: s.u32(1)?,
+            vmcr: s.u32(2)?,
+            apr: words(s, 3)?,
+            list: s.u64_array(4)?,
+        })
+    }
+}
+
+fn words(s: &Section, tag: u16) -> Result<[u32; 2], StateError> {
+    let [a, b] = s.u64_array(tag)?;
+    let low = |v: u64| u32::try_from(v).map_err(|_| s.bad(tag, "more than 32 bits"));
+    Ok([low(a)?, low(b)?])
+}
+
 /// What a CPU has for itself: its private interrupts and its CPU interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GicCpu {
@@ -125,6 +170,8 @@ pub struct GicCpu {
     pub apr: [u32; 2],
     /// Version 3: the redistributor sleeps (`GICR_WAKER`).
     pub asleep: bool,
+    /// Version 3: the virtual CPU interface.
+    pub virt: GicVirtual,
 }
 
 impl Default for GicCpu {
@@ -138,6 +185,7 @@ impl Default for GicCpu {
             bpr: [GIC_MIN_BPR, GIC_MIN_BPR.wrapping_add(1)],
             apr: [0; 2],
             asleep: true,
+            virt: GicVirtual::default(),
         }
     }
 }
@@ -156,6 +204,7 @@ impl GicCpu {
             bpr,
             apr,
             asleep,
+            virt,
         } = self;
         Section::new("gic-cpu", 1)
             .with(1, bank.save())
@@ -166,13 +215,12 @@ impl GicCpu {
             .with(6, bpr.to_vec())
             .with(7, apr.iter().copied().collect::<Value>())
             .with(8, *asleep)
+            .with(9, virt.save())
     }
 
     fn restore(s: &Section) -> Result<Self, StateError> {
         s.expect("gic-cpu", 1)?;
         let [a, b] = s.array(6)?;
-        let [apr0, apr1] = s.u64_array(7)?;
-        let low = |v: u64| u32::try_from(v).map_err(|_| s.bad(7, "more than 32 bits"));
         Ok(GicCpu {
             bank: GicBank::restore(s.section(1)?)?,
             sgi_sources: s.array(2)?,
@@ -183,8 +231,12 @@ impl GicCpu {
                 a.clamp(GIC_MIN_BPR, 7),
                 b.clamp(GIC_MIN_BPR.wrapping_add(1), 7),
             ],
-            apr: [low(apr0)?, low(apr1)?],
+            apr: words(s, 7)?,
             asleep: s.bool(8)?,
+            virt: match s.get(9) {
+                Some(_) => GicVirtual::restore(s.section(9)?)?,
+                None => GicVirtual::default(),
+            },
         })
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use accel_core::{Pending, reason};
-use device_intc::{Gic, GicVersion};
+use device_intc::{Gic, GicSystemAccess, GicVersion, SystemFault};
 use device_timer::{GenericTimer, GenericTimers};
 use hw_core::IrqLine;
-use target_arm::{Answer, Conduit, GicAccess, Port, Start, Timer};
+use target_arm::{Answer, Conduit, GicAccess, GicFault, Port, Start, Timer};
 
 use crate::power::Psci;
 
@@ -43,6 +43,22 @@ impl VirtPort {
     }
 }
 
+fn system_access(access: GicAccess) -> GicSystemAccess {
+    GicSystemAccess {
+        encoding: access.reg.0,
+        el: access.el,
+        // FMO and IMO, in this order.
+        groups: (access.hcr >> 3 & 3) as u8,
+    }
+}
+
+fn system_fault(fault: SystemFault) -> GicFault {
+    match fault {
+        SystemFault::Undefined => GicFault::Undefined,
+        SystemFault::Trap => GicFault::Trap,
+    }
+}
+
 fn kind(timer: Timer) -> GenericTimer {
     match timer {
         Timer::Physical => GenericTimer::Physical,
@@ -66,17 +82,32 @@ impl Port for VirtPort {
         self.gic.version() == GicVersion::V3
     }
 
-    fn gic_read(&mut self, access: GicAccess) -> Option<u64> {
+    fn virtual_irq(&mut self) -> bool {
+        self.gic.virtual_irq(self.cpu())
+    }
+
+    fn virtual_fiq(&mut self) -> bool {
+        self.gic.virtual_fiq(self.cpu())
+    }
+
+    fn gic_read(&mut self, access: GicAccess) -> Result<u64, GicFault> {
         match self.gic.version() {
-            GicVersion::V2 => None,
-            GicVersion::V3 => self.gic.read_system(self.cpu(), access.reg.0),
+            GicVersion::V2 => Err(GicFault::Undefined),
+            GicVersion::V3 => {
+                let value = self.gic.read_system(self.cpu(), system_access(access));
+                value.map_err(system_fault)
+            }
         }
     }
 
-    fn gic_write(&mut self, access: GicAccess, value: u64) -> Option<()> {
+    fn gic_write(&mut self, access: GicAccess, value: u64) -> Result<(), GicFault> {
         match self.gic.version() {
-            GicVersion::V2 => None,
-            GicVersion::V3 => self.gic.write_system(self.cpu(), access.reg.0, value),
+            GicVersion::V2 => Err(GicFault::Undefined),
+            GicVersion::V3 => {
+                let access = system_access(access);
+                let done = self.gic.write_system(self.cpu(), access, value);
+                done.map_err(system_fault)
+            }
         }
     }
 

@@ -53,7 +53,7 @@ mod system;
 pub use cpu::Arm;
 pub use model::{CpuModel, ModelError, help, models, properties};
 pub use peers::Peers;
-pub use port::{Answer, Conduit, GicAccess, NoPort, Port, Start, SysReg, Timer};
+pub use port::{Answer, Conduit, GicAccess, GicFault, NoPort, Port, Start, SysReg, Timer};
 pub use state::{Boot, Setup, State};
 pub use system::registers::set_register;
 pub use system::reset::new_core;

@@ -40,6 +40,15 @@ pub struct GicAccess {
     pub hcr: u64,
 }
 
+/// Why a register of the GIC's CPU interface was not accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GicFault {
+    /// There is none: undefined.
+    Undefined,
+    /// The access traps to EL2.
+    Trap,
+}
+
 /// The generic timers of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Timer {
@@ -124,11 +133,11 @@ pub trait Port: Send {
         false
     }
 
-    /// Reads a register of the GIC's CPU interface; `None` if there is none: undefined.
-    fn gic_read(&mut self, access: GicAccess) -> Option<u64>;
+    /// Reads a register of the GIC's CPU interface.
+    fn gic_read(&mut self, access: GicAccess) -> Result<u64, GicFault>;
 
-    /// Writes a register of the GIC's CPU interface; `None` if there is none: undefined.
-    fn gic_write(&mut self, access: GicAccess, value: u64) -> Option<()>;
+    /// Writes a register of the GIC's CPU interface.
+    fn gic_write(&mut self, access: GicAccess, value: u64) -> Result<(), GicFault>;
 
     /// CNT*_CTL_EL*: ENABLE is bit 0, IMASK bit 1, ISTATUS bit 2.
     fn timer_control(&mut self, timer: Timer) -> u64;
@@ -176,12 +185,12 @@ impl Port for NoPort {
         false
     }
 
-    fn gic_read(&mut self, _: GicAccess) -> Option<u64> {
-        None
+    fn gic_read(&mut self, _: GicAccess) -> Result<u64, GicFault> {
+        Err(GicFault::Undefined)
     }
 
-    fn gic_write(&mut self, _: GicAccess, _: u64) -> Option<()> {
-        None
+    fn gic_write(&mut self, _: GicAccess, _: u64) -> Result<(), GicFault> {
+        Err(GicFault::Undefined)
     }
 
     fn timer_control(&mut self, _: Timer) -> u64 {

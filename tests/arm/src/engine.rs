@@ -7,7 +7,8 @@ use accel_interp::Interp;
 use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
 use target_arm::{
-    Answer, Arm, Boot, Conduit, CpuModel, GicAccess, NoPort, Port, Setup, Start, Timer, new_core,
+    Answer, Arm, Boot, Conduit, CpuModel, GicAccess, GicFault, NoPort, Port, Setup, Start, Timer,
+    new_core,
 };
 
 use crate::program::{BASE, Program, Record, SIZE, STACK, VECTORS};
@@ -22,10 +23,10 @@ impl Port for Stopper {
     fn fiq(&mut self) -> bool {
         false
     }
-    fn gic_read(&mut self, access: GicAccess) -> Option<u64> {
+    fn gic_read(&mut self, access: GicAccess) -> Result<u64, GicFault> {
         self.0.gic_read(access)
     }
-    fn gic_write(&mut self, access: GicAccess, value: u64) -> Option<()> {
+    fn gic_write(&mut self, access: GicAccess, value: u64) -> Result<(), GicFault> {
         self.0.gic_write(access, value)
     }
     fn timer_control(&mut self, timer: Timer) -> u64 {

@@ -4,43 +4,83 @@ use hw_intc::GIC_PRIORITY;
 
 use super::Gic;
 use super::model::{FIRST_SPECIAL, Model, SPURIOUS, icc_ctlr, running};
+use super::virt;
 
 /// A register by its encoding: `op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`.
-const fn reg(op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
+pub(super) const fn reg(op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
     3 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
 }
 
-const ICC_PMR: u16 = reg(0, 4, 6, 0);
-const ICC_IAR0: u16 = reg(0, 12, 8, 0);
-const ICC_EOIR0: u16 = reg(0, 12, 8, 1);
-const ICC_HPPIR0: u16 = reg(0, 12, 8, 2);
-const ICC_BPR0: u16 = reg(0, 12, 8, 3);
-const ICC_AP0R0: u16 = reg(0, 12, 8, 4);
-const ICC_AP1R0: u16 = reg(0, 12, 9, 0);
-const ICC_DIR: u16 = reg(0, 12, 11, 1);
-const ICC_RPR: u16 = reg(0, 12, 11, 3);
-const ICC_SGI1R: u16 = reg(0, 12, 11, 5);
-const ICC_ASGI1R: u16 = reg(0, 12, 11, 6);
-const ICC_SGI0R: u16 = reg(0, 12, 11, 7);
-const ICC_IAR1: u16 = reg(0, 12, 12, 0);
-const ICC_EOIR1: u16 = reg(0, 12, 12, 1);
-const ICC_HPPIR1: u16 = reg(0, 12, 12, 2);
-const ICC_BPR1: u16 = reg(0, 12, 12, 3);
-const ICC_CTLR: u16 = reg(0, 12, 12, 4);
-const ICC_SRE: u16 = reg(0, 12, 12, 5);
-const ICC_IGRPEN0: u16 = reg(0, 12, 12, 6);
-const ICC_IGRPEN1: u16 = reg(0, 12, 12, 7);
-const ICC_SRE_EL2: u16 = reg(4, 12, 9, 5);
+pub(super) const ICC_PMR: u16 = reg(0, 4, 6, 0);
+pub(super) const ICC_IAR0: u16 = reg(0, 12, 8, 0);
+pub(super) const ICC_EOIR0: u16 = reg(0, 12, 8, 1);
+pub(super) const ICC_HPPIR0: u16 = reg(0, 12, 8, 2);
+pub(super) const ICC_BPR0: u16 = reg(0, 12, 8, 3);
+pub(super) const ICC_AP0R0: u16 = reg(0, 12, 8, 4);
+pub(super) const ICC_AP1R0: u16 = reg(0, 12, 9, 0);
+pub(super) const ICC_DIR: u16 = reg(0, 12, 11, 1);
+pub(super) const ICC_RPR: u16 = reg(0, 12, 11, 3);
+pub(super) const ICC_SGI1R: u16 = reg(0, 12, 11, 5);
+pub(super) const ICC_ASGI1R: u16 = reg(0, 12, 11, 6);
+pub(super) const ICC_SGI0R: u16 = reg(0, 12, 11, 7);
+pub(super) const ICC_IAR1: u16 = reg(0, 12, 12, 0);
+pub(super) const ICC_EOIR1: u16 = reg(0, 12, 12, 1);
+pub(super) const ICC_HPPIR1: u16 = reg(0, 12, 12, 2);
+pub(super) const ICC_BPR1: u16 = reg(0, 12, 12, 3);
+pub(super) const ICC_CTLR: u16 = reg(0, 12, 12, 4);
+pub(super) const ICC_SRE: u16 = reg(0, 12, 12, 5);
+pub(super) const ICC_IGRPEN0: u16 = reg(0, 12, 12, 6);
+pub(super) const ICC_IGRPEN1: u16 = reg(0, 12, 12, 7);
+pub(super) const ICC_SRE_EL2: u16 = reg(4, 12, 9, 5);
 
 /// System registers in use, no bypass of IRQ and FIQ: the only way this controller works.
 const SRE: u64 = 7;
 /// `ICC_SRE_EL2`: EL1 may use its own.
 const SRE_EL2: u64 = 0xf;
 /// `ICC_CTLR_EL1`: five bits of priority, 16 bits of INTID (IDbits 0), Aff3 works.
-const CTLR: u64 = 4 << 8 | 1 << 15;
+pub(super) const CTLR: u64 = 4 << 8 | 1 << 15;
 const CTLR_WRITABLE: u64 = icc_ctlr::CBPR | icc_ctlr::EOI_MODE;
 /// `ICC_SGI1R_EL1`: to all CPUs but the sender.
 const TO_OTHERS: u64 = 1 << 40;
+
+/// What is read where there is no interrupt.
+pub(super) const NOTHING: u64 = SPURIOUS as u64;
+
+/// An access to a system register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// Which register: `op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`.
+    pub encoding: u16,
+    /// The exception level that makes it.
+    pub el: u8,
+    /// Groups that are virtual to EL1: `HCR_EL2.FMO` is bit 0, `IMO` bit 1.
+    pub groups: u8,
+}
+
+impl Access {
+    /// An access to the CPU interface itself.
+    pub const fn physical(encoding: u16) -> Self {
+        Access {
+            encoding,
+            el: 2,
+            groups: 0,
+        }
+    }
+}
+
+/// Why a register was not accessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SystemFault {
+    /// There is none.
+    Undefined,
+    /// The hypervisor is to see to it.
+    Trap,
+}
+
+/// Whether a number is one of an interrupt and not a special one.
+pub(super) fn is_interrupt(intid: u32) -> bool {
+    !(FIRST_SPECIAL..=SPURIOUS).contains(&intid)
+}
 
 fn acknowledge(model: &mut Model, cpu: usize, group: usize) -> u64 {
     match model.signalled(cpu) {
@@ -83,9 +123,20 @@ fn receivers(model: &Model, from: usize, value: u64) -> Vec<usize> {
 }
 
 impl Gic {
-    /// A CPU reads a register of its CPU interface, by encoding
-    /// (`op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`). `None` if there is none.
-    pub fn read_system(&self, cpu: usize, encoding: u16) -> Option<u64> {
+    /// A CPU reads a register of its CPU interface.
+    pub fn read_system(&self, cpu: usize, access: Access) -> Result<u64, SystemFault> {
+        let encoding = access.encoding;
+        if virt::is_control(encoding) {
+            return self.read_control(cpu, encoding);
+        }
+        if virt::is_virtual(&self.lock().state, cpu, access)? {
+            return self.read_guest(cpu, encoding);
+        }
+        self.read_physical(cpu, encoding)
+            .ok_or(SystemFault::Undefined)
+    }
+
+    fn read_physical(&self, cpu: usize, encoding: u16) -> Option<u64> {
         match encoding {
             ICC_IAR0 => return Some(self.with(cpu, |m| acknowledge(m, cpu, 0))),
             ICC_IAR1 => return Some(self.with(cpu, |m| acknowledge(m, cpu, 1))),
@@ -111,8 +162,20 @@ impl Gic {
         })
     }
 
-    /// A CPU writes a register of its CPU interface. `None` if there is none.
-    pub fn write_system(&self, cpu: usize, encoding: u16, value: u64) -> Option<()> {
+    /// A CPU writes a register of its CPU interface.
+    pub fn write_system(&self, cpu: usize, access: Access, value: u64) -> Result<(), SystemFault> {
+        let encoding = access.encoding;
+        if virt::is_control(encoding) {
+            return self.write_control(cpu, encoding, value);
+        }
+        if virt::is_virtual(&self.lock().state, cpu, access)? {
+            return self.write_guest(cpu, encoding, value);
+        }
+        self.write_physical(cpu, encoding, value)
+            .ok_or(SystemFault::Undefined)
+    }
+
+    fn write_physical(&self, cpu: usize, encoding: u16, value: u64) -> Option<()> {
         match encoding {
             ICC_SGI0R | ICC_SGI1R | ICC_ASGI1R => {
                 self.send(cpu, value);

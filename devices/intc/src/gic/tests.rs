@@ -121,11 +121,15 @@ impl Bench {
     }
 
     fn sys(&self, cpu: usize, reg: u16) -> u64 {
-        self.gic.read_system(cpu, reg).unwrap()
+        self.gic
+            .read_system(cpu, GicSystemAccess::physical(reg))
+            .unwrap()
     }
 
     fn sys_wr(&self, cpu: usize, reg: u16, value: u64) {
-        self.gic.write_system(cpu, reg, value).unwrap();
+        self.gic
+            .write_system(cpu, GicSystemAccess::physical(reg), value)
+            .unwrap();
     }
 }
 
@@ -393,8 +397,13 @@ proptest! {
                 2 => lines[value as usize % 64].set(value >> 63 != 0),
                 _ => {
                     let encoding = 3 << 14 | 12 << 7 | encoding & 0x7f;
-                    b.gic.write_system(cpu as usize, encoding, value);
-                    b.gic.read_system(cpu as usize, encoding);
+                    let access = GicSystemAccess {
+                        encoding: encoding | ((value >> 60 & 4) as u16) << 11,
+                        el: 1 + (value >> 61 & 1) as u8,
+                        groups: (value >> 58 & 3) as u8,
+                    };
+                    let _ = b.gic.write_system(cpu as usize, access, value);
+                    let _ = b.gic.read_system(cpu as usize, access);
                 }
             }
         }
@@ -405,6 +414,8 @@ proptest! {
         for cpu in 0..2 {
             prop_assert_eq!(b.gic.irq(cpu), other.gic.irq(cpu));
             prop_assert_eq!(b.gic.fiq(cpu), other.gic.fiq(cpu));
+            prop_assert_eq!(b.gic.virtual_irq(cpu), other.gic.virtual_irq(cpu));
+            prop_assert_eq!(b.gic.virtual_fiq(cpu), other.gic.virtual_fiq(cpu));
         }
         let state: GicState = b.gic.snapshot();
         prop_assert_eq!(state, other.gic.snapshot());
@@ -417,5 +428,184 @@ fn a_state_of_another_shape_is_refused() {
     let saved = two.part.with(|d| d.save());
     for other in [Bench::v2(1), Bench::v3(2)] {
         assert!(other.part.with(|d| d.restore(&saved)).is_err());
+    }
+}
+
+/// A guest under a hypervisor: its registers are virtual.
+mod guest {
+    use super::*;
+
+    const fn reg(op1: u16, crn: u16, crm: u16, op2: u16) -> u16 {
+        3 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2
+    }
+    const PMR: u16 = reg(0, 4, 6, 0);
+    const IAR1: u16 = reg(0, 12, 12, 0);
+    const EOIR1: u16 = reg(0, 12, 12, 1);
+    const HPPIR1: u16 = reg(0, 12, 12, 2);
+    const BPR1: u16 = reg(0, 12, 12, 3);
+    const CTLR: u16 = reg(0, 12, 12, 4);
+    const IGRPEN0: u16 = reg(0, 12, 12, 6);
+    const IGRPEN1: u16 = reg(0, 12, 12, 7);
+    const DIR: u16 = reg(0, 12, 11, 1);
+    const RPR: u16 = reg(0, 12, 11, 3);
+    const SGI1R: u16 = reg(0, 12, 11, 5);
+    const ICH_HCR: u16 = reg(4, 12, 11, 0);
+    const ICH_VTR: u16 = reg(4, 12, 11, 1);
+    const ICH_MISR: u16 = reg(4, 12, 11, 2);
+    const ICH_EISR: u16 = reg(4, 12, 11, 3);
+    const ICH_ELRSR: u16 = reg(4, 12, 11, 5);
+    const ICH_VMCR: u16 = reg(4, 12, 11, 7);
+    const LR: u16 = reg(4, 12, 12, 0);
+    const PENDING: u64 = 1 << 62;
+    const ACTIVE: u64 = 1 << 63;
+    const GROUP_1: u64 = 1 << 60;
+    const HW: u64 = 1 << 61;
+
+    const fn from_guest(encoding: u16) -> GicSystemAccess {
+        GicSystemAccess {
+            encoding,
+            el: 1,
+            groups: 3,
+        }
+    }
+
+    impl Bench {
+        fn guest_reads(&self, encoding: u16) -> u64 {
+            self.gic.read_system(0, from_guest(encoding)).unwrap()
+        }
+        fn guest_writes(&self, encoding: u16, value: u64) {
+            self.gic
+                .write_system(0, from_guest(encoding), value)
+                .unwrap();
+        }
+        fn host_reads(&self, encoding: u16) -> u64 {
+            let access = GicSystemAccess::physical(encoding);
+            self.gic.read_system(0, access).unwrap()
+        }
+        fn host_writes(&self, encoding: u16, value: u64) {
+            let access = GicSystemAccess::physical(encoding);
+            self.gic.write_system(0, access, value).unwrap();
+        }
+    }
+
+    /// A guest that takes interrupts of group 1, and a hypervisor that lists them.
+    fn ready() -> Bench {
+        let b = Bench::v3(1);
+        b.host_writes(ICH_HCR, 1);
+        b.guest_writes(PMR, 0xff);
+        b.guest_writes(IGRPEN1, 1);
+        b
+    }
+
+    fn entry(intid: u64, priority: u64) -> u64 {
+        PENDING | GROUP_1 | priority << 48 | intid
+    }
+
+    #[test]
+    fn a_listed_interrupt_is_taken_and_ended() {
+        let b = ready();
+        assert_eq!(b.host_reads(ICH_VTR) & 31, 3);
+        assert_eq!(b.host_reads(ICH_ELRSR), 0xf);
+        b.host_writes(LR + 1, entry(40, 0x80));
+        b.host_writes(LR + 2, entry(41, 0x40));
+        assert!(b.gic.virtual_irq(0) && !b.gic.virtual_fiq(0) && !b.gic.irq(0));
+        assert_eq!(b.guest_reads(HPPIR1), 41);
+        assert_eq!(b.guest_reads(IAR1), 41);
+        assert_eq!(b.host_reads(LR + 2), ACTIVE | GROUP_1 | 0x40 << 48 | 41);
+        assert_eq!(b.guest_reads(RPR), 0x40);
+        // The other does not preempt it.
+        assert!(!b.gic.virtual_irq(0));
+        assert_eq!(b.guest_reads(IAR1), 1023);
+        b.guest_writes(EOIR1, 41);
+        assert_eq!(b.host_reads(LR + 2), GROUP_1 | 0x40 << 48 | 41);
+        assert_eq!(b.guest_reads(RPR), 0xff);
+        assert_eq!(b.guest_reads(IAR1), 40);
+        assert_eq!(b.host_reads(ICH_ELRSR), 0b1101);
+    }
+
+    #[test]
+    fn group_0_comes_as_fiq_and_masks_hold() {
+        let b = ready();
+        b.host_writes(LR, PENDING | 0x40 << 48 | 33);
+        assert!(!b.gic.virtual_fiq(0));
+        b.guest_writes(IGRPEN0, 1);
+        assert!(b.gic.virtual_fiq(0) && !b.gic.virtual_irq(0));
+        b.guest_writes(PMR, 0x40);
+        assert!(!b.gic.virtual_fiq(0));
+        // Registers of the guest's are fields of the hypervisor's.
+        assert_eq!(b.host_reads(ICH_VMCR) >> 24, 0x40);
+        assert_eq!(b.host_reads(ICH_VMCR) & 3, 3);
+        b.guest_writes(BPR1, 0);
+        assert_eq!(b.guest_reads(BPR1), 3);
+        b.guest_writes(CTLR, 3);
+        assert_eq!(b.guest_reads(CTLR) & 3, 3);
+        b.host_writes(ICH_HCR, 0);
+        assert!(!b.gic.virtual_fiq(0));
+    }
+
+    #[test]
+    fn the_end_of_an_interrupt_of_a_wire_ends_the_real_one() {
+        let b = ready();
+        // The real one is active: the hypervisor only dropped its priority.
+        b.gic.lock().state.cpus[0].bank.active = 1 << 27;
+        b.host_writes(LR, entry(27, 0) | HW | 27 << 32);
+        assert_eq!(b.guest_reads(IAR1), 27);
+        b.guest_writes(EOIR1, 27);
+        assert_eq!(b.gic.snapshot().cpus[0].bank.active, 0);
+    }
+
+    #[test]
+    fn the_hypervisor_is_asked_to_look() {
+        let b = ready();
+        let line = |b: &Bench| b.gic.snapshot().cpus[0].bank.lines >> 25 & 1;
+        // Fewer than two are listed.
+        b.host_writes(ICH_HCR, 1 | 1 << 1);
+        assert_eq!((b.host_reads(ICH_MISR), line(&b)), (2, 1));
+        b.host_writes(LR, entry(40, 0) | 1 << 41);
+        b.host_writes(LR + 1, entry(41, 8));
+        assert_eq!((b.host_reads(ICH_MISR), line(&b)), (0, 0));
+        // The end of one was asked for.
+        assert_eq!(b.guest_reads(IAR1), 40);
+        b.guest_writes(EOIR1, 40);
+        assert_eq!((b.host_reads(ICH_EISR), b.host_reads(ICH_MISR)), (1, 3));
+        // An interrupt ended that is not listed any more.
+        b.host_writes(ICH_HCR, 1 | 1 << 2);
+        b.host_writes(LR, 0);
+        assert_eq!(b.guest_reads(IAR1), 41);
+        b.host_writes(LR + 1, 0);
+        b.guest_writes(EOIR1, 41);
+        assert_eq!(b.host_reads(ICH_HCR) >> 27, 1);
+        assert_eq!((b.host_reads(ICH_MISR), line(&b)), (4, 1));
+        // The guest switched a group off.
+        b.host_writes(ICH_HCR, 1 | 1 << 7);
+        assert_eq!(b.host_reads(ICH_MISR), 0);
+        b.guest_writes(IGRPEN1, 0);
+        assert_eq!(b.host_reads(ICH_MISR), 0x80);
+    }
+
+    #[test]
+    fn an_end_in_two_steps_deactivates_in_the_second() {
+        let b = ready();
+        b.guest_writes(CTLR, 2);
+        b.host_writes(LR, entry(40, 0));
+        b.guest_reads(IAR1);
+        b.guest_writes(EOIR1, 40);
+        assert_eq!(b.host_reads(LR) & ACTIVE, ACTIVE);
+        b.guest_writes(DIR, 40);
+        assert_eq!(b.host_reads(LR) & ACTIVE, 0);
+    }
+
+    #[test]
+    fn what_a_hypervisor_wants_to_carry_out_itself_traps() {
+        let b = ready();
+        let send = b.gic.write_system(0, from_guest(SGI1R), 1);
+        assert_eq!(send, Err(SystemFault::Trap));
+        for (bit, encoding) in [(10, PMR), (11, IGRPEN0), (12, IAR1), (14, DIR)] {
+            b.host_writes(ICH_HCR, 1 | 1 << bit);
+            let read = b.gic.read_system(0, from_guest(encoding));
+            assert_eq!(read, Err(SystemFault::Trap), "{bit}");
+            let elsewhere = b.gic.read_system(0, GicSystemAccess::physical(encoding));
+            assert_ne!(elsewhere, Err(SystemFault::Trap), "{bit}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::access::{leave, trap};
 use super::exception::undefined;
 use super::{control, exception, registers as sys};
 use crate::model::Feature;
-use crate::port::{GicAccess, SysReg, Timer};
+use crate::port::{GicAccess, GicFault, SysReg, Timer};
 use crate::{Core, mode, regs};
 
 /// DC ZVA zeroes 64 bytes: log2 of the words.
@@ -95,6 +95,13 @@ fn gic_access(core: &Core, reg: SysReg) -> Option<GicAccess> {
     })
 }
 
+fn gic_fault(core: &mut Core, fault: GicFault, word: u64) -> Trap {
+    match fault {
+        GicFault::Undefined => undefined(core),
+        GicFault::Trap => trap(core, 2, word),
+    }
+}
+
 /// Identification (D23.2, op0 = 3, op1 = 0, CRn = 0).
 fn identification(core: &Core, crm: u16, op2: u16) -> u64 {
     let id = &core.arch.model.id;
@@ -128,10 +135,10 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
     let guest = el == 1 && control::el2_enabled(core);
     let get = |slot| core.regs.get(slot);
     if let Some(access) = gic_access(core, reg) {
-        return match core.port.gic_read(access) {
-            Some(value) => Ok(value),
-            None => Err(undefined(core)),
-        };
+        return core
+            .port
+            .gic_read(access)
+            .map_err(|fault| gic_fault(core, fault, word));
     }
     let has = |f| core.arch.model.has(f);
     let value = match reg.fields() {
@@ -301,9 +308,9 @@ pub(super) fn write(
     if let Some(access) = gic_access(core, reg) {
         return match core.port.gic_write(access, value) {
             // Priorities and masks may have changed: interrupts are looked at again.
-            Some(()) if core.pending.get() & reason::INTR != 0 => leave(core, next),
-            Some(()) => Ok(0),
-            None => Err(undefined(core)),
+            Ok(()) if core.pending.get() & reason::INTR != 0 => leave(core, next),
+            Ok(()) => Ok(0),
+            Err(fault) => Err(gic_fault(core, fault, word)),
         };
     }
     let model = core.arch.model.clone();
