@@ -11,6 +11,7 @@
 //! amd64/initrd             busybox and an /init that prints GUEST-UP
 //! amd64/initrd-modules     the same with drivers to `modprobe`
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
+//! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
 
 mod apt;

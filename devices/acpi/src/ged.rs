@@ -65,6 +65,7 @@ pub struct Ged {
     registers: Option<RegionId>,
 
     base: u64,
+    has_registers: bool,
     button: PowerButton,
 
     /// Events that were not read yet: all the state.
@@ -79,8 +80,20 @@ impl Ged {
             requests: Requests::default(),
             registers: None,
             base: GED_EVENT_BASE,
+            has_registers: true,
             button,
             events: 0,
+        }
+    }
+}
+
+impl Ged {
+    /// A device with nothing but the event selector at `base`.
+    pub fn events_only(base: u64, button: PowerButton) -> Self {
+        Ged {
+            base,
+            has_registers: false,
+            ..Ged::new(button)
         }
     }
 }
@@ -90,9 +103,11 @@ impl Device for Ged {
         self.irq = w.irq(IrqPin::Named("ged"));
         self.requests = w.requests();
         w.mmio(Region::new("acpi-ged", self.base, 4).sizes(AccessSizes::WORD));
-        let at = self.base.wrapping_add(REGISTERS);
-        let (id, _) = w.mmio(Region::new("acpi-ged-regs", at, 3).sizes(AccessSizes::BYTE));
-        self.registers = Some(id);
+        if self.has_registers {
+            let at = self.base.wrapping_add(REGISTERS);
+            let (id, _) = w.mmio(Region::new("acpi-ged-regs", at, 3).sizes(AccessSizes::BYTE));
+            self.registers = Some(id);
+        }
         self.button.connect(w.poke());
         Ok(())
     }

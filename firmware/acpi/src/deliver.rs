@@ -56,6 +56,17 @@ pub struct LoaderFiles {
     pub script: Vec<u8>,
 }
 
+impl LoaderFiles {
+    /// The files with their names.
+    pub fn named(self) -> [(&'static str, Vec<u8>); 3] {
+        [
+            (RSDP_FILE, self.rsdp),
+            (TABLES_FILE, self.tables),
+            (LOADER_FILE, self.script),
+        ]
+    }
+}
+
 fn put(data: &mut [u8], at: usize, bytes: &[u8]) {
     let end = at.saturating_add(bytes.len());
     if let Some(slot) = data.get_mut(at..end) {

@@ -6,7 +6,7 @@ use crate::asl::{
     Code, Space, Trigger, code, device, eisa, field, give, hid, interrupts, irq, memory32,
     method_with, name, package, path, ports, region, resources, scope, set, status, when,
 };
-use crate::{Board, GenericEvents, Legacy, Power, pci, tables};
+use crate::{Board, Legacy, Power, VirtioMmio, pci, tables};
 
 /// The table.
 pub(crate) fn dsdt(board: &Board) -> Vec<u8> {
@@ -22,13 +22,32 @@ pub(crate) fn dsdt(board: &Board) -> Vec<u8> {
     tables::table(*b"DSDT", 2, &body)
 }
 
-/// Devices without a bus. Names have room for 4096 CPUs and 256 transports.
-fn system(board: &Board) -> Vec<Code> {
-    let mut out = Vec::new();
-    for (uid, _) in (0u32..=0xfff).zip(&board.apic_ids) {
+/// CPUs; names have room for 4096.
+pub(crate) fn cpus(count: usize) -> Vec<Code> {
+    let uids = (0u32..=0xfff).take(count);
+    uids.map(|uid| {
         let children = [hid("ACPI0007"), name("_UID", &uid)];
-        out.push(device(&format!("C{uid:03X}"), &children));
-    }
+        device(&format!("C{uid:03X}"), &children)
+    })
+    .collect()
+}
+
+/// virtio-mmio transports; names have room for 256.
+pub(crate) fn virtio_mmio(slots: &[VirtioMmio], trigger: Trigger) -> impl Iterator<Item = Code> {
+    (0u32..=0xff).zip(slots).map(move |(uid, slot)| {
+        let children = [
+            hid("LNRO0005"),
+            name("_UID", &uid),
+            name("_CCA", &aml::ONE),
+            resources(&[memory32(slot.base, 0x200), interrupts(trigger, &[slot.gsi])]),
+        ];
+        device(&format!("VR{uid:02X}"), &children)
+    })
+}
+
+/// Devices without a bus.
+fn system(board: &Board) -> Vec<Code> {
+    let mut out = cpus(board.apic_ids.len());
     if let Some(address) = board.hpet {
         let children = [
             eisa("_HID", "PNP0103"),
@@ -49,20 +68,9 @@ fn system(board: &Board) -> Vec<Code> {
     if let Some(port) = board.pvpanic {
         out.push(pvpanic(port));
     }
-    for (uid, slot) in (0u32..=0xff).zip(&board.virtio_mmio) {
-        let children = [
-            hid("LNRO0005"),
-            name("_UID", &uid),
-            name("_CCA", &aml::ONE),
-            resources(&[
-                memory32(slot.base, 0x200),
-                interrupts(Trigger::Level, &[slot.gsi]),
-            ]),
-        ];
-        out.push(device(&format!("VR{uid:02X}"), &children));
-    }
+    out.extend(virtio_mmio(&board.virtio_mmio, Trigger::Level));
     if let Power::Reduced(events) = &board.power {
-        out.extend(generic_events(events));
+        out.extend(self::events(events.events, events.gsi, events.power_button));
     }
     out
 }
@@ -82,10 +90,9 @@ fn pvpanic(port: u16) -> Code {
     device("PEVT", &children)
 }
 
-/// The event device and the button it reports.
-fn generic_events(events: &GenericEvents) -> [Code; 2] {
+/// The event device and the button it reports: address of the selector, interrupt, the button's bit.
+pub(crate) fn events(selector: u32, gsi: u32, bit: u32) -> [Code; 2] {
     let button = device("PWRB", &[eisa("_HID", "PNP0C0C"), name("_UID", &aml::ZERO)]);
-    let bit = events.power_button;
     let masked = code(&aml::And::new(&aml::ZERO, &aml::Local(0), &bit));
     let pressed = code(&aml::Equal::new(&masked, &bit));
     let notify = code(&aml::Notify::new(&path("PWRB"), &0x80u8));
@@ -96,8 +103,8 @@ fn generic_events(events: &GenericEvents) -> [Code; 2] {
     let children = [
         hid("ACPI0013"),
         name("_UID", &aml::ZERO),
-        resources(&[interrupts(Trigger::Edge, &[events.gsi])]),
-        region("EREG", Space::SystemMemory, events.events, 4),
+        resources(&[interrupts(Trigger::Edge, &[gsi])]),
+        region("EREG", Space::SystemMemory, selector, 4),
         field("EREG", FieldAccessType::DWord, &[(b"ESEL", 32)]),
         method_with("_EVT", 1, &handler),
     ];

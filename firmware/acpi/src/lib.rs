@@ -13,12 +13,14 @@
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod arm;
 mod asl;
 mod deliver;
 mod dsdt;
 mod pci;
 mod tables;
 
+pub use arm::{ArmBoard, ArmGic, ArmMsi, ArmPci, ArmPrivate, ArmTopology, Window, build_arm};
 pub use deliver::{LOADER_FILE, LoaderFiles, RSDP_FILE, RSDP_LEN, TABLES_FILE, Tables};
 
 /// An I/O APIC.

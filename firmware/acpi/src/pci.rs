@@ -89,7 +89,7 @@ fn windows(root: &PciRoot) -> Code {
 
 /// `_OSC` of PCI Express host bridges: everything the guest asks for but native hot plug that no
 /// port has (PCI Firmware Specification 3.3, section 4.5).
-fn os_capabilities() -> Code {
+pub(crate) fn os_capabilities() -> Code {
     const UUID: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
     /// Native hot plug and PME, AER, the Express capability.
     const GRANTED: u32 = 0x1f;
@@ -121,7 +121,7 @@ fn os_capabilities() -> Code {
 }
 
 /// One `_PRT` entry: all functions of a slot, a pin, the link.
-fn route(slot: u32, pin: u32, link: &str) -> Code {
+pub(crate) fn route(slot: u32, pin: u32, link: &str) -> Code {
     let address = slot << 16 | 0xffff;
     package(&[code(&address), code(&pin), path(link), code(&aml::ZERO)])
 }
@@ -206,7 +206,8 @@ fn links(routing: Routing) -> Vec<Code> {
     }
     if routing == Routing::Ich9 {
         for n in 0..count {
-            out.push(fixed_link(n));
+            let gsi = ICH9_GSI.saturating_add(n);
+            out.push(fixed_link(&link_name("GSI", n), gsi, gsi));
         }
     }
     out
@@ -256,15 +257,14 @@ fn link(n: u32, register: &str) -> Code {
 }
 
 /// A link that is always the same global interrupt.
-fn fixed_link(n: u32) -> Code {
-    let gsi = ICH9_GSI.saturating_add(n);
+pub(crate) fn fixed_link(link: &str, uid: u32, gsi: u32) -> Code {
     let list = template(&[interrupts(Trigger::LevelShared, &[gsi])]);
     let children = [
         eisa("_HID", "PNP0C0F"),
-        name("_UID", &gsi),
+        name("_UID", &uid),
         name("_PRS", &list),
         name("_CRS", &list),
         method_with("_SRS", 1, &[]),
     ];
-    device(&link_name("GSI", n), &children)
+    device(link, &children)
 }

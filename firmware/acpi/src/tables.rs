@@ -24,14 +24,15 @@ pub(crate) fn facs() -> Vec<u8> {
 }
 
 /// A body built by offsets from the start of the table.
-struct Body(Vec<u8>);
+pub(crate) struct Body(pub(crate) Vec<u8>);
 
 impl Body {
-    fn new(table_len: usize) -> Self {
+    /// For a table of this length.
+    pub(crate) fn new(table_len: usize) -> Self {
         Body(vec![0; table_len.saturating_sub(36)])
     }
 
-    fn put(&mut self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, offset: usize, bytes: &[u8]) {
         let from = offset.saturating_sub(36);
         let to = from.saturating_add(bytes.len());
         if let Some(slot) = self.0.get_mut(from..to) {
@@ -40,7 +41,7 @@ impl Body {
     }
 
     /// A generic address (ACPI 6.5, section 5.2.3.2): space, bits, access size, address.
-    fn address(&mut self, offset: usize, space: u8, bytes: u8, address: u64) {
+    pub(crate) fn address(&mut self, offset: usize, space: u8, bytes: u8, address: u64) {
         let access = match bytes {
             1 => 1,
             2 => 2,
@@ -53,11 +54,11 @@ impl Body {
     }
 }
 
-const MEMORY: u8 = 0;
+pub(crate) const MEMORY: u8 = 0;
 const IO: u8 = 1;
 
 /// FADT flags (ACPI 6.5, table 5.10).
-mod flag {
+pub(crate) mod flag {
     pub(super) const WBINVD: u32 = 1;
     pub(super) const PROC_C1: u32 = 1 << 2;
     /// The power button is no fixed hardware.
@@ -66,7 +67,7 @@ mod flag {
     pub(super) const SLP_BUTTON: u32 = 1 << 5;
     pub(super) const RESET_REG_SUP: u32 = 1 << 10;
     pub(super) const USE_PLATFORM_CLOCK: u32 = 1 << 15;
-    pub(super) const HW_REDUCED_ACPI: u32 = 1 << 20;
+    pub(crate) const HW_REDUCED_ACPI: u32 = 1 << 20;
 }
 
 /// IA-PC boot flags (ACPI 6.5, table 5.11).
@@ -150,15 +151,23 @@ fn fadt_reduced(b: &mut Body, events: &GenericEvents) -> u32 {
     b.put(128, &[value]);
     b.address(244, MEMORY, 1, events.sleep);
     b.address(256, MEMORY, 1, events.sleep.wrapping_add(1));
-    b.put(268, b"MIMIC\0\0\0");
+    b.put(268, HYPERVISOR);
     flag::WBINVD | flag::PWR_BUTTON | flag::SLP_BUTTON | flag::RESET_REG_SUP | flag::HW_REDUCED_ACPI
+}
+
+/// The hypervisor's name in FADTs.
+pub(crate) const HYPERVISOR: &[u8; 8] = b"MIMIC\0\0\0";
+
+/// Points a FADT without fixed hardware at the DSDT.
+pub(crate) fn link_dsdt(out: &mut Tables, fadt: usize, dsdt: usize) {
+    out.point(fadt.saturating_add(DSDT_64), 8, dsdt);
 }
 
 /// Points a FADT at its companions.
 pub(crate) fn link_fadt(out: &mut Tables, fadt: usize, facs: usize, dsdt: usize) {
     out.point(fadt.saturating_add(FACS_32), 4, facs);
     out.point(fadt.saturating_add(DSDT_32), 4, dsdt);
-    out.point(fadt.saturating_add(DSDT_64), 8, dsdt);
+    link_dsdt(out, fadt, dsdt);
 }
 
 /// Multiple APIC description table (ACPI 6.5, section 5.2.12).

@@ -12,6 +12,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod parse;
+mod show;
 #[cfg(test)]
 mod tests;
 

@@ -41,6 +41,8 @@ pub(crate) struct Tree<'a> {
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
+    /// The power key is at a pin, not an ACPI event.
+    pub(crate) has_key: bool,
 }
 
 fn unit(name: &str, place: Place) -> Node {
@@ -83,15 +85,16 @@ impl Tree<'_> {
             .numbers("reg", &[base, len, base.saturating_add(len), len])
             .cell("bank-width", 4)
             .text("compatible", "cfi-flash");
-        root.with(flash)
-            .with(keys())
-            .with(
+        root = root.with(flash);
+        if self.has_key {
+            root = root.with(keys()).with(
                 peripheral("pl061", map::GPIO, spi::GPIO, &["apb_pclk"])
                     .cell("phandle", handle::GPIO)
                     .flag("gpio-controller")
                     .cell("#gpio-cells", 2),
-            )
-            .with(self.pcie())
+            );
+        }
+        root.with(self.pcie())
             .with(peripheral("pl031", map::RTC, spi::RTC, &["apb_pclk"]))
             .with(peripheral(
                 "pl011",

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use device_fwcfg::{Items, keys};
 use firmware_load::{find_firmware, unpack_arm64};
+use firmware_smbios::EntryPoint;
 use hw_memory::RamBlock;
-use machine_core::{BoardError, Machine, MachineSpec, Parts};
+use machine_core::{BoardError, Machine, MachineSpec, Parts, bootorder};
 
+use crate::acpi;
 use crate::boot::Ram;
 use crate::map::{FLASH, RAM_BASE};
+use crate::virt::Shape;
 
 const SECTOR: u64 = 256 << 10;
 
@@ -71,8 +74,31 @@ fn load(spec: &MachineSpec, name: &str, chip: &Arc<RamBlock>) -> Result<(), Boar
         .ok_or_else(|| error(format!("{} does not fit", path.display())))
 }
 
+/// Everything that firmware finds in fw_cfg beside the items that are always there.
+pub(crate) fn offer(parts: &Parts<'_>, shape: &Shape, items: &Items) -> Result<(), BoardError> {
+    let spec = parts.spec;
+    let file = |name: &str, bytes: Vec<u8>| {
+        items
+            .add_file(name, bytes)
+            .map_err(|e| BoardError::Boot(e.to_string()))
+    };
+    if shape.has_acpi {
+        let tables = firmware_acpi::build_arm(&acpi::board(spec, shape));
+        for (name, bytes) in tables.loader().named() {
+            file(name, bytes)?;
+        }
+    }
+    if let Some(order) = parts.boot_order.file(spec.boot.strict) {
+        file(bootorder::FILE, order)?;
+    }
+    let tables = machine_core::smbios(spec, &[(RAM_BASE, spec.memory)], EntryPoint::V3)?;
+    file(firmware_smbios::TABLES_FILE, tables.structures().to_vec())?;
+    file(firmware_smbios::ANCHOR_FILE, tables.anchor(0))?;
+    hand_kernel(spec, items)
+}
+
 /// Hands firmware the kernel to boot: it asks for these items before it looks at disks.
-pub(crate) fn hand_kernel(spec: &MachineSpec, items: &Items) -> Result<(), BoardError> {
+fn hand_kernel(spec: &MachineSpec, items: &Items) -> Result<(), BoardError> {
     let Some(kernel) = &spec.kernel else {
         return Ok(());
     };

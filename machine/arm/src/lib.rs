@@ -4,6 +4,7 @@
 //! names a concrete engine: CPUs come from an [`Accelerator`].
 
 mod accelerator;
+mod acpi;
 mod boot;
 mod fdt;
 mod firmware;

@@ -6,7 +6,7 @@ use hw_core::{BusKind, Prop, PropType};
 use machine_core::{MachineDef, absent, switch};
 
 const VIRT_PROPS: &[Prop] = &[
-    absent("acpi", "ACPI tables for UEFI firmware"),
+    switch("acpi", "auto", "ACPI tables for UEFI firmware"),
     Prop {
         name: "dumpdtb",
         ty: PropType::Str,

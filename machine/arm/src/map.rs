@@ -22,6 +22,7 @@ pub(crate) const UART: Place = at(0x0900_0000, 0x1000);
 pub(crate) const RTC: Place = at(0x0901_0000, 0x1000);
 pub(crate) const FW_CFG: Place = at(0x0902_0000, 0x18);
 pub(crate) const GPIO: Place = at(0x0903_0000, 0x1000);
+pub(crate) const GED: Place = at(0x0908_0000, 4);
 /// The first of 32 slots.
 pub(crate) const VIRTIO: Place = at(0x0a00_0000, 0x200);
 pub(crate) const VIRTIO_SLOTS: u32 = 32;
@@ -79,6 +80,7 @@ pub(crate) mod spi {
     /// INTA# to INTD#.
     pub(crate) const PCIE: u32 = 3;
     pub(crate) const GPIO: u32 = 7;
+    pub(crate) const GED: u32 = 9;
     /// The first of 32.
     pub(crate) const VIRTIO: u32 = 16;
     /// The first of the message frame's.
@@ -86,8 +88,12 @@ pub(crate) mod spi {
     pub(crate) const V2M_COUNT: u32 = 64;
 }
 
+/// The INTID of the first shared interrupt.
+pub(crate) const FIRST_SPI: u32 = 32;
+
 /// Private interrupts by INTID.
 pub(crate) mod ppi {
+    pub(crate) const GIC_MAINTENANCE: u32 = 25;
     pub(crate) const PMU: u32 = 23;
     pub(crate) const HYP_TIMER: u32 = 26;
     pub(crate) const VIRTUAL_TIMER: u32 = 27;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use device_fwcfg::{FwCfg, keys};
+use device_acpi::Ged;
+use device_fwcfg::{FwCfg, Items, keys};
 use device_gpio::{Key, Pl061};
 use device_intc::{Gic, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion};
 use device_pci::{Gpex, GpexConfig, GpexLines};
@@ -31,14 +32,18 @@ const LOW_REDISTRIBUTORS: usize =
 const FOUR_GIB: u64 = 1 << 32;
 
 /// What follows from the machine's properties.
-struct Shape {
-    gic: GicVersion,
-    affinities: Vec<u64>,
-    redistributors: Vec<(u64, usize)>,
-    conduit: Conduit,
-    has_el2: bool,
-    ecam: Place,
-    high_memory: Option<Place>,
+pub(crate) struct Shape {
+    pub(crate) gic: GicVersion,
+    pub(crate) affinities: Vec<u64>,
+    /// Base and count of each region of redistributors.
+    pub(crate) redistributors: Vec<(u64, usize)>,
+    pub(crate) conduit: Conduit,
+    pub(crate) has_el2: bool,
+    pub(crate) ecam: Place,
+    /// PCI memory above RAM.
+    pub(crate) high_memory: Option<Place>,
+    /// There are ACPI tables, and firmware to hand them on.
+    pub(crate) has_acpi: bool,
 }
 
 fn config(text: String) -> BoardError {
@@ -132,6 +137,7 @@ impl Shape {
                 .filter(within)
                 .unwrap_or(map::PCIE_ECAM),
             high_memory: high.map(|h| h.memory).filter(within),
+            has_acpi: firmware::is_there(spec) && spec.switch("acpi") != Some(false),
         })
     }
 }
@@ -142,6 +148,7 @@ struct Virt<'a> {
     gic: Arc<Gic>,
     bus: PciBus,
     button: PowerButton,
+    items: Items,
 }
 
 impl Virt<'_> {
@@ -203,13 +210,18 @@ impl Virt<'_> {
         });
         let pins = [("irq", self.gic.spi(spi::RTC))];
         self.parts.add("pl031", "pl031", Box::new(rtc), &pins)?;
-        let key = Key {
-            pin: POWER_PIN,
-            button: self.button.clone(),
-        };
-        let gpio = Pl061::new(map::GPIO.base, Some(key));
-        let pins = [("irq", self.gic.spi(spi::GPIO))];
-        self.parts.add("pl061", "pl061", Box::new(gpio), &pins)?;
+        let button = self.button.clone();
+        if self.shape.has_acpi {
+            let events = Ged::events_only(map::GED.base, button);
+            let pins = [("ged", self.gic.spi(spi::GED))];
+            self.parts
+                .add("acpi-ged", "acpi-ged", Box::new(events), &pins)?;
+        } else {
+            let pin = POWER_PIN;
+            let gpio = Pl061::new(map::GPIO.base, Some(Key { pin, button }));
+            let pins = [("irq", self.gic.spi(spi::GPIO))];
+            self.parts.add("pl061", "pl061", Box::new(gpio), &pins)?;
+        }
         let fw_cfg = FwCfg::at_memory(map::FW_CFG.base);
         let items = fw_cfg.items();
         let cpus = spec.topology.cpus as u16;
@@ -217,14 +229,12 @@ impl Virt<'_> {
         items.add_u16(keys::MAX_CPUS, (spec.topology.maxcpus as u16).max(cpus));
         items.add_u16(keys::NOGRAPHIC, u16::from(spec.nographic));
         items.add_u16(keys::BOOT_MENU, u16::from(spec.boot.menu));
-        if firmware::is_there(spec) {
-            firmware::hand_kernel(spec, &items)?;
-        }
         for (name, bytes) in &spec.fw_cfg {
             items
                 .add_user_file(name, bytes.clone())
                 .map_err(|e| config(format!("-fw_cfg: {e}")))?;
         }
+        self.items = items;
         self.parts
             .add("fw_cfg", "fw_cfg_mem", Box::new(fw_cfg), &[])?;
         Ok(())
@@ -314,6 +324,7 @@ impl Virt<'_> {
             conduit: shape.conduit,
             ecam: shape.ecam,
             high_memory: shape.high_memory,
+            has_key: !shape.has_acpi,
         }
         .root()
     }
@@ -339,7 +350,8 @@ pub fn build(
 ) -> Result<Board, BoardError> {
     let shape = Shape::of(spec, accelerator)?;
     let has_firmware = firmware::is_there(spec);
-    if !has_firmware && spec.kernel.is_none() && !spec.is_paused {
+    let has_code = has_firmware || spec.kernel.is_some();
+    if !has_code && !spec.is_paused && spec.property("dumpdtb").is_none() {
         return Err(config(format!(
             "machine '{}' has nothing to run; give it a kernel with '-kernel FILE', firmware with '-bios FILE' or '-drive if=pflash,format=raw,file=FILE', or start it stopped with '-S'",
             spec.machine.name
@@ -357,6 +369,7 @@ pub fn build(
         gic: gic.clone(),
         bus: PciBus::new("pcie.0", true, GpexLines::new(&inputs)),
         button: PowerButton::default(),
+        items: Items::default(),
     };
     firmware::add_flash(&mut virt.parts)?;
     virt.add_gic()?;
@@ -372,6 +385,9 @@ pub fn build(
     virt.add_peripherals()?;
     virt.add_pcie()?;
     virt.add_devices()?;
+    if has_firmware {
+        firmware::offer(&virt.parts, &virt.shape, &virt.items)?;
+    }
 
     let mut tree = match &spec.dtb {
         None => virt.tree(accelerator.compatible()),

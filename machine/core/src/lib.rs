@@ -8,6 +8,7 @@ pub mod bootorder;
 mod cpu_thread;
 mod machine;
 mod parts;
+mod smbios;
 mod spec;
 
 pub use board::{Board, BoardError};
@@ -15,6 +16,7 @@ pub use bootorder::BootOrder;
 pub use cpu_thread::CpuThread;
 pub use machine::{Event, Machine, MachineError, Policy, SavedMachine};
 pub use parts::{Parts, ram_at};
+pub use smbios::smbios;
 pub use spec::{
     BootSpec, DeviceSpec, FileSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, absent, switch,
 };

@@ -10,7 +10,7 @@ use firmware_load::{
     Boot, BzImage, E820, E820Kind, Kind as FileKind, Module, Places, find_firmware, identify,
     linux_option_rom,
 };
-use firmware_smbios::{EntryPoint, Smbios};
+use firmware_smbios::EntryPoint;
 use hw_core::Device;
 use hw_intc::LegacyReplacement;
 use hw_memory::{MappingSpec, RamBlock, What};
@@ -131,50 +131,15 @@ impl IsaBios {
 
 /// The SMBIOS tables.
 pub(crate) fn smbios(spec: &MachineSpec, low: u64) -> Result<firmware_smbios::Tables, BoardError> {
-    let error = |e: &dyn std::fmt::Display| BoardError::Config(format!("-smbios: {e}"));
-    let mut options = Smbios::default();
-    for option in &spec.smbios {
-        let get = |name: &str| {
-            option
-                .iter()
-                .find(|(k, _)| k == name)
-                .map(|(_, v)| v.as_str())
-        };
-        if let Some(file) = get("file") {
-            let bytes =
-                std::fs::read(file).map_err(|e| error(&format!("cannot read '{file}': {e}")))?;
-            options.add_file(&bytes).map_err(|e| error(&e))?;
-            continue;
-        }
-        let kind = get("type").and_then(|t| t.parse().ok());
-        let kind = kind.ok_or_else(|| error(&"give type=N, a structure's number, or file=PATH"))?;
-        let fields = option
-            .iter()
-            .filter(|(k, _)| k != "type")
-            .map(|(k, v)| (k.as_str(), v.as_str()));
-        options.add(kind, fields).map_err(|e| error(&e))?;
-    }
     let mut ram = vec![(0, low)];
     if spec.memory > low {
         ram.push((FOUR_GIB, spec.memory - low));
     }
-    let t = &spec.topology;
-    let machine = firmware_smbios::Machine {
-        manufacturer: "Mimic",
-        product: spec.machine.doc,
-        version: spec.machine.name,
-        uuid: spec.uuid,
-        sockets: t.sockets as u16,
-        cores: (t.cores * t.dies.max(1)) as u16,
-        threads: t.threads as u16,
-        processor_id: 0,
-        ram: &ram,
-    };
     let entry = match spec.property("smbios-entry-point-type").as_deref() {
         Some("64") => EntryPoint::V3,
         _ => EntryPoint::V2,
     };
-    Ok(firmware_smbios::build(&machine, &options, entry))
+    machine_core::smbios(spec, &ram, entry)
 }
 
 /// Everything that firmware finds in fw_cfg beside the items that every PC has.
@@ -197,10 +162,9 @@ pub(crate) fn offer(
     };
     file("etc/e820", firmware_load::e820_bytes(&map))?;
     if let Some(acpi) = acpi {
-        let files = acpi.loader();
-        file(firmware_acpi::RSDP_FILE, files.rsdp)?;
-        file(firmware_acpi::TABLES_FILE, files.tables)?;
-        file(firmware_acpi::LOADER_FILE, files.script)?;
+        for (name, bytes) in acpi.loader().named() {
+            file(name, bytes)?;
+        }
     }
     if let Some(order) = b.boot_order.file(spec.boot.strict) {
         file(bootorder::FILE, order)?;

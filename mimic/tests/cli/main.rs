@@ -7,6 +7,7 @@ mod guests;
 mod help;
 mod img;
 mod mistakes;
+mod virt;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -19,6 +19,8 @@ pub struct Guest {
     pub initrd_modules: PathBuf,
     /// Folder of SeaBIOS images, for `-L`.
     pub seabios: PathBuf,
+    /// Folder of UEFI images for `virt`.
+    pub aavmf: PathBuf,
     /// Its first serial port, as Linux names it.
     pub console: &'static str,
     /// The kernel's release, as `uname -r` prints it.
@@ -40,6 +42,7 @@ impl Guest {
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
             seabios: cache.join("share/seabios"),
+            aavmf: cache.join("share/AAVMF"),
             console: if arch == "arm64" { "ttyAMA0" } else { "ttyS0" },
             release: std::fs::read_to_string(home.join("release"))
                 .unwrap_or_default()
@@ -63,8 +66,10 @@ impl Guest {
 
     fn files(&self, arch: &str) -> Vec<&PathBuf> {
         let mut files = vec![&self.vmlinuz, &self.initrd, &self.initrd_modules];
-        if arch == "amd64" {
-            files.extend([&self.vmlinux, &self.seabios]);
+        match arch {
+            "amd64" => files.extend([&self.vmlinux, &self.seabios]),
+            "arm64" => files.push(&self.aavmf),
+            _ => {}
         }
         files
     }

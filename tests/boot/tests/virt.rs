@@ -45,6 +45,22 @@ fn four_cortex_a57_with_gicv3_reach_a_shell_and_power_off() -> Result<(), Error>
 }
 
 #[test]
+fn linux_at_el2_with_gicv3_is_a_hypervisor() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    let mut vm = Vm::new("virt,gic-version=3,virtualization=on")
+        .args("-accel tcg -m 256 -cpu max")
+        .cpus(2)
+        .linux(&guest)
+        .append("guest.poweroff")
+        .boot()?;
+    vm.expect("VHE mode initialized successfully")?;
+    vm.expect("GUEST-UP aarch64")?;
+    vm.expect_success()
+}
+
+#[test]
 fn virtio_devices_work_by_messages_by_wires_and_in_memory() -> Result<(), Error> {
     let Some(guest) = Guest::find("arm64")? else {
         return Ok(());

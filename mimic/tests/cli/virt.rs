@@ -1,0 +1,96 @@
+//! `virt`: its device tree, and mistakes that can be made with it.
+
+use std::process::Command;
+
+use super::*;
+
+/// The device tree of a `virt` with these options.
+fn tree(options: &str) -> Vec<u8> {
+    let blob = Scratch::new(&format!("dtb-{}", options.len()), b"");
+    let line = format!("-M virt,dumpdtb={} -m 1G {options}", blob.path());
+    let output = run(&line);
+    assert!(output.status.success(), "{}", stderr(&output));
+    std::fs::read(blob.path()).unwrap()
+}
+
+const SHAPES: [(&str, &str); 3] = [
+    ("gic2", "-cpu cortex-a57 -smp 2"),
+    (
+        "gic3",
+        "-cpu max -machine gic-version=3,virtualization=on -smp 3",
+    ),
+    ("low", "-cpu cortex-a72 -machine highmem=off"),
+];
+
+#[test]
+fn the_device_tree_is_the_golden_one() {
+    let mut text = String::new();
+    for (name, options) in SHAPES {
+        let node = firmware_fdt::parse(&tree(options)).unwrap();
+        text += &format!("// {name}: {options}\n{node}");
+    }
+    golden("virt.dts", &text);
+}
+
+#[test]
+fn the_reference_compiler_accepts_the_device_tree() {
+    for (name, options) in SHAPES {
+        let blob = Scratch::new(&format!("dtc-{name}"), &tree(options));
+        let dtc = Command::new("dtc")
+            .args(["-I", "dtb", "-O", "dts", "-o", "/dev/null", blob.path()])
+            .output();
+        let Ok(dtc) = dtc else {
+            test_boot::skip("dtc is not installed (apt install device-tree-compiler)").unwrap();
+            return;
+        };
+        assert!(dtc.status.success(), "{name}: {}", stderr(&dtc));
+        assert_eq!(stderr(&dtc), "", "{name}");
+    }
+}
+
+/// What a line with this mistake is told.
+fn told(line: &str) -> String {
+    let output = run(&format!("-M virt -display none {line}"));
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    stderr(&output)
+}
+
+#[test]
+fn a_machine_with_nothing_to_run_says_so() {
+    let text = told("");
+    assert!(text.contains("has nothing to run"), "{text}");
+    assert!(text.contains("'-bios FILE'"), "{text}");
+}
+
+#[test]
+fn mistakes_with_flash_chips_are_named() {
+    let small = Scratch::new("flash-small", &[0; 4096]);
+    let drive = |unit: u32| {
+        format!(
+            "-drive if=pflash,unit={unit},format=raw,file={}",
+            small.path()
+        )
+    };
+    let text = told(&drive(0));
+    assert!(text.contains("'truncate -s 67108864 FILE'"), "{text}");
+    let text = told(&drive(2));
+    assert!(text.contains("has 2 flash chips, units 0 to 1"), "{text}");
+    let text = told(&format!("{} {}", drive(1), drive(1)));
+    assert!(
+        text.contains("unit=1: another drive is this unit already"),
+        "{text}"
+    );
+    let text = told(&format!("{} -machine pflash0=pflash0", drive(0)));
+    assert!(text.contains("both for one chip"), "{text}");
+    let text = told(&format!("{} -machine pflash1=pflsh0", drive(0)));
+    assert!(text.contains("did you mean 'pflash0'?"), "{text}");
+    let text = told("-machine pflash0=x");
+    assert!(text.contains("add '-blockdev file,node-name=x"), "{text}");
+    let text = told("-bios nowhere.fd");
+    assert!(text.contains("'nowhere.fd' was not found"), "{text}");
+    let large = Scratch::new("flash-large", &vec![1; (64 << 20) + 1]);
+    let text = told(&format!("-bios {}", large.path()));
+    assert!(text.contains("has 67108865 bytes"), "{text}");
+    let output = run(&format!("-M microvm -display none {}", drive(0)));
+    assert!(stderr(&output).contains("'microvm' has no flash chips"));
+}
