@@ -31,13 +31,15 @@ pub struct Assembly {
 pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> Result<Assembly> {
     let mut links = Links::default();
     objects::offer(&plan.objects, chardevs, &mut links)?;
-    let storage = storage::open(&plan.disks, |id| shares_drive(&plan.spec, id))?;
+    let clock = Clock::new(Arc::new(HostTime::default()));
+    let groups = objects::throttle_groups(&plan.objects);
+    let used = |id: &str| shares_drive(&plan.spec, id);
+    let storage = storage::open(&plan.disks, &groups, &clock, used)?;
     for block in &storage.disks {
         links.offer("drive", &block.info().id, Arc::clone(block));
     }
     offer_streams(&plan.spec, chardevs, &mut links)?;
     plan.spec.memory_block = Some(Arc::new(plan.memory.block(plan.spec.memory)?));
-    let clock = Clock::new(Arc::new(HostTime::default()));
     let (main_loop, spec) = (main_loop.clone(), &plan.spec);
     let board = match &plan.accel.accelerator {
         Accelerator::X86(accelerator) => {

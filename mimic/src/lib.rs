@@ -7,6 +7,7 @@
 
 pub mod accel;
 pub mod assembly;
+mod blocks;
 pub mod build;
 pub mod devices;
 mod entry;

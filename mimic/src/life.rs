@@ -22,6 +22,7 @@ use runtime::process::{self, PidFile};
 use runtime::signals::{self, Signal};
 use runtime::{EventLoop, Handle, terminal, time};
 
+use crate::blocks::BlockControl;
 use crate::build::{self, Plan};
 use crate::guests::Guest;
 use crate::monitor::{Facts, Monitored};
@@ -206,6 +207,12 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
         machine.on_event(|event| assert_ne!(*event, Event::Powerdown, "on purpose"));
     }
     let _ = ending.set(Arc::clone(&the_end));
+    let control = BlockControl::new(
+        assembly.storage.clone(),
+        Arc::clone(&board),
+        &events,
+        &main_loop,
+    );
     let facts = Facts {
         guest: plan.guest,
         identity: IdentityInfo {
@@ -218,7 +225,7 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
         topology,
         cpu_model: plan.accel.cpu_model.clone(),
         chardevs: chardevs.clone(),
-        storage: assembly.storage.clone(),
+        blocks: Arc::clone(&control),
     };
     let vm: Arc<dyn Vm> = Arc::new(Monitored::new(
         board,
@@ -257,6 +264,7 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
     event_loop.run();
 
     machine.stop(control_qapi::RunState::Shutdown);
+    control.end();
     end(&chardevs, &blocks);
     drop((monitors, vm, pid_file));
     Ok(the_end.status.load(Ordering::Relaxed))

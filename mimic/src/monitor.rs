@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use backend_char::Chardev;
 use control_options::Topology;
 use control_qapi::{
-    AddressSpace, BlockDeviceInfo, BlockInfo, ChardevInfo, CpuDefinitionInfo, CpuRecord,
-    IdentityInfo, InfoTopic, Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo,
-    PciInfo, QmpError, RunState, Vm,
+    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, IdentityInfo, InfoTopic,
+    Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciInfo, QmpError, RunState,
+    Vm,
 };
 use device_input::{Input, InputEvent};
 use hw_core::Dma;
@@ -15,10 +15,10 @@ use iced_x86::{Decoder, DecoderOptions, Formatter as _, IntelFormatter};
 use machine_core::Board;
 use runtime::{Handle, Timer, time};
 
+use crate::blocks::BlockControl;
 use crate::guests::Guest;
 use crate::introspect;
 use crate::life::Ending;
-use crate::storage::Storage;
 
 mod report;
 
@@ -39,7 +39,7 @@ pub(crate) struct Facts {
     /// All streams.
     pub(crate) chardevs: Vec<Arc<Chardev>>,
     /// All disks.
-    pub(crate) storage: Storage,
+    pub(crate) blocks: Arc<BlockControl>,
 }
 
 /// The machine behind the monitors.
@@ -344,39 +344,8 @@ impl Vm for Monitored {
             .collect()
     }
 
-    fn blocks(&self) -> Vec<BlockInfo> {
-        let parts = self.board.machine.fabric().parts();
-        let user = |id: &str| {
-            let holds =
-                |props: &[(String, String)]| props.iter().any(|(k, v)| k == "drive" && v == id);
-            parts
-                .iter()
-                .find(|part| holds(&part.props))
-                .map(|part| part.path.clone())
-        };
-        self.facts
-            .storage
-            .disks
-            .iter()
-            .map(|block| {
-                let info = block.info();
-                BlockInfo {
-                    qdev: user(&info.id),
-                    kind: "unknown".to_owned(),
-                    removable: false,
-                    locked: false,
-                    inserted: Some(BlockDeviceInfo {
-                        file: info.file,
-                        node_name: block.node().map(|node| node.name().to_owned()),
-                        ro: info.read_only,
-                        drv: info.format,
-                        encrypted: false,
-                        virtual_size: Some(block.len()),
-                    }),
-                    device: info.id,
-                }
-            })
-            .collect()
+    fn blocks(&self) -> &dyn Blocks {
+        self.facts.blocks.as_ref()
     }
 
     fn pci(&self) -> Vec<PciInfo> {

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use backend_block::{Limits, limit_props};
 use backend_char::Chardev;
 use backend_rng::{Builtin, Egd, FromFile, Randomness, Seeded};
-use control_options::{Config, OptionError, PropDef, PropKind, Props};
+use control_options::{Config, OptionError, Opts, PropDef, PropKind, Props};
 use hw_core::Links;
 use hw_memory::{Advice, RamBlock};
 
@@ -108,6 +109,11 @@ pub(crate) static OBJECTS: &[ObjectDef] = &[
             PropDef::new("filename", PropKind::Str, "where it is read from").or("/dev/urandom"),
         ],
     },
+    ObjectDef {
+        name: "throttle-group",
+        doc: "limits that disks share; also as 'limits.NAME'",
+        props: limit_props!("x-"),
+    },
 ];
 
 /// One checked object.
@@ -128,6 +134,8 @@ pub(crate) enum Object {
     Egd(String, String),
     /// `rng-random`.
     File(String, String),
+    /// `throttle-group`.
+    Throttle(String, Limits),
 }
 
 /// How the host keeps guest memory.
@@ -260,6 +268,9 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
         let Some(id) = opts.take("id").filter(|id| !id.is_empty()) else {
             bail!("-object: object '{name}' needs 'id=...': name to refer to it by");
         };
+        if def.name == "throttle-group" {
+            opts = limits_of(&opts);
+        }
         let props = Props::check("-object", &format!("object '{name}'"), &opts, def.props)?;
         for key in ["hugetlb", "readonly", "discard-data", "pmem"] {
             if props.is_on(key) {
@@ -270,6 +281,13 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             "rng-builtin" => Object::Builtin(id, config.seed),
             "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
             "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
+            "throttle-group" => {
+                let limits = Limits::from_props(&props, "x-");
+                if let Err(problem) = limits.check() {
+                    bail!("-object {name} '{id}': {problem}");
+                }
+                Object::Throttle(id, limits)
+            }
             _ => Object::Memory {
                 size: props.unsigned("size").unwrap_or(0),
                 keeping: keeping(&format!("-object {name} '{id}'"), &props),
@@ -278,6 +296,18 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
         });
     }
     Ok(objects)
+}
+
+/// `limits.bps-total` is `x-bps-total`.
+fn limits_of(opts: &Opts) -> Opts {
+    let mut out = Opts::default();
+    for (key, value) in opts.iter() {
+        match key.strip_prefix("limits.") {
+            Some(name) => out.push(&format!("x-{name}"), value.clone()),
+            None => out.push(key, value.clone()),
+        }
+    }
+    out
 }
 
 fn keeping(option: &str, props: &Props) -> Keeping {
@@ -302,7 +332,7 @@ pub(crate) fn offer(
 ) -> Result<()> {
     for object in objects {
         let (id, source): (_, Box<dyn Randomness>) = match object {
-            Object::Memory { .. } => continue,
+            Object::Memory { .. } | Object::Throttle(..) => continue,
             Object::Builtin(id, None) => (id, Box::new(Builtin)),
             Object::Builtin(id, Some(seed)) => (id, Box::new(Seeded::new(*seed))),
             Object::Egd(id, stream) => {
@@ -331,8 +361,17 @@ impl Object {
     /// Its id, if it is a source of randomness.
     pub(crate) fn rng_id(&self) -> Option<&str> {
         match self {
-            Self::Memory { .. } => None,
+            Self::Memory { .. } | Self::Throttle(..) => None,
             Self::Builtin(id, _) | Self::Egd(id, _) | Self::File(id, _) => Some(id),
         }
     }
+}
+
+/// The groups of limits.
+pub(crate) fn throttle_groups(objects: &[Object]) -> Vec<(String, Limits)> {
+    let groups = objects.iter().filter_map(|object| match object {
+        Object::Throttle(id, limits) => Some((id.clone(), *limits)),
+        _ => None,
+    });
+    groups.collect()
 }

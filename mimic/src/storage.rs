@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backend_block::{
-    BackendOptions, BlockBackend, Cache, DriverClass, OpenError, Opener, SharedBlock,
+    BackendOptions, BlockBackend, Cache, DriverClass, ErrorPolicy, Limits, OpenError, Opener,
+    SharedBlock,
 };
 use control_options::suggest::nearest;
 use control_options::{Config, Opts};
+use hw_clock::Clock;
 
 pub use drive::{Drive, Interface};
 pub(crate) use drive::{plain_file, protocol_of};
@@ -20,6 +22,7 @@ pub static DRIVERS: &[&DriverClass] = &[
     &backend_block::RAW,
     &backend_block::NULL_CO,
     &backend_block::BLKDEBUG,
+    &backend_block::THROTTLE,
     &backend_file::FILE,
     &backend_file::HOST_DEVICE,
     &backend_qcow2::CLASS,
@@ -49,7 +52,6 @@ const ABSENT: &[&str] = &[
     "null-aio",
     "host_cdrom",
     "quorum",
-    "throttle",
     "vvfat",
     "nvme",
 ];
@@ -168,6 +170,8 @@ pub struct Storage {
     pub opener: Opener,
     /// What devices are connected to, used or not.
     pub disks: Vec<SharedBlock>,
+    /// The time that limits and measurements of requests go by.
+    pub clock: Clock,
 }
 
 /// Opens all drives and nodes. `used` tells how a device uses one: not at all, or whether it lets
@@ -175,17 +179,30 @@ pub struct Storage {
 ///
 /// # Errors
 /// The host's reason.
-pub fn open(disks: &Disks, used: impl Fn(&str) -> Option<bool>) -> Result<Storage> {
+pub fn open(
+    disks: &Disks,
+    groups: &[(String, Limits)],
+    clock: &Clock,
+    used: impl Fn(&str) -> Option<bool>,
+) -> Result<Storage> {
     let opener = Opener::new(DRIVERS);
+    for (id, limits) in groups {
+        let group = opener.throttles.group(id, clock);
+        group.set_limits(*limits);
+        opener.throttles.own(group);
+    }
     let mut open: Vec<SharedBlock> = Vec::new();
-    let mut add = |id: &str, node, write_back| -> Result<()> {
+    let mut add = |id: &str, node, options: BackendOptions| -> Result<SharedBlock> {
         let options = BackendOptions {
-            write_back,
             share_rw: used(id) == Some(true),
+            clock: Some(clock.clone()),
+            ..options
         };
         let backend = BlockBackend::new(id, node, options).with_context(|| named(id))?;
-        open.push(Arc::new(backend));
-        Ok(())
+        backend.join(&opener.graph);
+        let backend: SharedBlock = Arc::new(backend);
+        open.push(Arc::clone(&backend));
+        Ok(backend)
     };
     for opts in &disks.nodes {
         let name = opts.text("node-name").unwrap_or_default();
@@ -197,7 +214,11 @@ pub fn open(disks: &Disks, used: impl Fn(&str) -> Option<bool>) -> Result<Storag
         })?;
         opener.graph.keep(Arc::clone(&node));
         if used(name).is_some() {
-            add(name, node, true)?;
+            let options = BackendOptions {
+                on_write_error: ErrorPolicy::Enospc,
+                ..BackendOptions::default()
+            };
+            add(name, node, options)?;
         }
     }
     for drive in &disks.drives {
@@ -216,11 +237,26 @@ pub fn open(disks: &Disks, used: impl Fn(&str) -> Option<bool>) -> Result<Storag
         if drive.is_temporary {
             node = temporary::overlay(&opener, node, drive).with_context(|| named(&drive.id))?;
         }
-        add(&drive.id, node, drive.cache.write_back)?;
+        let options = BackendOptions {
+            write_back: drive.cache.write_back,
+            on_read_error: drive.on_read_error,
+            on_write_error: drive.on_write_error,
+            ..BackendOptions::default()
+        };
+        let backend = add(&drive.id, node, options)?;
+        if let Some(throttle) = &drive.throttle {
+            let name = throttle.group.as_deref().unwrap_or(&drive.id);
+            let group = opener.throttles.group(name, clock);
+            if throttle.limits.is_on() {
+                group.set_limits(throttle.limits);
+            }
+            backend.set_throttle(Some(&group));
+        }
     }
     Ok(Storage {
         opener,
         disks: open,
+        clock: clock.clone(),
     })
 }
 

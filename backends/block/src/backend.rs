@@ -1,25 +1,38 @@
 //! A disk as its device and the monitor see it: the top of a part of the graph, with threads of its
 //! own, policies and counters.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hw_clock::Clock;
+
+use crate::accounting::{Accounting, Stats};
 use crate::driver::Preallocation;
-use crate::graph::{Child, Node, perm};
+use crate::edge::{Child, perm};
+use crate::graph::Graph;
+use crate::node::Node;
 use crate::open::OpenError;
+use crate::policy::{ErrorAction, ErrorPolicy, Failure, IoStatus};
 use crate::request::{BlockError, Operation, Request};
-use crate::{Block, BlockInfo, SECTOR, Stats, Workers};
+use crate::throttle::{Direction, Limits, Member, ThrottleGroup};
+use crate::{Block, BlockInfo, SECTOR, Workers};
 
 /// Threads that carry out requests of one disk at most.
 const THREADS: usize = 16;
 
 /// How a disk is connected.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub struct BackendOptions {
     /// Guests' writes may stay in the host's cache until a flush.
     pub write_back: bool,
     /// Others may write too (`share-rw`).
     pub share_rw: bool,
+    /// What is done when a read fails (`rerror`).
+    pub on_read_error: ErrorPolicy,
+    /// What is done when anything else fails (`werror`).
+    pub on_write_error: ErrorPolicy,
+    /// Measures how long requests take.
+    pub clock: Option<Clock>,
 }
 
 impl Default for BackendOptions {
@@ -27,72 +40,48 @@ impl Default for BackendOptions {
         BackendOptions {
             write_back: true,
             share_rw: false,
+            on_read_error: ErrorPolicy::Report,
+            on_write_error: ErrorPolicy::Report,
+            clock: None,
         }
     }
 }
 
 type Listener = Arc<dyn Fn() + Send + Sync>;
+type FailureListener = Arc<dyn Fn(&Failure) + Send + Sync>;
 
 /// The connection between a device and a node.
 pub struct BlockBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     id: String,
     root: Child,
     options: BackendOptions,
-    workers: Workers,
-    counters: Arc<Counters>,
+    workers: Arc<Workers>,
+    accounting: Accounting,
     on_resize: Mutex<Vec<Listener>>,
+    on_failure: Mutex<Option<FailureListener>>,
+    is_throttled: AtomicBool,
+    throttle: Mutex<Option<Arc<Member>>>,
+    parked: Mutex<Parked>,
 }
 
-#[derive(Default)]
-struct Counters {
-    rd: Counter,
-    wr: Counter,
-    flush: Counter,
-    unmap: Counter,
-    wr_highest: AtomicU64,
+/// Requests that failed and wait for the machine to go on.
+struct Parked {
+    requests: Vec<Tracked>,
+    status: IoStatus,
 }
 
-#[derive(Default)]
-struct Counter {
-    operations: AtomicU64,
-    bytes: AtomicU64,
-    failed: AtomicU64,
+/// A request, and when it was taken.
+struct Tracked {
+    request: Request,
+    begun_ns: u64,
 }
 
-impl Counter {
-    fn count(&self, bytes: u64, is_ok: bool) {
-        match is_ok {
-            true => {
-                self.operations.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            false => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn read(&self) -> [u64; 3] {
-        [&self.operations, &self.bytes, &self.failed].map(|n| n.load(Ordering::Relaxed))
-    }
-}
-
-impl Counters {
-    fn count(&self, operation: Operation, bytes: u64, result: Result<(), BlockError>) {
-        let is_ok = result.is_ok();
-        match operation {
-            Operation::Read { .. } => self.rd.count(bytes, is_ok),
-            Operation::Write { offset } | Operation::WriteZeroes { offset, .. } => {
-                self.wr.count(bytes, is_ok);
-                if is_ok {
-                    let end = offset.saturating_add(bytes);
-                    self.wr_highest.fetch_max(end, Ordering::Relaxed);
-                }
-            }
-            Operation::Flush => self.flush.count(0, is_ok),
-            Operation::Discard { .. } => self.unmap.count(bytes, is_ok),
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl BlockBackend {
@@ -115,25 +104,32 @@ impl BlockBackend {
         let root = Child::attach(node, &id, "root", used, shared)?;
         let workers = Workers::new(format!("block {id}"), THREADS)
             .map_err(|source| OpenError::Host { file, source })?;
-        Ok(BlockBackend {
+        let shared = Arc::new(Shared {
             id,
             root,
             options,
-            workers,
-            counters: Arc::default(),
+            workers: Arc::new(workers),
+            accounting: Accounting::default(),
             on_resize: Mutex::default(),
-        })
+            on_failure: Mutex::default(),
+            is_throttled: AtomicBool::new(false),
+            throttle: Mutex::default(),
+            parked: Mutex::new(Parked {
+                requests: Vec::new(),
+                status: IoStatus::Ok,
+            }),
+        });
+        Ok(BlockBackend { shared })
+    }
+
+    /// Has requests wait while the edges of this graph change.
+    pub fn join(&self, graph: &Graph) {
+        graph.join(&self.shared.workers);
     }
 
     /// The node that it is connected to.
     pub fn node(&self) -> Arc<Node> {
-        self.root.node()
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
-        self.on_resize
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.root.node()
     }
 }
 
@@ -147,6 +143,14 @@ fn check(offset: u64, len: u64, size: u64) -> Result<(), BlockError> {
 
 fn sectors(len: u64) -> u64 {
     len.checked_next_multiple_of(SECTOR).unwrap_or(len)
+}
+
+/// Bytes that a request moves, or says something about.
+fn bytes(request: &Request) -> u64 {
+    match request.operation {
+        Operation::Discard { len, .. } | Operation::WriteZeroes { len, .. } => len,
+        _ => request.memory.len(),
+    }
 }
 
 /// Carries out one request, on a thread that may wait.
@@ -183,83 +187,204 @@ fn carry_out(node: &Node, request: &Request) -> Result<(), BlockError> {
     }
 }
 
+impl Shared {
+    fn now_ns(&self) -> u64 {
+        self.options.clock.as_ref().map_or(0, Clock::host_ns)
+    }
+
+    /// Lets a request wait for its turn, if there are limits.
+    fn admit(self: &Arc<Self>, tracked: Tracked) {
+        let direction = match tracked.request.operation {
+            Operation::Read { .. } => Some(Direction::Read),
+            Operation::Write { .. } | Operation::WriteZeroes { .. } => Some(Direction::Write),
+            Operation::Flush | Operation::Discard { .. } => None,
+        };
+        let member = match (direction, self.is_throttled.load(Ordering::Acquire)) {
+            (Some(direction), true) => {
+                let member = lock(&self.throttle).clone();
+                member.map(|member| (direction, member))
+            }
+            _ => None,
+        };
+        let Some((direction, member)) = member else {
+            return self.begin(tracked);
+        };
+        let (me, bytes) = (self.clone(), bytes(&tracked.request));
+        member.admit(direction, bytes, Box::new(move || me.begin(tracked)));
+    }
+
+    fn begin(self: &Arc<Self>, tracked: Tracked) {
+        let me = self.clone();
+        self.workers.submit(Box::new(move || me.run(tracked)));
+    }
+
+    fn run(&self, tracked: Tracked) {
+        let request = &tracked.request;
+        let result = match request.gate.pass() {
+            Some(_pass) => carry_out(&self.root.node(), request),
+            None => Err(BlockError::Cancelled),
+        };
+        let times = (tracked.begun_ns, self.now_ns());
+        let bytes = bytes(request);
+        if result != Err(BlockError::Cancelled) {
+            self.accounting
+                .count(request.operation, bytes, times, result);
+        }
+        let is_the_hosts = matches!(
+            result,
+            Err(BlockError::Io | BlockError::NoSpace | BlockError::ReadOnly | BlockError::Corrupt)
+        );
+        match result {
+            Err(error) if is_the_hosts => self.failed(tracked, error),
+            result => finish(tracked, result),
+        }
+    }
+
+    /// Does what the user wants about a request that the host failed.
+    fn failed(&self, tracked: Tracked, error: BlockError) {
+        let is_write = !matches!(tracked.request.operation, Operation::Read { .. });
+        let policy = match is_write {
+            true => self.options.on_write_error,
+            false => self.options.on_read_error,
+        };
+        let action = policy.action(error);
+        let finished = match action {
+            ErrorAction::Report => Some((tracked, Err(error))),
+            ErrorAction::Ignore => Some((tracked, Ok(()))),
+            ErrorAction::Stop => {
+                let mut parked = lock(&self.parked);
+                parked.requests.push(tracked);
+                if parked.status == IoStatus::Ok {
+                    parked.status = match error {
+                        BlockError::NoSpace => IoStatus::NoSpace,
+                        _ => IoStatus::Failed,
+                    };
+                }
+                None
+            }
+        };
+        let listener = lock(&self.on_failure).clone();
+        if let Some(listener) = listener {
+            listener(&Failure {
+                id: self.id.clone(),
+                node: self.root.node().name().to_owned(),
+                is_write,
+                action,
+                error,
+            });
+        }
+        if let Some((tracked, result)) = finished {
+            finish(tracked, result);
+        }
+    }
+
+    fn hurry(&self, on: bool) {
+        let member = lock(&self.throttle).clone();
+        if let Some(member) = member {
+            member.hurry(on);
+        }
+        for node in self.root.node().subtree() {
+            node.driver().hurry(on);
+        }
+    }
+}
+
+fn finish(tracked: Tracked, result: Result<(), BlockError>) {
+    let Request { memory, done, .. } = tracked.request;
+    drop(memory);
+    done(result);
+}
+
 impl Block for BlockBackend {
     fn info(&self) -> BlockInfo {
-        let node = self.root.node();
+        let node = self.node();
         BlockInfo {
-            id: self.id.clone(),
+            id: self.shared.id.clone(),
             file: node.file().to_owned(),
             format: node.class().name.to_owned(),
             read_only: node.options().read_only,
             discard: node.options().discard,
-            write_back: self.options.write_back,
+            write_back: self.shared.options.write_back,
         }
     }
 
     fn len(&self) -> u64 {
-        sectors(self.root.node().len())
+        sectors(self.node().len())
     }
 
     fn node(&self) -> Option<Arc<Node>> {
-        Some(self.root.node())
+        Some(self.shared.root.node())
     }
 
     fn submit(&self, request: Request) {
-        let (root, counters) = (self.root.clone(), self.counters.clone());
-        self.workers.submit(Box::new(move || {
-            let result = match request.gate.pass() {
-                Some(_pass) => carry_out(&root.node(), &request),
-                None => Err(BlockError::Cancelled),
-            };
-            let bytes = match request.operation {
-                Operation::Discard { len, .. } | Operation::WriteZeroes { len, .. } => len,
-                _ => request.memory.len(),
-            };
-            counters.count(request.operation, bytes, result);
-            let Request { memory, done, .. } = request;
-            drop(memory);
-            done(result);
-        }));
+        self.shared.admit(Tracked {
+            request,
+            begun_ns: self.shared.now_ns(),
+        });
     }
 
     fn barrier(&self) {
-        self.workers.barrier();
+        self.shared.workers.barrier();
     }
 
     fn drain(&self) {
-        self.workers.drain();
+        self.shared.hurry(true);
+        self.shared.workers.drain();
+        self.shared.hurry(false);
     }
 
     fn stats(&self) -> Stats {
-        let [rd_operations, rd_bytes, failed_rd_operations] = self.counters.rd.read();
-        let [wr_operations, wr_bytes, failed_wr_operations] = self.counters.wr.read();
-        let [flush_operations, _, failed_flush_operations] = self.counters.flush.read();
-        let [unmap_operations, unmap_bytes, failed_unmap_operations] = self.counters.unmap.read();
-        Stats {
-            rd_operations,
-            rd_bytes,
-            failed_rd_operations,
-            wr_operations,
-            wr_bytes,
-            failed_wr_operations,
-            flush_operations,
-            failed_flush_operations,
-            unmap_operations,
-            unmap_bytes,
-            failed_unmap_operations,
-            wr_highest_offset: self.counters.wr_highest.load(Ordering::Relaxed),
-        }
+        self.shared.accounting.read()
+    }
+
+    fn policies(&self) -> (ErrorPolicy, ErrorPolicy) {
+        let options = &self.shared.options;
+        (options.on_read_error, options.on_write_error)
+    }
+
+    fn io_status(&self) -> IoStatus {
+        lock(&self.shared.parked).status
+    }
+
+    fn on_failure(&self, listener: Arc<dyn Fn(&Failure) + Send + Sync>) {
+        *lock(&self.shared.on_failure) = Some(listener);
+    }
+
+    fn retry(&self) {
+        let requests = {
+            let mut parked = lock(&self.shared.parked);
+            parked.status = IoStatus::Ok;
+            std::mem::take(&mut parked.requests)
+        };
+        requests.into_iter().for_each(|r| self.shared.begin(r));
+    }
+
+    fn throttle(&self) -> Option<(String, Limits)> {
+        let member = lock(&self.shared.throttle).clone()?;
+        let group = member.group();
+        Some((group.name().to_owned(), group.limits()))
+    }
+
+    fn set_throttle(&self, group: Option<&Arc<ThrottleGroup>>) {
+        let member = group.map(|group| Arc::new(group.member()));
+        let is_throttled = member.is_some();
+        let old = std::mem::replace(&mut *lock(&self.shared.throttle), member);
+        self.shared
+            .is_throttled
+            .store(is_throttled, Ordering::Release);
+        // What waits goes on when the lock is free.
+        drop(old);
     }
 
     fn resize(&self, len: u64) -> Result<(), BlockError> {
-        self.workers.drain();
-        self.root.node().resize(len, Preallocation::Off)?;
-        let listeners = self.listeners().clone();
+        self.drain();
+        self.node().resize(len, Preallocation::Off)?;
+        let listeners = lock(&self.shared.on_resize).clone();
         listeners.iter().for_each(|listener| listener());
         Ok(())
     }
 
     fn on_resize(&self, listener: Arc<dyn Fn() + Send + Sync>) {
-        self.listeners().push(listener);
+        lock(&self.shared.on_resize).push(listener);
     }
 }

@@ -11,7 +11,7 @@ use hw_memory::IoVector;
 
 use crate::SECTOR;
 use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
-use crate::graph::Child;
+use crate::edge::Child;
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
 
@@ -144,8 +144,8 @@ impl Driver for Debug {
         self.image.node().resize(len, preallocation)
     }
 
-    fn children(&self) -> Vec<&Child> {
-        vec![&self.image]
+    fn children(&self) -> Vec<Child> {
+        vec![self.image.clone()]
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

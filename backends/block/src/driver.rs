@@ -6,7 +6,8 @@
 use control_options::{Opts, PropDef};
 use hw_memory::IoVector;
 
-use crate::graph::Child;
+use crate::edge::Child;
+use crate::node::NodeOptions;
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
 
@@ -131,8 +132,42 @@ pub trait Driver: Send + Sync {
     }
 
     /// The nodes it stores things in.
-    fn children(&self) -> Vec<&Child> {
+    fn children(&self) -> Vec<Child> {
         Vec::new()
+    }
+
+    /// Another backing node, or none, from now on. Nothing is under way.
+    fn set_backing(&self, backing: Option<Child>) -> Result<(), BlockError> {
+        let _ = backing;
+        Err(BlockError::Unsupported)
+    }
+
+    /// Names another backing file and its format in the image, or none.
+    fn name_backing(&self, backing: Option<(&str, &str)>) -> Result<(), BlockError> {
+        let _ = backing;
+        Err(BlockError::Unsupported)
+    }
+
+    /// Forgets all that it holds: the backing node shows. Nothing is under way.
+    fn empty(&self) -> Result<(), BlockError> {
+        Err(BlockError::Unsupported)
+    }
+
+    /// Whether it is written to changes. What the driver stores its data in can be written already,
+    /// or still. Nothing is under way.
+    fn set_read_only(&self, read_only: bool) -> Result<(), OpenError> {
+        let _ = read_only;
+        Ok(())
+    }
+
+    /// The node's options are others.
+    fn options_changed(&self, options: &NodeOptions) {
+        let _ = options;
+    }
+
+    /// Whether requests that the driver holds back are let through, because somebody waits for all.
+    fn hurry(&self, on: bool) {
+        let _ = on;
     }
 
     /// Bytes used on the host, if that can be told.

@@ -6,289 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use hw_memory::IoVector;
-
-use crate::driver::{Driver, DriverClass, Extent, Preallocation};
+use crate::edge::{Child, check_edge, perm};
+use crate::node::Node;
 use crate::open::OpenError;
-use crate::request::BlockError;
-
-/// Things done to a node, as QEMU names them.
-pub mod perm {
-    /// Reads that must make sense.
-    pub const CONSISTENT_READ: u8 = 1;
-    /// Writes.
-    pub const WRITE: u8 = 2;
-    /// Writes that change nothing that can be seen.
-    pub const WRITE_UNCHANGED: u8 = 4;
-    /// Changes of the size.
-    pub const RESIZE: u8 = 8;
-    /// All of them.
-    pub const ALL: u8 = 15;
-
-    /// The words for users.
-    pub const NAMES: &[(u8, &str)] = &[
-        (CONSISTENT_READ, "consistent read"),
-        (WRITE, "write"),
-        (WRITE_UNCHANGED, "write unchanged"),
-        (RESIZE, "resize"),
-    ];
-}
-
-/// What is done with runs of zeros that a guest writes (`detect-zeroes`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DetectZeroes {
-    /// They are written.
-    #[default]
-    Off,
-    /// They are written as zeros.
-    On,
-    /// Their space is given back.
-    Unmap,
-}
-
-/// What all nodes have beside their driver.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct NodeOptions {
-    /// Writes are refused.
-    pub read_only: bool,
-    /// Discards reach the driver (`discard=unmap`).
-    pub discard: bool,
-    /// `detect-zeroes`
-    pub detect_zeroes: DetectZeroes,
-    /// Past the host's page cache (`cache.direct`).
-    pub direct: bool,
-    /// Flushes are not waited for (`cache.no-flush`).
-    pub no_flush: bool,
-    /// Others may do to the file what they like (`force-share`).
-    pub force_share: bool,
-    /// Refuses writes instead of failing to open (`auto-read-only`).
-    pub auto_read_only: bool,
-}
-
-/// A node of the graph.
-pub struct Node {
-    name: String,
-    file: String,
-    class: &'static DriverClass,
-    options: NodeOptions,
-    driver: Box<dyn Driver>,
-    parents: Mutex<Vec<Weak<Edge>>>,
-}
-
-impl Node {
-    /// A node of its own, in no graph.
-    pub fn new(
-        name: impl Into<String>,
-        file: impl Into<String>,
-        class: &'static DriverClass,
-        options: NodeOptions,
-        driver: Box<dyn Driver>,
-    ) -> Arc<Self> {
-        Arc::new(Node {
-            name: name.into(),
-            file: file.into(),
-            class,
-            options,
-            driver,
-            parents: Mutex::default(),
-        })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The file name that users know it by.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// The driver's table entry.
-    pub fn class(&self) -> &'static DriverClass {
-        self.class
-    }
-
-    /// Its options.
-    pub fn options(&self) -> &NodeOptions {
-        &self.options
-    }
-
-    /// The driver.
-    pub fn driver(&self) -> &dyn Driver {
-        self.driver.as_ref()
-    }
-
-    /// Bytes.
-    pub fn len(&self) -> u64 {
-        self.driver.len()
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The node below in this role.
-    pub fn child(&self, role: &str) -> Option<Arc<Node>> {
-        let children = self.driver.children();
-        let child = children.into_iter().find(|child| child.role() == role)?;
-        Some(child.node())
-    }
-
-    fn parents(&self) -> MutexGuard<'_, Vec<Weak<Edge>>> {
-        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Who uses it.
-    pub fn users(&self) -> Vec<String> {
-        let parents = self.parents();
-        let edges = parents.iter().filter_map(Weak::upgrade);
-        edges.map(|edge| edge.parent.clone()).collect()
-    }
-
-    fn writable(&self) -> Result<(), BlockError> {
-        match self.options.read_only {
-            true => Err(BlockError::ReadOnly),
-            false => Ok(()),
-        }
-    }
-
-    /// Fills `memory` from `offset` on.
-    pub fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        if memory.is_empty() {
-            return Ok(());
-        }
-        self.driver.read(offset, memory)
-    }
-
-    /// Stores `memory` from `offset` on.
-    pub fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        self.writable()?;
-        if memory.is_empty() {
-            return Ok(());
-        }
-        if self.options.detect_zeroes != DetectZeroes::Off && memory.is_zero() {
-            let unmap = self.options.detect_zeroes == DetectZeroes::Unmap;
-            return self.write_zeroes(offset, memory.len(), unmap);
-        }
-        self.driver.write(offset, memory)
-    }
-
-    /// Stores one cluster compressed.
-    pub fn write_compressed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        self.writable()?;
-        self.driver.write_compressed(offset, memory)
-    }
-
-    /// Stores zeros.
-    pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError> {
-        self.writable()?;
-        if len == 0 {
-            return Ok(());
-        }
-        self.driver
-            .write_zeroes(offset, len, unmap && self.options.discard)
-    }
-
-    /// Gives space back, if the node's options let it.
-    pub fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError> {
-        self.writable()?;
-        if len == 0 || !self.options.discard {
-            return Ok(());
-        }
-        self.driver.discard(offset, len)
-    }
-
-    /// All writes that have returned reach stable storage.
-    pub fn flush(&self) -> Result<(), BlockError> {
-        if self.options.read_only {
-            return Ok(());
-        }
-        self.driver.flush()
-    }
-
-    /// What lies at `offset`.
-    pub fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
-        self.driver.extent(offset, len)
-    }
-
-    /// Changes the size.
-    pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
-        self.writable()?;
-        self.driver.resize(len, preallocation)
-    }
-}
-
-/// An edge of the graph, as its parent holds it.
-struct Edge {
-    role: &'static str,
-    parent: String,
-    used: u8,
-    shared: u8,
-    node: RwLock<Arc<Node>>,
-}
-
-/// A node as its parent holds it. Clones are the same edge.
-#[derive(Clone)]
-pub struct Child(Arc<Edge>);
-
-impl std::fmt::Debug for Child {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {}", self.0.role, self.0.parent)
-    }
-}
-
-impl Child {
-    /// An edge from `parent` to `node`, if no other edge forbids it.
-    pub fn attach(
-        node: Arc<Node>,
-        parent: impl Into<String>,
-        role: &'static str,
-        used: u8,
-        shared: u8,
-    ) -> Result<Self, OpenError> {
-        let edge = Arc::new(Edge {
-            role,
-            parent: parent.into(),
-            used,
-            shared,
-            node: RwLock::new(node.clone()),
-        });
-        let mut parents = node.parents();
-        parents.retain(|edge| edge.strong_count() != 0);
-        for other in parents.iter().filter_map(Weak::upgrade) {
-            let conflict = (used & !other.shared) | (other.used & !shared);
-            let names = perm::NAMES.iter().find(|(bit, _)| conflict & bit != 0);
-            if let Some((_, what)) = names {
-                return Err(OpenError::InUse {
-                    node: node.name.clone(),
-                    user: other.parent.clone(),
-                    what,
-                });
-            }
-        }
-        parents.push(Arc::downgrade(&edge));
-        drop(parents);
-        Ok(Child(edge))
-    }
-
-    /// The node.
-    pub fn node(&self) -> Arc<Node> {
-        self.0
-            .node
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// What the node is to its parent: `file`, `backing`, ...
-    pub fn role(&self) -> &'static str {
-        self.0.role
-    }
-}
+use crate::workers::{Paused, Workers};
 
 /// All nodes by name.
 #[derive(Default)]
@@ -297,6 +20,31 @@ pub struct Graph {
     /// Nodes that the user made: they live until the user deletes them.
     owned: Mutex<BTreeMap<String, Arc<Node>>>,
     next: AtomicU64,
+    /// Held by whoever changes edges.
+    turn: Mutex<()>,
+    /// Requests of all disks.
+    users: Mutex<Vec<Weak<Workers>>>,
+    /// Nodes that a job works on, and which.
+    claims: Mutex<Vec<(String, String)>>,
+}
+
+/// Nobody else changes the graph, and no disk's request is under way, while this lives.
+pub struct Still<'a> {
+    _turn: MutexGuard<'a, ()>,
+    _paused: Vec<Paused>,
+}
+
+/// Nodes that a job works on: nobody else may change their place in the graph.
+pub struct Claim {
+    graph: Arc<Graph>,
+    nodes: Vec<String>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = self.graph.claims();
+        claims.retain(|(node, _)| !self.nodes.contains(node));
+    }
 }
 
 impl Graph {
@@ -306,6 +54,103 @@ impl Graph {
 
     fn owned(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Node>>> {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Vec<(String, String)>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the requests of a disk wait while the graph is changed.
+    pub(crate) fn join(&self, workers: &Arc<Workers>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|user| user.strong_count() != 0);
+        users.push(Arc::downgrade(workers));
+    }
+
+    /// Waits until no request of any disk is under way, and lets none begin.
+    pub fn still(&self) -> Still<'_> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let users: Vec<_> = users.iter().filter_map(Weak::upgrade).collect();
+        let nodes = self.nodes();
+        nodes.iter().for_each(|node| node.driver().hurry(true));
+        let paused = users.iter().map(|workers| workers.pause()).collect();
+        nodes.iter().for_each(|node| node.driver().hurry(false));
+        Still {
+            _turn: turn,
+            _paused: paused,
+        }
+    }
+
+    /// Keeps others from what `what` does with these nodes.
+    ///
+    /// # Errors
+    /// When a job has one of them already.
+    pub fn claim(self: &Arc<Self>, nodes: &[Arc<Node>], what: &str) -> Result<Claim, OpenError> {
+        nodes.iter().try_for_each(|node| self.check_free(node))?;
+        let nodes: Vec<String> = nodes.iter().map(|node| node.name().to_owned()).collect();
+        let claimed = nodes.iter().map(|node| (node.clone(), what.to_owned()));
+        self.claims().extend(claimed);
+        Ok(Claim {
+            graph: self.clone(),
+            nodes,
+        })
+    }
+
+    /// Refuses a node that a job works on.
+    ///
+    /// # Errors
+    /// Which one.
+    pub fn check_free(&self, node: &Node) -> Result<(), OpenError> {
+        match self.claims().iter().find(|(name, _)| name == node.name()) {
+            None => Ok(()),
+            Some((name, what)) => Err(OpenError::Busy {
+                node: name.clone(),
+                what: what.clone(),
+            }),
+        }
+    }
+
+    /// Whether an edge to a backing node is that of an image which nobody uses: what others do below
+    /// it does not matter.
+    fn is_idle(&self, edge: &Child) -> bool {
+        edge.role() == "backing"
+            && self.find(edge.parent()).is_none_or(|node| {
+                let users = node.edges();
+                users.iter().all(|user| self.is_idle(user))
+            })
+    }
+
+    /// Has the users of `old` use `new`, but for those that are below `new` themselves.
+    ///
+    /// # Errors
+    /// When an edge forbids it; then nothing was changed.
+    pub fn replace(
+        &self,
+        _: &Still<'_>,
+        old: &Arc<Node>,
+        new: &Arc<Node>,
+    ) -> Result<(), OpenError> {
+        let below = new.subtree();
+        let mut moved = old.edges();
+        moved.retain(|edge| {
+            edge.role() == "root" || !below.iter().any(|node| node.name() == edge.parent())
+        });
+        let mut others = new.edges();
+        others.retain(|other| !self.is_idle(other));
+        for edge in &moved {
+            let used = edge.0.used.load(Ordering::Acquire);
+            check_edge(new, &others, used, edge.0.shared)?;
+            if used & perm::WRITE != 0 && new.options().read_only {
+                return Err(OpenError::Other(format!(
+                    "node '{}' is read-only, and '{}' writes",
+                    new.name(),
+                    edge.parent()
+                )));
+            }
+        }
+        moved.iter().for_each(|edge| edge.move_to(new));
+        Ok(())
     }
 
     /// A name for a node that was given none.
@@ -328,16 +173,16 @@ impl Graph {
     pub fn add(&self, node: &Arc<Node>) -> Result<(), OpenError> {
         let mut names = self.names();
         names.retain(|_, node| node.strong_count() != 0);
-        if names.contains_key(&node.name) {
-            return Err(OpenError::NameTaken(node.name.clone()));
+        if names.contains_key(node.name()) {
+            return Err(OpenError::NameTaken(node.name().to_owned()));
         }
-        names.insert(node.name.clone(), Arc::downgrade(node));
+        names.insert(node.name().to_owned(), Arc::downgrade(node));
         Ok(())
     }
 
     /// Keeps a node until [`delete`](Self::delete).
     pub fn keep(&self, node: Arc<Node>) {
-        self.owned().insert(node.name.clone(), node);
+        self.owned().insert(node.name().to_owned(), node);
     }
 
     /// Lets go of a node that the user made. Refuses one that is in use.
@@ -349,6 +194,7 @@ impl Graph {
                 None => OpenError::no_node(name, self),
             });
         };
+        self.check_free(node)?;
         if let Some(user) = node.users().into_iter().next() {
             return Err(OpenError::InUse {
                 node: name.to_owned(),

@@ -20,32 +20,51 @@
     )
 )]
 
+mod accounting;
 mod backend;
 mod cache;
+mod copy;
 mod debug;
 mod driver;
+mod edge;
 mod graph;
+mod job;
+mod node;
 mod null;
 mod open;
+mod policy;
 mod raw;
 mod request;
 #[cfg(test)]
 mod tests;
+mod throttle;
+mod throttle_node;
 mod workers;
 
 use std::sync::Arc;
 
+pub use accounting::{Count, Stats};
 pub use backend::{BackendOptions, BlockBackend};
 pub use cache::Cache;
+pub use control_options::PropDef;
+pub use copy::{Commit, Mirror, Stream, commit_now, set_backing};
 pub use debug::CLASS as BLKDEBUG;
 pub use driver::{CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation};
-pub use graph::{Child, DetectZeroes, Graph, Node, NodeOptions, perm};
+pub use edge::{Child, perm};
+pub use graph::{Claim, Graph, Still};
 pub use hw_memory::{BUFFER_ALIGN, IoVector};
+pub use job::{Job, JobError, JobEvent, JobInfo, JobKind, JobSpec, JobStatus, Jobs, Task, Verb};
+pub use node::{DetectZeroes, Node, NodeOptions, Observer, Observing};
 pub use null::{CLASS as NULL_CO, zero_disk};
 pub use open::{NODE_PROPS, OpenError, Opener, Opening, PROBE_LEN, beside};
+pub use policy::{ErrorAction, ErrorPolicy, Failure, IoStatus};
 pub use raw::CLASS as RAW;
 pub use request::{BlockError, Completion, Gate, Operation, Pass, Request};
-pub use workers::{Job, Workers};
+pub use throttle::{
+    Direction, LIMIT_RATE, Limit, Limited, Limits, Member, THROTTLE_PROPS, ThrottleGroup, Throttles,
+};
+pub use throttle_node::CLASS as THROTTLE;
+pub use workers::{Paused, Work, Workers};
 
 /// The unit in which sizes and offsets are given to guests.
 pub const SECTOR: u64 = 512;
@@ -65,24 +84,6 @@ pub struct BlockInfo {
     pub discard: bool,
     /// Whether guests' writes may stay in the host's cache until a flush.
     pub write_back: bool,
-}
-
-/// What was done so far (`query-blockstats`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[expect(missing_docs, reason = "the names are QEMU's")]
-pub struct Stats {
-    pub rd_operations: u64,
-    pub rd_bytes: u64,
-    pub failed_rd_operations: u64,
-    pub wr_operations: u64,
-    pub wr_bytes: u64,
-    pub failed_wr_operations: u64,
-    pub flush_operations: u64,
-    pub failed_flush_operations: u64,
-    pub unmap_operations: u64,
-    pub unmap_bytes: u64,
-    pub failed_unmap_operations: u64,
-    pub wr_highest_offset: u64,
 }
 
 /// A disk. Shared by its device and the monitor.
@@ -117,6 +118,34 @@ pub trait Block: Send + Sync {
     /// What was done so far.
     fn stats(&self) -> Stats {
         Stats::default()
+    }
+
+    /// What is done when a read fails, and when anything else does.
+    fn policies(&self) -> (ErrorPolicy, ErrorPolicy) {
+        (ErrorPolicy::Report, ErrorPolicy::Report)
+    }
+
+    /// Whether requests failed and wait for [`retry`](Self::retry).
+    fn io_status(&self) -> IoStatus {
+        IoStatus::Ok
+    }
+
+    /// Calls `listener` with each request that the host fails, on the thread that carried it out.
+    fn on_failure(&self, listener: Arc<dyn Fn(&Failure) + Send + Sync>) {
+        let _ = listener;
+    }
+
+    /// Begins requests that failed and wait another time: the machine goes on.
+    fn retry(&self) {}
+
+    /// The group whose limits hold for it, and the limits.
+    fn throttle(&self) -> Option<(String, Limits)> {
+        None
+    }
+
+    /// Makes it a member of a group, or of none.
+    fn set_throttle(&self, group: Option<&Arc<ThrottleGroup>>) {
+        let _ = group;
     }
 
     /// Changes the size, and tells whoever listens. Waits; not called by a device.

@@ -6,7 +6,7 @@ use control_options::{PropDef, PropKind};
 use hw_memory::IoVector;
 
 use crate::driver::{Driver, DriverClass, DriverKind, Extent};
-use crate::graph::{Node, NodeOptions};
+use crate::node::{Node, NodeOptions};
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
 use crate::{BackendOptions, BlockBackend, SharedBlock};

@@ -8,7 +8,10 @@ use control_options::suggest::nearest;
 use control_options::{OptionError, Opts, PropDef, PropKind, Props, Scalar};
 
 use crate::driver::{DriverClass, DriverKind};
-use crate::graph::{Child, DetectZeroes, Graph, Node, NodeOptions, perm};
+use crate::edge::{Child, perm};
+use crate::graph::Graph;
+use crate::node::{DetectZeroes, Node, NodeOptions};
+use crate::throttle::Throttles;
 
 /// Longest chain of nodes below one that is opened.
 const DEPTH_MAX: usize = 200;
@@ -103,6 +106,14 @@ pub enum OpenError {
         /// What was to be done.
         what: &'static str,
     },
+    /// A job works on the node.
+    #[error("node '{node}' is busy: block device is in use by block job: {what}")]
+    Busy {
+        /// The node.
+        node: String,
+        /// The kind of job.
+        what: String,
+    },
     /// The name of a node is taken.
     #[error("the node name '{0}' is used twice; every name must be unique")]
     NameTaken(String),
@@ -149,8 +160,12 @@ impl OpenError {
 pub struct Opener {
     /// Where the nodes go.
     pub graph: Arc<Graph>,
+    /// Groups that nodes may be members of.
+    pub throttles: Throttles,
     /// Images are opened to be repaired: as they are, however wrong.
     pub repairs: bool,
+    /// What users are told instead of the file's name.
+    pub shown_as: Option<String>,
     drivers: &'static [&'static DriverClass],
 }
 
@@ -170,7 +185,9 @@ impl Opener {
     pub fn new(drivers: &'static [&'static DriverClass]) -> Self {
         Opener {
             graph: Arc::default(),
+            throttles: Throttles::default(),
             repairs: false,
+            shown_as: None,
             drivers,
         }
     }
@@ -261,6 +278,50 @@ impl Opener {
         Ok(format)
     }
 
+    /// The options that a node has with other properties. All are given: what is not has its default.
+    ///
+    /// # Errors
+    /// That they make no sense, or that one cannot be changed while the node is open.
+    pub fn reopening(&self, node: &Node, opts: &Opts) -> Result<NodeOptions, OpenError> {
+        let class = node.class();
+        let unchangeable = |key: &str| {
+            Err(OpenError::Other(format!(
+                "'{key}' of node '{}' cannot be changed while it is open; give it as it is",
+                node.name()
+            )))
+        };
+        if opts.text("driver") != Some(class.name) {
+            return unchangeable("driver");
+        }
+        let sorted = sort(class, opts);
+        let option = "blockdev-reopen";
+        let subject = format!("block driver '{}'", class.name);
+        let common = Props::check(option, &subject, &sorted.common, NODE_PROPS)?;
+        Props::check(option, &subject, &sorted.own, class.props)?;
+        let none = Opts::default();
+        let old = node.opened_with().unwrap_or(&none);
+        for given in [&sorted.own, &sorted.children] {
+            for (key, value) in given.iter() {
+                if old.text(key) != Some(value.text()) {
+                    return unchangeable(key);
+                }
+            }
+        }
+        let is_given = |key: &str| sorted.own.get(key).or(sorted.children.get(key)).is_some();
+        if let Some((key, _)) = old.iter().find(|(key, _)| !is_given(key)) {
+            return unchangeable(key);
+        }
+        let new = node_options(&common, &NodeOptions::default());
+        let old = node.options();
+        if new.direct != old.direct {
+            return unchangeable("cache.direct");
+        }
+        if new.force_share != old.force_share {
+            return unchangeable("force-share");
+        }
+        Ok(new)
+    }
+
     fn open_below(&self, opts: &Opts, above: &Above) -> Result<Arc<Node>, OpenError> {
         if above.depth > DEPTH_MAX {
             return Err(OpenError::Other(format!(
@@ -273,18 +334,11 @@ impl Opener {
             return Err(OpenError::Other(problem.to_owned()));
         };
         let class = self.driver(driver)?;
-        let (mut common, mut own) = (Opts::default(), Opts::default());
-        for (key, value) in opts.iter() {
-            let is_child = class.children.iter().any(|child| {
-                key.strip_prefix(child)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            });
-            if NODE_PROPS.iter().any(|prop| prop.name == key) {
-                common.push(key, value.clone());
-            } else if !is_child {
-                own.push(key, value.clone());
-            }
-        }
+        let Sorted {
+            common,
+            own,
+            children,
+        } = sort(class, opts);
         let name = match opts.text("node-name").filter(|name| !name.is_empty()) {
             Some(name) => name.to_owned(),
             None => self.graph.unnamed(),
@@ -312,10 +366,41 @@ impl Opener {
             options,
             ..
         } = opening;
+        let file = self.shown_as.clone().unwrap_or(file);
         let node = Node::new(name, file, class, options, driver);
+        let rest = [&own, &children].into_iter().flat_map(Opts::iter);
+        let mut opened_with = Opts::default();
+        rest.for_each(|(key, value)| opened_with.push(key, value.clone()));
+        node.set_opened_with(opened_with);
         self.graph.add(&node)?;
         Ok(node)
     }
+}
+
+/// Properties by what they belong to.
+#[derive(Default)]
+struct Sorted {
+    common: Opts,
+    own: Opts,
+    children: Opts,
+}
+
+fn sort(class: &DriverClass, opts: &Opts) -> Sorted {
+    let mut sorted = Sorted::default();
+    for (key, value) in opts.iter() {
+        let is_child = class.children.iter().any(|child| {
+            key.strip_prefix(child)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        let is_common = NODE_PROPS.iter().any(|prop| prop.name == key);
+        let list = match (is_common, is_child) {
+            (true, _) => &mut sorted.common,
+            (false, true) => &mut sorted.children,
+            (false, false) => &mut sorted.own,
+        };
+        list.push(key, value.clone());
+    }
+    sorted
 }
 
 /// The properties under `role.`.
@@ -375,6 +460,11 @@ impl Opening<'_> {
         self.opener.repairs
     }
 
+    /// Groups that it may be a member of.
+    pub fn throttles(&self) -> &Throttles {
+        &self.opener.throttles
+    }
+
     /// Whether the format was told from the file's first bytes.
     pub fn is_probed(&self) -> bool {
         self.above.probed
@@ -432,7 +522,7 @@ impl Opening<'_> {
     pub fn named(&mut self, role: &'static str) -> Result<Option<Child>, OpenError> {
         let properties = below(self.opts, role);
         let node = if !properties.is_empty() {
-            let mut options = self.options.clone();
+            let mut options = self.options;
             options.detect_zeroes = DetectZeroes::Off;
             if role == "backing" {
                 options.read_only = true;
@@ -496,7 +586,7 @@ impl Opening<'_> {
             read_only: true,
             discard: false,
             detect_zeroes: DetectZeroes::Off,
-            ..self.options.clone()
+            ..self.options
         });
         let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or(path.to_owned());
         above.chain.push(canonical(Path::new(&self.file)));
@@ -531,9 +621,7 @@ impl Opening<'_> {
         let mut opts = Opts::default();
         opts.push("driver", Scalar::Text("file".to_owned()));
         opts.push("filename", Scalar::Text(path.display().to_string()));
-        let node = self
-            .opener
-            .open_below(&opts, &self.above(self.options.clone()))?;
+        let node = self.opener.open_below(&opts, &self.above(self.options))?;
         self.attach(node, "data-file")
     }
 }

@@ -5,7 +5,7 @@ use hw_memory::IoVector;
 
 use crate::SECTOR;
 use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
-use crate::graph::Child;
+use crate::edge::Child;
 use crate::open::{OpenError, Opening, PROBE_LEN};
 use crate::request::BlockError;
 
@@ -139,8 +139,8 @@ impl Driver for Raw {
         self.file.node().resize(len, preallocation)
     }
 
-    fn children(&self) -> Vec<&Child> {
-        vec![&self.file]
+    fn children(&self) -> Vec<Child> {
+        vec![self.file.clone()]
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -5,7 +5,7 @@ use control_options::Opts;
 
 use super::*;
 
-static DRIVERS: &[&DriverClass] = &[&RAW, &NULL_CO, &BLKDEBUG];
+static DRIVERS: &[&DriverClass] = &[&RAW, &NULL_CO, &BLKDEBUG, &THROTTLE];
 
 #[test]
 fn a_barrier_keeps_later_jobs_back_until_earlier_ones_are_done() {
@@ -73,8 +73,8 @@ fn null_co_reads_zeros_within_its_size_only() {
     };
     assert_eq!(run(&disk, discard, &[]), Err(BlockError::OutOfRange));
     let stats = disk.stats();
-    assert_eq!((stats.rd_operations, stats.rd_bytes), (1, 1024));
-    assert_eq!((stats.wr_operations, stats.failed_wr_operations), (1, 1));
+    assert_eq!((stats.rd.operations, stats.rd.bytes), (1, 1024));
+    assert_eq!((stats.wr.operations, stats.wr.invalid), (1, 1));
     assert_eq!(stats.wr_highest_offset, 1 << 20);
 }
 
@@ -193,4 +193,90 @@ fn images_name_plain_paths_only() {
     for name in ["json:{}", "nbd://host", "file:x", "", "a\0b"] {
         assert_eq!(path(name), None, "{name}");
     }
+}
+
+#[test]
+fn what_the_host_fails_is_reported_ignored_or_tried_again() {
+    let opener = Opener::new(DRIVERS);
+    let disk = |policy| {
+        let text =
+            "driver=blkdebug,image.driver=null-co,inject-error.0.errno=28,inject-error.0.once=on";
+        let node = opener.open("-blockdev", &opts(text)).unwrap();
+        let options = BackendOptions {
+            on_write_error: policy,
+            ..BackendOptions::default()
+        };
+        let disk = BlockBackend::new("d0", node, options).unwrap();
+        let (tx, rx) = channel();
+        disk.on_failure(Arc::new(move |failure| tx.send(failure.clone()).unwrap()));
+        (disk, rx)
+    };
+    let write = Operation::Write { offset: 0 };
+    for (policy, result) in [
+        (ErrorPolicy::Report, Err(BlockError::NoSpace)),
+        (ErrorPolicy::Ignore, Ok(vec![0; 512])),
+    ] {
+        let (disk, failures) = disk(policy);
+        assert_eq!(run(&disk, write, &[0; 512]), result);
+        let failure = failures.recv().unwrap();
+        assert!(failure.is_write && failure.error == BlockError::NoSpace);
+        assert_eq!(disk.io_status(), IoStatus::Ok);
+    }
+    for policy in [ErrorPolicy::Stop, ErrorPolicy::Enospc] {
+        let (disk, failures) = disk(policy);
+        let (tx, rx) = channel();
+        let done = Box::new(move |result| tx.send(result).unwrap());
+        disk.submit(Request::new(write, IoVector::zeroed(512), done));
+        assert_eq!(failures.recv().unwrap().action, ErrorAction::Stop);
+        // The machine's stop does not wait for it.
+        disk.drain();
+        assert_eq!(disk.io_status(), IoStatus::NoSpace);
+        assert!(rx.try_recv().is_err());
+        disk.retry();
+        assert_eq!(rx.recv().unwrap(), Ok(()));
+        assert_eq!(disk.io_status(), IoStatus::Ok);
+        assert_eq!((disk.stats().wr.failed, disk.stats().wr.operations), (1, 1));
+    }
+}
+
+#[test]
+fn requests_of_a_throttled_disk_are_let_through_when_it_is_drained() {
+    let (clock, _time) = hw_clock::Clock::manual();
+    let opener = Opener::new(DRIVERS);
+    let disk = disk(&opener, "driver=null-co").unwrap();
+    let group = opener.throttles.group("g", &clock);
+    let mut limits = Limits::default();
+    let limit = Limit {
+        average: 1,
+        ..Limit::default()
+    };
+    limits.set(Limited::Iops, limit);
+    group.set_limits(limits);
+    disk.set_throttle(Some(&group));
+    let (tx, rx) = channel();
+    for _ in 0..3 {
+        let tx = tx.clone();
+        let done = Box::new(move |result| tx.send(result).unwrap());
+        let memory = IoVector::zeroed(512);
+        disk.submit(Request::new(Operation::Read { offset: 0 }, memory, done));
+    }
+    assert_eq!(rx.recv().unwrap(), Ok(()));
+    assert!(rx.try_recv().is_err());
+    disk.drain();
+    assert_eq!(rx.try_iter().count(), 2);
+    assert_eq!(disk.throttle().unwrap().0, "g");
+}
+
+#[test]
+fn the_throttle_filter_needs_its_group() {
+    let opener = Opener::new(DRIVERS);
+    let error = disk(
+        &opener,
+        "driver=throttle,throttle-group=g,file.driver=null-co",
+    )
+    .err();
+    assert_eq!(
+        error.unwrap().to_string(),
+        "there is no throttle group 'g'; add '-object throttle-group,id=g'"
+    );
 }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A request ready to be carried out: does the work and calls the completion.
-pub type Job = Box<dyn FnOnce() + Send>;
+pub type Work = Box<dyn FnOnce() + Send>;
 
 enum Item {
-    Job(Job),
+    Job(Work),
     Barrier,
 }
 
@@ -20,6 +20,8 @@ struct Queue {
     idle: usize,
     /// Jobs being carried out.
     busy: usize,
+    /// How many want no job to begin.
+    pauses: usize,
     closed: bool,
 }
 
@@ -71,7 +73,7 @@ impl Workers {
     }
 
     /// Queues a job.
-    pub fn submit(&self, job: Job) {
+    pub fn submit(&self, job: Work) {
         let mut queue = self.shared.lock();
         queue.items.push_back(Item::Job(job));
         // A thread the host has no room for is not missed: the first one does its work.
@@ -103,6 +105,36 @@ impl Workers {
     }
 }
 
+/// No job begins while this lives, and none is under way.
+pub struct Paused(Arc<Shared>);
+
+impl Workers {
+    /// Lets no job begin, and waits for those that have. Not called by a job.
+    pub fn pause(&self) -> Paused {
+        let mut queue = self.shared.lock();
+        queue.pauses = queue.pauses.saturating_add(1);
+        let paused = Paused(self.shared.clone());
+        while queue.busy != 0 {
+            queue = self
+                .shared
+                .quiet
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(queue);
+        paused
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.pauses = queue.pauses.saturating_sub(1);
+        drop(queue);
+        self.0.work.notify_all();
+    }
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
@@ -111,7 +143,10 @@ impl Drop for Workers {
 }
 
 /// Takes what may start now.
-fn next(queue: &mut Queue) -> Option<Job> {
+fn next(queue: &mut Queue) -> Option<Work> {
+    if queue.pauses != 0 {
+        return None;
+    }
     while let Some(Item::Barrier) = queue.items.front() {
         if queue.busy != 0 {
             return None;
@@ -134,9 +169,8 @@ fn work<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<
         queue = shared.lock();
         queue.busy = queue.busy.saturating_sub(1);
         if queue.busy == 0 {
-            if queue.items.is_empty() {
-                shared.quiet.notify_all();
-            } else {
+            shared.quiet.notify_all();
+            if !queue.items.is_empty() {
                 // A barrier may have fallen: there is work for the others too.
                 shared.work.notify_all();
             }

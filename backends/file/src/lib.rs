@@ -25,12 +25,14 @@ mod lock;
 mod tests;
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use backend_block::{
-    BlockError, Driver, DriverClass, DriverKind, Extent, IoVector, OpenError, Opening,
+    BlockError, Driver, DriverClass, DriverKind, Extent, IoVector, NodeOptions, OpenError, Opening,
     Preallocation,
 };
 use control_options::{PropDef, PropKind};
@@ -82,12 +84,20 @@ pub static HOST_DEVICE: DriverClass = DriverClass {
     create: None,
 };
 
-/// An open file.
-struct HostFile {
+/// What the host knows an open file by.
+struct Handles {
     buffered: File,
     /// Past the page cache, for requests that are aligned for it.
     direct: Option<File>,
-    no_flush: bool,
+}
+
+/// An open file.
+struct HostFile {
+    name: String,
+    handles: RwLock<Handles>,
+    no_flush: AtomicBool,
+    /// Whether it is locked, and then whether others may write.
+    locking: Option<bool>,
     is_device: bool,
     len: AtomicU64,
 }
@@ -141,11 +151,7 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
     let force_share = opening.options.force_share;
     let locking = opening.props.text("locking") != Some("off");
     if locking && !(force_share && read_only) {
-        lock::take(&buffered, read_only, force_share).map_err(|conflict| OpenError::Locked {
-            file: file.clone(),
-            lock: conflict.lock,
-            holder: conflict.holder,
-        })?;
+        lock::take(&buffered, read_only, force_share).map_err(|c| locked(&file, c))?;
     }
     let direct = match opening.options.direct {
         true => Some(open(read_only, libc::O_DIRECT).map_err(host)?),
@@ -153,12 +159,21 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
     };
     let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
     Ok(Box::new(HostFile {
-        buffered,
-        direct,
-        no_flush: opening.options.no_flush,
+        name: file,
+        handles: RwLock::new(Handles { buffered, direct }),
+        no_flush: AtomicBool::new(opening.options.no_flush),
+        locking: locking.then_some(force_share),
         is_device: kind.is_block_device(),
         len: AtomicU64::new(len),
     }))
+}
+
+fn locked(file: &str, conflict: lock::Conflict) -> OpenError {
+    OpenError::Locked {
+        file: file.to_owned(),
+        lock: conflict.lock,
+        holder: conflict.holder,
+    }
 }
 
 fn is_refused(error: &std::io::Error) -> bool {
@@ -188,11 +203,7 @@ pub fn create(path: &Path) -> Result<(), OpenError> {
         .truncate(false)
         .open(path)
         .map_err(host)?;
-    lock::take(&file, false, false).map_err(|conflict| OpenError::Locked {
-        file: name.clone(),
-        lock: conflict.lock,
-        holder: conflict.holder,
-    })?;
+    lock::take(&file, false, false).map_err(|conflict| locked(&name, conflict))?;
     file.set_len(0).map_err(host)
 }
 
@@ -205,8 +216,21 @@ fn is_unable(error: Errno) -> bool {
 }
 
 impl HostFile {
+    fn handles(&self) -> RwLockReadGuard<'_, Handles> {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
-        fallocate(&self.buffered, flags, offset, len)
+        fallocate(&self.handles().buffered, flags, offset, len)
+    }
+
+    /// The same file, opened another time: its name may lead elsewhere by now, or nowhere.
+    fn again(file: &File, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(flags | libc::O_CLOEXEC)
+            .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// The file reaches at least to here.
@@ -217,9 +241,10 @@ impl HostFile {
         if self.is_device {
             return Err(BlockError::OutOfRange);
         }
-        let have = self.buffered.metadata().map_err(|e| failed(&e))?.len();
+        let handles = self.handles();
+        let have = handles.buffered.metadata().map_err(|e| failed(&e))?.len();
         if have < end {
-            self.buffered.set_len(end).map_err(|e| failed(&e))?;
+            handles.buffered.set_len(end).map_err(|e| failed(&e))?;
         }
         self.len.fetch_max(end, Ordering::AcqRel);
         Ok(())
@@ -243,7 +268,8 @@ impl Driver for HostFile {
     }
 
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        match &self.direct {
+        let handles = self.handles();
+        match &handles.direct {
             Some(direct) if io::is_direct(offset, memory.len()) => {
                 match io::reachable(memory, false) {
                     None => io::read(direct, offset, memory),
@@ -254,7 +280,7 @@ impl Driver for HostFile {
                     }
                 }
             }
-            _ => io::read(&self.buffered, offset, memory),
+            _ => io::read(&handles.buffered, offset, memory),
         }
     }
 
@@ -264,12 +290,13 @@ impl Driver for HostFile {
         if self.is_device && end > self.len() {
             return Err(BlockError::OutOfRange);
         }
-        match &self.direct {
+        let handles = self.handles();
+        match &handles.direct {
             Some(direct) if io::is_direct(offset, memory.len()) => {
                 let buffer = io::reachable(memory, true);
                 io::write(direct, offset, buffer.as_ref().unwrap_or(memory))?;
             }
-            _ => io::write(&self.buffered, offset, memory)?,
+            _ => io::write(&handles.buffered, offset, memory)?,
         }
         self.len.fetch_max(end, Ordering::AcqRel);
         Ok(())
@@ -297,10 +324,10 @@ impl Driver for HostFile {
     }
 
     fn flush(&self) -> Result<(), BlockError> {
-        if self.no_flush {
+        if self.no_flush.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.buffered.sync_data().map_err(|e| failed(&e))
+        self.handles().buffered.sync_data().map_err(|e| failed(&e))
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
@@ -312,7 +339,8 @@ impl Driver for HostFile {
             return Ok(Extent::zero(len));
         }
         let to = |end: u64| end.saturating_sub(offset).clamp(1, len);
-        let data = match seek(&self.buffered, SeekFrom::Data(offset)) {
+        let handles = self.handles();
+        let data = match seek(&handles.buffered, SeekFrom::Data(offset)) {
             Ok(at) => at,
             // A hole up to the end.
             Err(Errno::NXIO) => size,
@@ -324,7 +352,7 @@ impl Driver for HostFile {
                 ..Extent::zero(to(data))
             });
         }
-        let hole = seek(&self.buffered, SeekFrom::Hole(offset)).unwrap_or(size);
+        let hole = seek(&handles.buffered, SeekFrom::Hole(offset)).unwrap_or(size);
         Ok(Extent::data(to(hole), Some(offset)))
     }
 
@@ -336,7 +364,8 @@ impl Driver for HostFile {
                 false => Err(BlockError::Unsupported),
             };
         }
-        self.buffered.set_len(len).map_err(|e| failed(&e))?;
+        let resized = self.handles().buffered.set_len(len);
+        resized.map_err(|e| failed(&e))?;
         self.len.store(len, Ordering::Release);
         let more = len.saturating_sub(old);
         if more == 0 {
@@ -355,8 +384,38 @@ impl Driver for HostFile {
         }
     }
 
+    fn set_read_only(&self, read_only: bool) -> Result<(), OpenError> {
+        let host = |source| OpenError::Host {
+            file: self.name.clone(),
+            source,
+        };
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        let buffered = Self::again(&handles.buffered, read_only, 0).map_err(host)?;
+        let direct = match &handles.direct {
+            Some(old) => Some(Self::again(old, read_only, libc::O_DIRECT).map_err(host)?),
+            None => None,
+        };
+        if let Some(force_share) = self.locking {
+            // Locks belong to an open file: ours would stand in our own way.
+            lock::release(&handles.buffered);
+            if !(force_share && read_only)
+                && let Err(conflict) = lock::take(&buffered, read_only, force_share)
+            {
+                lock::release(&buffered);
+                let _ = lock::take(&handles.buffered, !read_only, force_share);
+                return Err(locked(&self.name, conflict));
+            }
+        }
+        *handles = Handles { buffered, direct };
+        Ok(())
+    }
+
+    fn options_changed(&self, options: &NodeOptions) {
+        self.no_flush.store(options.no_flush, Ordering::Relaxed);
+    }
+
     fn allocated_len(&self) -> Option<u64> {
-        let metadata = self.buffered.metadata().ok()?;
+        let metadata = self.handles().buffered.metadata().ok()?;
         metadata.blocks().checked_mul(512)
     }
 

@@ -33,23 +33,35 @@ fn request(kind: libc::c_int, byte: i64) -> libc::flock {
     lock
 }
 
-/// A shared lock on one byte. File systems without locks have nothing to conflict.
-fn share(fd: RawFd, byte: i64) {
-    let lock = request(libc::F_RDLCK, byte);
+/// Locks as asked for. File systems without locks have nothing to conflict.
+fn set(fd: RawFd, lock: &libc::flock) {
     // SAFETY: `fd` is open for the call, `lock` is a valid lock description that outlives it.
-    let result = unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &raw const lock) };
+    let result = unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, std::ptr::from_ref(lock)) };
     if result != 0 {
         log::debug!(
-            "no lock on byte {byte} of the image: {}",
+            "no lock on byte {} of the image: {}",
+            lock.l_start,
             std::io::Error::last_os_error()
         );
     }
 }
 
+/// A shared lock on one byte.
+fn share(fd: RawFd, byte: i64) {
+    set(fd, &request(libc::F_RDLCK, byte));
+}
+
+/// Gives all locks of an open image back.
+pub(crate) fn release(file: &File) {
+    let mut lock = request(libc::F_UNLCK, USED);
+    lock.l_len = UNSHARED;
+    set(file.as_raw_fd(), &lock);
+}
+
 /// Whether another open file holds any lock on this byte.
 fn is_held(fd: RawFd, byte: i64) -> bool {
     let mut lock = request(libc::F_WRLCK, byte);
-    // SAFETY: as in `share`; the kernel writes to `lock`.
+    // SAFETY: as in `set`; the kernel writes to `lock`.
     let result = unsafe { libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) };
     result == 0 && libc::c_int::from(lock.l_type) != libc::F_UNLCK
 }

@@ -4,7 +4,7 @@
 //! takes clusters away from under them holds it alone. Tables are behind one lock that is not held
 //! while guest data moves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use backend_block::{
@@ -25,6 +25,9 @@ use crate::{bytes, create};
 const L2_CACHE: u64 = 32 << 20;
 /// Memory for refcount blocks.
 const REFCOUNT_CACHE: u64 = 4 << 20;
+
+const NOT_WHOLE: &str =
+    "it was not closed in order and cannot be repaired; look at it with 'mimic img check'";
 
 /// The driver.
 pub static CLASS: DriverClass = DriverClass {
@@ -55,9 +58,9 @@ pub static CLASS: DriverClass = DriverClass {
 pub struct Qcow2 {
     pub(crate) file: Child,
     pub(crate) data: Option<Child>,
-    pub(crate) backing: Option<Child>,
+    backing: RwLock<Option<Child>>,
     pub(crate) geometry: Geometry,
-    read_only: bool,
+    read_only: AtomicBool,
     pub(crate) meta: Mutex<Meta>,
     /// A request has made its place.
     pub(crate) made: Condvar,
@@ -105,9 +108,9 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
     let image = Qcow2 {
         file,
         data,
-        backing,
+        backing: RwLock::new(backing),
         geometry: Geometry::of(&header),
-        read_only,
+        read_only: AtomicBool::new(read_only),
         len: AtomicU64::new(header.size),
         meta: Mutex::new(meta),
         made: Condvar::new(),
@@ -119,8 +122,7 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         let findings = image.check(Fix::All);
         let whole = findings.is_ok_and(|findings| findings.corruptions == 0);
         if !whole {
-            let problem = "it was not closed in order and cannot be repaired; look at it with 'mimic img check'";
-            return Err(OpenError::image(&name, problem));
+            return Err(OpenError::image(&name, NOT_WHOLE));
         }
     }
     Ok(Box::new(image))
@@ -185,6 +187,21 @@ impl Qcow2 {
     /// Waits until no request is under way, and lets none begin.
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.moving.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    /// The node that shows where the image has nothing.
+    pub(crate) fn behind(&self) -> Option<Child> {
+        let backing = self.backing.read();
+        backing.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn has_behind(&self) -> bool {
+        let backing = self.backing.read();
+        backing.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// The node that holds guest clusters.
@@ -280,29 +297,11 @@ impl Qcow2 {
     }
 
     fn check_snapshots(&self) -> Result<(), BlockError> {
-        match (self.read_only, self.geometry.has_data_file) {
+        match (self.is_read_only(), self.geometry.has_data_file) {
             (true, _) => Err(BlockError::ReadOnly),
             (_, true) => Err(BlockError::Unsupported),
             _ => Ok(()),
         }
-    }
-
-    /// Names another backing file in the header, or none. What the image shows must not depend on it.
-    ///
-    /// # Errors
-    /// The host's; [`BlockError::NoSpace`] if the name is too long.
-    pub fn set_backing(&self, backing: Option<(&str, &str)>) -> Result<(), BlockError> {
-        let _alone = self.alone();
-        let node = self.file.node();
-        let mut meta = self.meta();
-        let old = meta.header.clone();
-        meta.header.backing = backing.map(|(name, _)| name.to_owned());
-        meta.header.backing_format = backing.map(|(_, format)| format.to_owned());
-        let written = meta.write_header(&node);
-        if written.is_err() {
-            meta.header = old;
-        }
-        written
     }
 
     /// The backing file and its format, as the header names them.
@@ -323,18 +322,6 @@ impl Qcow2 {
     /// The host's.
     pub fn preallocate_all(&self, how: Preallocation) -> Result<(), BlockError> {
         self.preallocate(0, self.len(), how)
-    }
-
-    /// Forgets all that was written: the backing file shows.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn empty(&self) -> Result<(), BlockError> {
-        if self.read_only {
-            return Err(BlockError::ReadOnly);
-        }
-        self.forget(0, self.len())?;
-        self.flush()
     }
 
     /// Bytes of a cluster.
@@ -398,9 +385,63 @@ impl Driver for Qcow2 {
         self.tidy()
     }
 
-    fn children(&self) -> Vec<&Child> {
-        let others = self.backing.iter().chain(&self.data);
-        std::iter::once(&self.file).chain(others).collect()
+    fn children(&self) -> Vec<Child> {
+        let others = self.behind().into_iter().chain(self.data.clone());
+        std::iter::once(self.file.clone()).chain(others).collect()
+    }
+
+    fn set_backing(&self, backing: Option<Child>) -> Result<(), BlockError> {
+        let _alone = self.alone();
+        *self.backing.write().unwrap_or_else(PoisonError::into_inner) = backing;
+        Ok(())
+    }
+
+    fn name_backing(&self, backing: Option<(&str, &str)>) -> Result<(), BlockError> {
+        let _alone = self.alone();
+        let node = self.file.node();
+        let mut meta = self.meta();
+        let old = meta.header.clone();
+        meta.header.backing = backing.map(|(name, _)| name.to_owned());
+        meta.header.backing_format = backing.map(|(_, format)| format.to_owned());
+        let written = meta.write_header(&node);
+        if written.is_err() {
+            meta.header = old;
+        }
+        written
+    }
+
+    fn empty(&self) -> Result<(), BlockError> {
+        if self.is_read_only() {
+            return Err(BlockError::ReadOnly);
+        }
+        self.forget(0, self.len())?;
+        self.flush()
+    }
+
+    fn set_read_only(&self, read_only: bool) -> Result<(), OpenError> {
+        let _alone = self.alone();
+        let node = self.file.node();
+        let bad = |problem: String| OpenError::image(node.file(), problem);
+        if read_only {
+            let closed = self.with_data(|node, data| {
+                let mut meta = self.meta();
+                meta.reclaim(node, data)?;
+                meta.flush(node, data)?;
+                meta.set_clean(node, data)
+            });
+            closed.map_err(|error| bad(format!("it cannot be closed in order: {error}")))?;
+        } else {
+            let header = self.meta().header.clone();
+            check_writable(&header, &node).map_err(bad)?;
+            if header.incompatible & incompatible::DIRTY != 0 {
+                let findings = check::check(&mut self.meta(), &node, Fix::All);
+                if !findings.is_ok_and(|findings| findings.corruptions == 0) {
+                    return Err(bad(NOT_WHOLE.to_owned()));
+                }
+            }
+        }
+        self.read_only.store(read_only, Ordering::Release);
+        Ok(())
     }
 
     fn details(&self) -> Vec<(&'static str, Detail)> {
@@ -438,7 +479,7 @@ impl Driver for Qcow2 {
 
 impl Drop for Qcow2 {
     fn drop(&mut self) {
-        if self.read_only {
+        if self.is_read_only() {
             return;
         }
         let closed = self.with_data(|node, data| {

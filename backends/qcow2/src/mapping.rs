@@ -109,7 +109,7 @@ impl Qcow2 {
 
     /// What the backing file shows; zeros where it is too short, or missing.
     fn read_behind(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        let Some(backing) = &self.backing else {
+        let Some(backing) = self.behind() else {
             memory.fill(0);
             return Ok(());
         };
@@ -141,7 +141,7 @@ impl Qcow2 {
         Ok(match stored {
             Stored::At(host) => Extent::data(len, Some(host)),
             Stored::Zero => Extent::zero(len),
-            Stored::Behind if self.backing.is_none() => Extent {
+            Stored::Behind if !self.has_behind() => Extent {
                 is_zero: true,
                 ..Extent::backing(len)
             },

@@ -141,7 +141,7 @@ impl Qcow2 {
 
     /// What is gained reads as zeros, also where the backing file is longer than the disk was.
     fn hide_backing(&self, old: u64, new: u64) -> Result<(), BlockError> {
-        let Some(backing) = &self.backing else {
+        let Some(backing) = self.behind() else {
             return Ok(());
         };
         let end = backing.node().len().min(new);
@@ -198,7 +198,7 @@ impl Qcow2 {
                     end = end.max(host.saturating_add(geometry.cluster()));
                     // With a backing file, or where the cluster was used before, zeros must be said.
                     let says_zero =
-                        self.backing.is_some() || old.zero != 0 || host < self.data_node().len();
+                        self.has_behind() || old.zero != 0 || host < self.data_node().len();
                     let can_say = geometry.version >= 3;
                     if says_zero && !can_say {
                         self.data_node()

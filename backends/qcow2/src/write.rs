@@ -240,7 +240,7 @@ impl Qcow2 {
             let (stored, len) = self.run(at, to.saturating_sub(at))?;
             let is_zero = match stored {
                 crate::mapping::Stored::Zero => true,
-                crate::mapping::Stored::Behind => self.backing.is_none(),
+                crate::mapping::Stored::Behind => !self.has_behind(),
                 _ => false,
             };
             let host = host.saturating_add(at.saturating_sub(from));

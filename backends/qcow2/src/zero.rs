@@ -68,7 +68,7 @@ impl Qcow2 {
             let (stored, len) = self.run(at, end.saturating_sub(at).min(CHUNK))?;
             let is_zero = match stored {
                 Stored::Zero => true,
-                Stored::Behind => self.backing.is_none(),
+                Stored::Behind => !self.has_behind(),
                 _ => false,
             };
             if len == 0 {
@@ -106,7 +106,7 @@ impl Qcow2 {
             let (index, _) = meta.place(from);
             meta.l1.get(index).is_none_or(|entry| *entry == 0)
         };
-        if is_blank && self.backing.is_none() && !geometry.data_file_raw {
+        if is_blank && !self.has_behind() && !geometry.data_file_raw {
             return Ok(());
         }
         while at < to {
@@ -171,7 +171,7 @@ impl Qcow2 {
     fn changed(&self, old: Entry, bits: u32, wish: Wish) -> Change {
         let geometry = self.geometry;
         let is_whole = bits == geometry.all();
-        let shows_behind = self.backing.is_some();
+        let shows_behind = self.has_behind();
         if old.is_unallocated() && (!shows_behind || wish == Wish::Discard) {
             return match geometry.data_file_raw {
                 true => Change::To(old),

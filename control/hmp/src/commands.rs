@@ -9,7 +9,7 @@ use control_qapi::{AddressSpace, InfoTopic, Key, QKeyCode, Qapi, QmpError, Value
 use control_qmp::{Context, Human, execute};
 
 use crate::args::{ArgDef, Args, Kind};
-use crate::{dump, info};
+use crate::{block, dump, info};
 
 /// What clients and scripts look for.
 pub const PROMPT: &str = "(qemu) ";
@@ -42,6 +42,8 @@ impl std::fmt::Debug for CommandDef {
 const FORMAT: ArgDef = ArgDef::new("fmt", Kind::Format).or_none();
 const ADDRESS: ArgDef = ArgDef::new("addr", Kind::Expr);
 const SIZE: ArgDef = ArgDef::new("size", Kind::Expr);
+const DEVICE: ArgDef = ArgDef::new("device", Kind::Word);
+const MORE: ArgDef = ArgDef::new("more", Kind::Word).or_none();
 const FILE: ArgDef = ArgDef::new("filename", Kind::Word);
 
 macro_rules! command {
@@ -59,6 +61,100 @@ macro_rules! command {
 
 /// All commands.
 pub static COMMANDS: &[CommandDef] = &[
+    command!(
+        "block_job_cancel",
+        "[-f] device",
+        "end a job on a disk; -f at once",
+        &[DEVICE, MORE],
+        block::job_cancel
+    ),
+    command!(
+        "block_job_complete",
+        "device",
+        "end a job on a disk that is ready",
+        &[DEVICE],
+        |c, a| c.job(a, "block-job-complete")
+    ),
+    command!(
+        "block_job_pause",
+        "device",
+        "pause a job on a disk",
+        &[DEVICE],
+        |c, a| c.job(a, "block-job-pause")
+    ),
+    command!(
+        "block_job_resume",
+        "device",
+        "let a job on a disk go on",
+        &[DEVICE],
+        |c, a| c.job(a, "block-job-resume")
+    ),
+    command!(
+        "block_job_set_speed",
+        "device speed",
+        "limit a job on a disk to bytes a second",
+        &[DEVICE, ArgDef::new("speed", Kind::Expr)],
+        |c, a| {
+            let (device, speed) = (a.text("device"), a.number("speed"));
+            c.qmp_do(
+                "block-job-set-speed",
+                json!({ "device": device, "speed": speed }),
+            )
+        }
+    ),
+    command!(
+        "block_resize",
+        "device size",
+        "change the size of a disk, in MiB; other units may follow the number",
+        &[DEVICE, ArgDef::new("size", Kind::Word)],
+        |c, a| {
+            let text = a.text("size").unwrap_or_default();
+            let size = control_options::number::size(text, 1 << 20);
+            let size = size.ok_or_else(|| {
+                QmpError::generic(format!("'{text}' is no size; write 512M or 10G"))
+            })?;
+            c.qmp_do(
+                "block_resize",
+                json!({ "device": a.text("device"), "size": size }),
+            )
+        }
+    ),
+    command!(
+        "block_set_io_throttle",
+        "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        "limit a disk",
+        &[
+            DEVICE,
+            ArgDef::new("bps", Kind::Expr),
+            ArgDef::new("bps_rd", Kind::Expr),
+            ArgDef::new("bps_wr", Kind::Expr),
+            ArgDef::new("iops", Kind::Expr),
+            ArgDef::new("iops_rd", Kind::Expr),
+            ArgDef::new("iops_wr", Kind::Expr)
+        ],
+        block::set_io_throttle
+    ),
+    command!(
+        "block_stream",
+        "device [speed [base]]",
+        "bring what lies behind a disk into it",
+        &[
+            DEVICE,
+            ArgDef::new("speed", Kind::Expr).or_none(),
+            ArgDef::new("base", Kind::Word).or_none()
+        ],
+        block::stream
+    ),
+    command!(
+        "commit",
+        "device|all",
+        "write what overlays hold into their backing files",
+        &[DEVICE],
+        |c, a| {
+            let device = a.text("device").unwrap_or_default();
+            c.vm.blocks().commit_disk(device).map(|()| String::new())
+        }
+    ),
     command!("cont" | "c", "", "let the vCPUs go on", &[], |c, _| c
         .qmp_do("cont", json!({}))),
     command!(
@@ -132,6 +228,18 @@ pub static COMMANDS: &[CommandDef] = &[
             ArgDef::new("hold", Kind::Expr).or_none()
         ],
         sendkey
+    ),
+    command!(
+        "snapshot_blkdev",
+        "[-n] device file [format]",
+        "freeze a disk behind a new image; -n behind one that is there",
+        &[
+            DEVICE,
+            ArgDef::new("file", Kind::Word),
+            ArgDef::new("format", Kind::Word).or_none(),
+            MORE
+        ],
+        block::snapshot_blkdev
     ),
     command!("stop" | "s", "", "park the vCPUs", &[], |c, _| c
         .qmp_do("stop", json!({}))),
@@ -275,8 +383,13 @@ impl Call<'_> {
     }
 
     /// A command that answers nothing.
-    fn qmp_do(&self, name: &str, arguments: Value) -> Result<String, QmpError> {
+    pub(crate) fn qmp_do(&self, name: &str, arguments: Value) -> Result<String, QmpError> {
         self.execute(name, arguments).map(|_| String::new())
+    }
+
+    /// A command about a job.
+    fn job(&self, a: &Args, name: &str) -> Result<String, QmpError> {
+        self.qmp_do(name, json!({ "device": a.text("device") }))
     }
 
     pub(crate) fn topic(&self, topic: InfoTopic, detail: &str) -> Result<String, QmpError> {

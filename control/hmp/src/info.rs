@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use control_options::suggest::Hint;
 use control_qapi::{
-    BlockInfo, ChardevInfo, CpuInfoFast, InfoTopic, KvmInfo, NameInfo, PciDeviceInfo, PciInfo,
-    QmpError, RunState, StatusInfo, UuidInfo, VersionInfo,
+    ChardevInfo, CpuInfoFast, InfoTopic, KvmInfo, NameInfo, PciDeviceInfo, PciInfo, QmpError,
+    RunState, StatusInfo, UuidInfo, VersionInfo,
 };
 
+use crate::block;
 use crate::commands::Call;
 
 type Show = fn(&Call<'_>, &str) -> Result<String, QmpError>;
@@ -33,7 +34,18 @@ macro_rules! topic {
 
 /// All topics.
 pub(crate) static TOPICS: &[TopicDef] = &[
-    topic!("block", "", "disks", |c, _| block(c)),
+    topic!(
+        "block",
+        "[-n] [-v] [device]",
+        "disks; -n the nodes they are made of, -v in more detail",
+        block::block
+    ),
+    topic!("block-jobs", "", "jobs on disks", |c, _| block::block_jobs(
+        c
+    )),
+    topic!("blockstats", "", "what disks did so far", |c, _| {
+        block::blockstats(c)
+    }),
     topic!("chardev", "", "streams", |c, _| chardev(c)),
     topic!("cpus", "", "vCPUs and their threads", |c, _| cpus(c)),
     topic!("irq", "", "counts of interrupts", |c, d| c
@@ -167,38 +179,6 @@ fn chardev(c: &Call<'_>) -> Result<String, QmpError> {
         .iter()
         .map(|i| format!("{}: filename={}\n", i.label, i.filename))
         .collect())
-}
-
-fn block(c: &Call<'_>) -> Result<String, QmpError> {
-    let all: Vec<BlockInfo> = c.qmp("query-block")?;
-    let mut out = String::new();
-    for info in all {
-        match &info.inserted {
-            Some(medium) => {
-                let node = medium
-                    .node_name
-                    .as_ref()
-                    .map_or_else(String::new, |n| format!(" ({n})"));
-                let ro = if medium.ro { ", read-only" } else { "" };
-                let _ = writeln!(
-                    out,
-                    "{}{node}: {} ({}{ro})",
-                    info.device, medium.file, medium.drv
-                );
-            }
-            None => {
-                let _ = writeln!(out, "{}: [not inserted]", info.device);
-            }
-        }
-        if let Some(qdev) = &info.qdev {
-            let _ = writeln!(out, "    Attached to:      {qdev}");
-        }
-        if info.removable {
-            let locked = if info.locked { "locked" } else { "not locked" };
-            let _ = writeln!(out, "    Removable device: {locked}, tray closed");
-        }
-    }
-    Ok(out)
 }
 
 fn pci(c: &Call<'_>) -> Result<String, QmpError> {

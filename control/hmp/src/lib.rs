@@ -7,6 +7,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod args;
+mod block;
 mod commands;
 mod dump;
 mod expr;

@@ -165,7 +165,7 @@ pub static TABLE: &[OptionDef] = &[
     option!(Block, "hdc", "FILE" => "image of the third hard disk", parts::hdc),
     option!(Block, "hdd", "FILE" => "image of the fourth hard disk", parts::hdd),
     option!(Block, "cdrom", "FILE" => "image for the CD drive", parts::cdrom),
-    option!(Block, "drive", "[file=]FILE[,if=TYPE][,format=NAME][,id=ID][,index=N][,media=disk|cdrom][,readonly=on|off]\n       [,snapshot=on|off][,cache=MODE][,discard=ignore|unmap][,aio=MODE]" => "add a disk", parts::drive).with(parts::DRIVE),
+    option!(Block, "drive", "[file=]FILE[,if=TYPE][,format=NAME][,id=ID][,index=N][,media=disk|cdrom][,readonly=on|off]\n       [,snapshot=on|off][,cache=MODE][,discard=ignore|unmap][,aio=MODE]\n       [,werror=POLICY][,rerror=POLICY][,throttling.NAME=RATE]" => "add a disk", parts::drive).with(parts::DRIVE),
     option!(Block, "blockdev", "[driver=]NAME,node-name=ID[,PROP=VALUE...]" => "add a node of the block graph; also as JSON", parts::blockdev),
     option!(Block, "pflash", "FILE" => "image for a flash chip", parts::pflash),
     option!(Block, "sd", "FILE" => "image for an SD card", parts::sd),

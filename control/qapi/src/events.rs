@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::qapi_enum;
 use crate::schema::{Member, Schema};
+use crate::types::{BlockErrorAction, IoOperationType, JobStatus, JobType};
 use crate::value::Qapi;
 
 qapi_enum! {
@@ -171,6 +172,87 @@ events! {
         id: String = "id",
         /// Which.
         open: bool = "open",
+    }
+    /// The host failed a request of a disk.
+    BlockIoError = "BLOCK_IO_ERROR" {
+        /// The device.
+        qom_path: String = "qom-path",
+        /// The disk.
+        device: String = "device",
+        /// Its node.
+        node_name: Option<String> = "node-name",
+        /// Which way it went.
+        operation: IoOperationType = "operation",
+        /// What was done about it.
+        action: BlockErrorAction = "action",
+        /// Whether there was no space.
+        nospace: Option<bool> = "nospace",
+        /// In words.
+        reason: String = "reason",
+    }
+    /// A job stands elsewhere.
+    JobStatusChange = "JOB_STATUS_CHANGE" {
+        /// The job.
+        id: String = "id",
+        /// Where.
+        status: JobStatus = "status",
+    }
+    /// A job has ended.
+    BlockJobCompleted = "BLOCK_JOB_COMPLETED" {
+        /// What it does.
+        kind: JobType = "type",
+        /// Its name.
+        device: String = "device",
+        /// What was to be done,
+        len: u64 = "len",
+        /// and what was done.
+        offset: u64 = "offset",
+        /// Bytes a second.
+        speed: u64 = "speed",
+        /// Why it failed.
+        error: Option<String> = "error",
+    }
+    /// A job was ended.
+    BlockJobCancelled = "BLOCK_JOB_CANCELLED" {
+        /// What it does.
+        kind: JobType = "type",
+        /// Its name.
+        device: String = "device",
+        /// What was to be done,
+        len: u64 = "len",
+        /// and what was done.
+        offset: u64 = "offset",
+        /// Bytes a second.
+        speed: u64 = "speed",
+    }
+    /// The host failed a request of a job.
+    BlockJobError = "BLOCK_JOB_ERROR" {
+        /// Its name.
+        device: String = "device",
+        /// Which way it went.
+        operation: IoOperationType = "operation",
+        /// What was done about it.
+        action: BlockErrorAction = "action",
+    }
+    /// A job could end.
+    BlockJobReady = "BLOCK_JOB_READY" {
+        /// What it does.
+        kind: JobType = "type",
+        /// Its name.
+        device: String = "device",
+        /// What was to be done,
+        len: u64 = "len",
+        /// and what was done.
+        offset: u64 = "offset",
+        /// Bytes a second.
+        speed: u64 = "speed",
+    }
+    /// A job waits to be finalized.
+    BlockJobPending = "BLOCK_JOB_PENDING" {
+        /// What it does.
+        kind: JobType = "type",
+        /// Its name.
+        id: String = "id",
     }
     /// A device is gone.
     DeviceDeleted = "DEVICE_DELETED" {

@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod blocks;
+
 use crate::{
-    AddressSpace, BlockInfo, ChardevInfo, CpuDefinitionInfo, CpuRecord, Event, EventBus,
-    IdentityInfo, InfoTopic, Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo,
-    PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, RunState,
-    ShutdownCause, Timestamp, Vm,
+    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, Event, EventBus, IdentityInfo,
+    InfoTopic, Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciDeviceClass,
+    PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, RunState, ShutdownCause,
+    Timestamp, Vm,
 };
 
 /// 64 KiB of memory whose bytes count up, two vCPUs, no more.
@@ -212,15 +214,8 @@ impl Vm for FakeVm {
         }]
     }
 
-    fn blocks(&self) -> Vec<BlockInfo> {
-        vec![BlockInfo {
-            device: "ide0-cd0".into(),
-            qdev: None,
-            kind: "unknown".into(),
-            removable: true,
-            locked: false,
-            inserted: None,
-        }]
+    fn blocks(&self) -> &dyn Blocks {
+        self
     }
 
     fn pci(&self) -> Vec<PciInfo> {

@@ -3,6 +3,7 @@
 //! A type is written once, with [`qapi_struct!`] or [`qapi_enum!`]; reading arguments (with QEMU's words for what is
 //! wrong), writing answers and `query-qmp-schema` all come from that. [`Vm`] is what the commands act on.
 
+mod blocks;
 mod error;
 mod events;
 #[cfg(feature = "fake")]
@@ -12,6 +13,7 @@ mod types;
 mod value;
 mod vm;
 
+pub use blocks::{Blocks, JobChange};
 pub use error::{ErrorClass, QmpError};
 pub use events::{Event, EventBus, EventSink, Timestamp};
 pub use schema::{Member, Schema};

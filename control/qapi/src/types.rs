@@ -9,8 +9,10 @@ use crate::{qapi_enum, qapi_struct};
 
 pub use crate::events::{GuestPanicAction, ShutdownCause, WatchdogAction};
 
+mod block;
 mod keys;
 
+pub use block::*;
 pub use keys::QKeyCode;
 
 qapi_struct! {
@@ -240,42 +242,6 @@ qapi_struct! {
         filename: String = "filename",
         /// Whether a device uses it.
         frontend_open: bool = "frontend-open",
-    }
-}
-
-qapi_struct! {
-    /// What is in a drive.
-    pub struct BlockDeviceInfo {
-        /// The image's name.
-        file: String = "file",
-        /// Its node.
-        node_name: Option<String> = "node-name",
-        /// Whether writes are refused.
-        ro: bool = "ro",
-        /// Its format.
-        drv: String = "drv",
-        /// Whether it is encrypted.
-        encrypted: bool = "encrypted",
-        /// Bytes as the guest sees it.
-        virtual_size: Option<u64> = "virtual-size",
-    }
-}
-
-qapi_struct! {
-    /// One drive of `query-block`.
-    pub struct BlockInfo {
-        /// Its id.
-        device: String = "device",
-        /// The device it is connected to.
-        qdev: Option<String> = "qdev",
-        /// Always `unknown`.
-        kind: String = "type",
-        /// Whether the medium can be taken out.
-        removable: bool = "removable",
-        /// Whether the guest holds it.
-        locked: bool = "locked",
-        /// The medium.
-        inserted: Option<BlockDeviceInfo> = "inserted",
     }
 }
 

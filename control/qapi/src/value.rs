@@ -177,6 +177,20 @@ impl<T: Qapi> Qapi for Vec<T> {
     }
 }
 
+impl<T: Qapi> Qapi for Box<T> {
+    fn describe(schema: &mut Schema) -> String {
+        T::describe(schema)
+    }
+
+    fn to_json(&self) -> Value {
+        T::to_json(self)
+    }
+
+    fn from_json(at: &str, value: Value) -> Result<Self, QmpError> {
+        T::from_json(at, value).map(Box::new)
+    }
+}
+
 impl<T: Qapi> Qapi for Option<T> {
     const OPTIONAL: bool = true;
 

@@ -1,9 +1,10 @@
 //! The machine as monitors see it.
 
+use crate::blocks::Blocks;
 use crate::error::QmpError;
 use crate::qapi_enum;
 use crate::types::{
-    BlockInfo, ChardevInfo, CpuDefinitionInfo, IdentityInfo, Key, MachineInfo, ObjectPropertyInfo,
+    ChardevInfo, CpuDefinitionInfo, IdentityInfo, Key, MachineInfo, ObjectPropertyInfo,
     ObjectTypeInfo, PciInfo, RunState,
 };
 
@@ -129,7 +130,7 @@ pub trait Vm: Send + Sync {
     /// The streams.
     fn chardevs(&self) -> Vec<ChardevInfo>;
     /// The disks.
-    fn blocks(&self) -> Vec<BlockInfo>;
+    fn blocks(&self) -> &dyn Blocks;
     /// The PCI buses.
     fn pci(&self) -> Vec<PciInfo>;
     /// All types of objects: devices, backends, CPU models, machines.

@@ -1,7 +1,7 @@
 //! The commands.
 
 use control_qapi::{
-    AddressSpace, BlockInfo, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
+    AddressSpace, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
     CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
     CpuInstanceProperties, DataFormat, Empty, ErrorClass, Event, HumanArgs, KvmInfo, MachineInfo,
     MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo, ObjectTypeInfo,
@@ -10,6 +10,7 @@ use control_qapi::{
     VersionInfo, VersionTriple, Vm,
 };
 
+use crate::block;
 use crate::memory::save_memory;
 
 /// How long `send-key` holds the keys if not told.
@@ -38,8 +39,8 @@ pub struct CommandDef {
     pub name: &'static str,
     /// What it does.
     pub doc: &'static str,
-    describe: fn(&mut Schema) -> (String, String),
-    run: fn(&Context<'_>, Value) -> Result<Value, QmpError>,
+    pub(crate) describe: fn(&mut Schema) -> (String, String),
+    pub(crate) run: fn(&Context<'_>, Value) -> Result<Value, QmpError>,
 }
 
 impl std::fmt::Debug for CommandDef {
@@ -71,8 +72,15 @@ macro_rules! command {
     };
 }
 
+pub(crate) use command;
+
 /// All commands.
-pub static COMMANDS: &[CommandDef] = &[
+pub fn commands() -> impl Iterator<Item = &'static CommandDef> + Clone {
+    COMMANDS.iter().chain(block::COMMANDS)
+}
+
+/// Those about the machine.
+static COMMANDS: &[CommandDef] = &[
     command!("cont", "let the vCPUs go on", Empty => Empty, |c, _| c.vm.cont().map(|()| Empty {})),
     command!("device-list-properties", "properties of a device type", TypenameArgs => Vec<ObjectPropertyInfo>, device_list_properties),
     command!("human-monitor-command", "run a line of the human monitor", HumanArgs => String, human),
@@ -94,11 +102,10 @@ pub static COMMANDS: &[CommandDef] = &[
         })
     }),
     command!("qom-list-types", "object types", QomListTypesArgs => Vec<ObjectTypeInfo>, qom_list_types),
-    command!("query-block", "disks", Empty => Vec<BlockInfo>, |c, _| Ok(c.vm.blocks())),
     command!("query-chardev", "streams", Empty => Vec<ChardevInfo>, |c, _| Ok(c.vm.chardevs())),
     command!("query-command-line-options", "options of the command line", OptionArgs => Vec<CommandLineOptionInfo>, |_, a| command_line_options(a)),
     command!("query-commands", "commands", Empty => Vec<CommandInfo>, |_, _| {
-        Ok(COMMANDS.iter().map(|command| CommandInfo { name: command.name.to_owned() }).collect())
+        Ok(commands().map(|command| CommandInfo { name: command.name.to_owned() }).collect())
     }),
     command!("query-cpu-definitions", "CPU models", Empty => Vec<CpuDefinitionInfo>, |c, _| Ok(c.vm.cpu_definitions())),
     command!("query-cpus-fast", "vCPUs", Empty => Vec<CpuInfoFast>, query_cpus_fast),
@@ -145,7 +152,7 @@ pub static COMMANDS: &[CommandDef] = &[
 /// # Errors
 /// When there is none of that name, the arguments are wrong, or it fails.
 pub fn execute(context: &Context<'_>, name: &str, arguments: Value) -> Result<Value, QmpError> {
-    match COMMANDS.iter().find(|command| command.name == name) {
+    match commands().find(|command| command.name == name) {
         Some(command) => (command.run)(context, arguments),
         None => {
             let desc = format!("The command {name} has not been found");
@@ -157,7 +164,7 @@ pub fn execute(context: &Context<'_>, name: &str, arguments: Value) -> Result<Va
 /// `query-qmp-schema`.
 pub fn schema() -> Vec<Value> {
     let mut schema = Schema::default();
-    for command in COMMANDS {
+    for command in commands() {
         let (arguments, answer) = (command.describe)(&mut schema);
         schema.command(command.name, &arguments, &answer);
     }

@@ -38,6 +38,9 @@ const HEADER_LEN: u64 = 16;
 const SEGMENT_LEN: u64 = 16;
 const SEGMENT_UNMAP: u32 = 1;
 const ID_LEN: usize = 20;
+/// Posted when requests are finished, and when the disk has another size.
+const FINISHED: u64 = 0;
+const RESIZED: u64 = 1;
 /// Bytes of a request at most, so that none keeps a thread for ever.
 const MOST: u64 = 1 << 31;
 
@@ -123,7 +126,7 @@ impl Blk {
                     list.len() == 1
                 };
                 if let Some(poke) = poke.filter(|_| first) {
-                    poke(0);
+                    poke(FINISHED);
                 }
             }),
         });
@@ -292,7 +295,9 @@ impl VirtioDevice for Blk {
     }
 
     fn realize(&mut self, wiring: &mut dyn Wiring) -> Result<(), DeviceError> {
-        self.poke = Some(wiring.poke());
+        let poke = wiring.poke();
+        self.poke = Some(poke.clone());
+        self.disk.on_resize(Arc::new(move || poke(RESIZED)));
         let disk = self.disk.clone();
         wiring.on_stop(Arc::new(move || disk.drain()));
         Ok(())
@@ -308,7 +313,10 @@ impl VirtioDevice for Blk {
         }
     }
 
-    fn poke(&mut self, io: &mut Io<'_>, _: u64) {
+    fn poke(&mut self, io: &mut Io<'_>, token: u64) {
+        if token == RESIZED {
+            return io.config_changed();
+        }
         let list =
             std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
         for (number, result) in list {

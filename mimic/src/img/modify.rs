@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use backend_block::{BlockError, IoVector, Node, beside};
+use backend_block::{BlockError, Driver as _, IoVector, Node, beside};
 use control_options::Opts;
 
 use super::args::Args;
@@ -256,7 +256,7 @@ pub(super) fn commit(args: &mut Args) -> Result<i32> {
     }
     if !args.has("d") {
         let top = open(file, How { alone: true, ..how })?;
-        top.need_qcow2("backing file")?.empty()?;
+        top.node.driver().empty()?;
     }
     drop(below);
     if !args.has("q") {
@@ -311,7 +311,7 @@ pub(super) fn rebase(args: &mut Args) -> Result<i32> {
         "" => None,
         name => Some((name, format.unwrap_or_default())),
     };
-    top.need_qcow2("backing file")?.set_backing(backing)?;
+    top.need_qcow2("backing file")?.name_backing(backing)?;
     Ok(0)
 }
 

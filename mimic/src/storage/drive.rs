@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileTypeExt as _;
 
 use anyhow::{Result, bail};
-use backend_block::Cache;
-use control_options::{Config, Opts, Scalar};
+use backend_block::{Cache, ErrorPolicy, Limited, Limits, THROTTLE_PROPS};
+use control_options::{Config, Opts, Props, Scalar};
 
 use super::{ABSENT, cache_mode, check_driver};
 
@@ -34,8 +34,23 @@ pub struct Drive {
     pub interface: Interface,
     /// How the host caches.
     pub cache: Cache,
+    /// What is done when a read fails.
+    pub on_read_error: ErrorPolicy,
+    /// What is done when a write fails.
+    pub on_write_error: ErrorPolicy,
+    /// The limits that hold for it.
+    pub throttle: Option<Throttle>,
     /// The serial number its device shows.
     pub serial: Option<String>,
+}
+
+/// Limits of a drive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Throttle {
+    /// Those that it shares them with; none if not given.
+    pub group: Option<String>,
+    /// The limits. None at all: those that the group has.
+    pub limits: Limits,
 }
 
 /// Keys that say what becomes of the drive, not what is in it.
@@ -135,14 +150,17 @@ fn drive(opts: &Opts, interface: &str, count: &mut u32, before: &[Drive]) -> Res
     if opts.switch("-drive", "copy-on-read")? == Some(true) {
         bail!("-drive {name}: 'copy-on-read=on' is not available yet; leave it out");
     }
-    for (key, usual) in [
-        ("werror", &["report", "enospc", "auto"] as &[_]),
-        ("rerror", &["report", "auto"]),
-    ] {
-        if let Some(value) = opts.text(key).filter(|value| !usual.contains(value)) {
-            bail!("-drive {name}: '{key}={value}' is not available yet; leave it out");
-        }
-    }
+    let policy = |key, usual| match opts.text(key).unwrap_or("auto") {
+        "auto" => Ok(usual),
+        "enospc" if key == "rerror" => bail!(
+            "-drive {name}: 'rerror=enospc' makes no sense: reads need no space; use 'report', 'stop' or 'ignore'"
+        ),
+        // The words were checked with the other options.
+        word => Ok(ErrorPolicy::named(word).unwrap_or(usual)),
+    };
+    let on_read_error = policy("rerror", ErrorPolicy::Report)?;
+    let on_write_error = policy("werror", ErrorPolicy::Enospc)?;
+    let throttle = throttle(&format!("-drive {name}"), opts)?;
     if let Some(driver) = driver {
         check_driver(&format!("-drive {name}"), "format", driver)?;
     }
@@ -166,8 +184,50 @@ fn drive(opts: &Opts, interface: &str, count: &mut u32, before: &[Drive]) -> Res
         id,
         interface,
         cache,
+        on_read_error,
+        on_write_error,
+        throttle,
         serial: opts.text("serial").map(str::to_owned),
     })
+}
+
+/// A key of the limits under its name in [`THROTTLE_PROPS`].
+fn throttle_key(key: &str) -> Option<String> {
+    if let Some(key) = key.strip_prefix("throttling.") {
+        return Some(key.to_owned());
+    }
+    if key == "iops_size" {
+        return Some("iops-size".to_owned());
+    }
+    // The names that `block_set_io_throttle` has still.
+    let (stem, ending) = match key.strip_suffix("_max_length") {
+        Some(stem) => (stem, "-max-length"),
+        None => match key.strip_suffix("_max") {
+            Some(stem) => (stem, "-max"),
+            None => (key, ""),
+        },
+    };
+    let (_, name, _) = Limited::ALL.iter().find(|(.., old)| *old == stem)?;
+    Some(format!("{name}{ending}"))
+}
+
+fn throttle(option: &str, opts: &Opts) -> Result<Option<Throttle>> {
+    let mut given = Opts::default();
+    for (key, value) in opts.iter() {
+        if let Some(key) = throttle_key(key) {
+            given.push(&key, value.clone());
+        }
+    }
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let group = given.take("group");
+    let props = Props::check(option, "'throttling'", &given, THROTTLE_PROPS)?;
+    let limits = Limits::from_props(&props, "");
+    if let Err(problem) = limits.check() {
+        bail!("{option}: {problem}");
+    }
+    Ok(Some(Throttle { group, limits }))
 }
 
 /// The properties of the drive's node.
@@ -185,7 +245,8 @@ fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> 
     node.push("cache.no-flush", Scalar::Bool(cache.no_flush));
     let is_read_only = opts.switch("-drive", "readonly")? == Some(true);
     node.push("read-only", Scalar::Bool(is_read_only));
-    for (key, value) in opts.iter().filter(|(key, _)| !OWN_KEYS.contains(key)) {
+    let is_own = |key: &str| OWN_KEYS.contains(&key) || throttle_key(key).is_some();
+    for (key, value) in opts.iter().filter(|(key, _)| !is_own(key)) {
         match FILE_KEYS.contains(&key) {
             true => node.push(&format!("file.{key}"), value.clone()),
             false => node.push(key, value.clone()),

@@ -20,7 +20,10 @@ pub(super) fn overlay(opener: &Opener, node: Arc<Node>, drive: &Drive) -> Result
         .create_new(true)
         .open(&path)
         .with_context(|| format!("cannot make a temporary image in '{}'", folder.display()))?;
-    let opened = make(opener, &node, drive, &path);
+    // Users know the disk by the image that they named.
+    let mut opener = opener.clone();
+    opener.shown_as = Some(node.file().to_owned());
+    let opened = make(&opener, &node, drive, &path);
     let removed = std::fs::remove_file(&path);
     let overlay = opened?;
     removed.with_context(|| format!("cannot unlink the temporary image '{}'", path.display()))?;

@@ -49,15 +49,25 @@ impl Qmp {
 
     /// The answer; events before it are kept.
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        self.answer(command, arguments)["return"].take()
+    }
+
+    /// Why a command failed.
+    pub(crate) fn error(&mut self, command: &str, arguments: Value) -> String {
+        let answer = self.answer(command, arguments);
+        answer["error"]["desc"].as_str().unwrap().to_owned()
+    }
+
+    fn answer(&mut self, command: &str, arguments: Value) -> Value {
         let message = json!({ "execute": command, "arguments": arguments });
         // In one piece: after "quit" there is nobody to take a second one.
         let line = format!("{message}\n");
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).unwrap();
         loop {
-            let mut message = self.next();
+            let message = self.next();
             if message.get("event").is_none() {
-                return message["return"].take();
+                return message;
             }
             self.events.push_back(message);
         }
@@ -68,7 +78,7 @@ impl Qmp {
         answer.as_str().unwrap().to_owned()
     }
 
-    fn event(&mut self, name: &str) -> Value {
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         loop {
             let message = match self.events.pop_front() {
                 Some(message) => message,

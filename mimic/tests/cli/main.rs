@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod blocks;
 mod control;
 mod guests;
 mod help;

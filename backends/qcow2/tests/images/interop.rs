@@ -200,7 +200,7 @@ fn bitmaps_are_kept_and_active_ones_forbid_writing() {
     let disk = Disk::of(std::fs::read(&image).unwrap());
     let ours = Image::open(&disk, "").unwrap();
     ours.write(0, &[1; 65536]).unwrap();
-    ours.qcow2().set_backing(None).unwrap();
+    ours.node.driver().name_backing(None).unwrap();
     ours.assert_whole(false);
     drop(ours);
     std::fs::write(&image, &disk.state().bytes).unwrap();

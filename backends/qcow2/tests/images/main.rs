@@ -10,6 +10,7 @@
 mod disk;
 mod faults;
 mod interop;
+mod jobs;
 mod killed;
 mod model;
 mod mutated;

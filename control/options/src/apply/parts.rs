@@ -86,6 +86,29 @@ pub(crate) const DRIVE: &[PropDef] = &[
     PropDef::new("size", PropKind::Size, "raw: how much of the file it is"),
 ];
 
+/// A limit in the short names of `-drive`; in the long ones, `throttling.NAME`, they are the driver's.
+macro_rules! limits {
+    ($($name:literal = $doc:literal),*) => {
+        &[
+            $(
+                PropDef::new($name, PropKind::U64, concat!("most ", $doc)),
+                PropDef::new(concat!($name, "_max"), PropKind::U64, concat!("most ", $doc, " in a burst")),
+                PropDef::new(concat!($name, "_max_length"), PropKind::U64, "seconds that such a burst lasts"),
+            )*
+            PropDef::new("iops_size", PropKind::Size, "bytes that count as one request"),
+        ]
+    };
+}
+
+const DRIVE_LIMITS: &[PropDef] = limits![
+    "bps" = "bytes a second",
+    "bps_rd" = "bytes read a second",
+    "bps_wr" = "bytes written a second",
+    "iops" = "requests a second",
+    "iops_rd" = "reads a second",
+    "iops_wr" = "writes a second"
+];
+
 pub(crate) const FW_CFG: &[PropDef] = &[
     PropDef::new("name", PropKind::Str, "the entry's name, 'opt/...'").required(),
     PropDef::new("file", PropKind::Str, "file with its content"),
@@ -207,7 +230,7 @@ pub(crate) fn drive(b: &mut Builder, option: &str, value: &str) -> Done {
     for (key, value) in opts.iter().filter(|(key, _)| !key.contains('.')) {
         own.push(key, value.clone());
     }
-    check_only(option, "a drive", &own, DRIVE)?;
+    check_only(option, "a drive", &own, &[DRIVE, DRIVE_LIMITS].concat())?;
     b.config.drives.push(opts);
     Ok(())
 }

@@ -14,7 +14,10 @@ struct Memory {
     held: Arc<Mutex<Vec<Request>>>,
     log: Arc<Mutex<Vec<Operation>>>,
     barriers: Arc<Mutex<u32>>,
+    on_resize: Arc<Mutex<Vec<Listener>>>,
 }
+
+type Listener = Arc<dyn Fn() + Send + Sync>;
 
 impl Memory {
     fn new(len: usize) -> Self {
@@ -81,6 +84,15 @@ impl Block for Memory {
     }
     fn drain(&self) {
         self.work();
+    }
+    fn resize(&self, len: u64) -> Result<(), BlockError> {
+        self.bytes.lock().unwrap().resize(len as usize, 0);
+        let listeners = self.on_resize.lock().unwrap().clone();
+        listeners.iter().for_each(|listener| listener());
+        Ok(())
+    }
+    fn on_resize(&self, listener: Listener) {
+        self.on_resize.lock().unwrap().push(listener);
     }
 }
 
@@ -226,6 +238,20 @@ fn the_configuration_tells_the_size_and_the_queues() {
     assert_eq!(b.rd(0x34), 256);
     b.wr(0x30, 4);
     assert_eq!(b.rd(0x34), 0);
+}
+
+#[test]
+fn a_new_size_is_told_by_an_interrupt() {
+    let (b, disk) = bench(BlkOptions::default());
+    let mut q = b.start(FEATURES, 1);
+    let generation = b.rd(0xfc);
+    disk.resize(DISK as u64 * 2).unwrap();
+    // InterruptStatus: the configuration has changed (VIRTIO 1.2 section 4.2.2).
+    assert_eq!(b.interrupted(), 2);
+    assert_ne!(b.rd(0xfc), generation);
+    assert_eq!(b.rd_size(0x100, 8), DISK as u64 * 2 / 512);
+    q[0].add(&[&header(0, 128)], &[512, 1]);
+    assert_eq!(*done(&b, &disk, &mut q[0]).last().unwrap(), 0);
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! The disks as monitors see them.
+
+use crate::error::QmpError;
+use crate::types::{
+    BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats,
+    BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
+    BlockdevSnapshotSyncArgs, IoThrottleArgs, JobInfo,
+};
+
+/// What is asked of a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobChange {
+    /// It ends, with nothing changed; a ready one that is not forced with its copy complete.
+    Cancel {
+        /// At once.
+        force: bool,
+    },
+    /// It waits.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// Bytes a second; 0 for no limit.
+    SetSpeed(u64),
+    /// A ready one ends.
+    Complete,
+    /// A pending one ends.
+    Finalize,
+    /// One that has ended is forgotten.
+    Dismiss,
+}
+
+/// The disks behind the monitors, and the nodes that they are made of. Called as [`Vm`](crate::Vm) is.
+pub trait Blocks: Send + Sync {
+    /// All disks.
+    fn disks(&self) -> Vec<BlockInfo>;
+
+    /// What disks, or nodes, did so far.
+    fn stats(&self, nodes: bool) -> Vec<BlockStats>;
+
+    /// All nodes; `flat` without what is behind each.
+    fn nodes(&self, flat: bool) -> Vec<BlockDeviceInfo>;
+
+    /// Opens a node.
+    ///
+    /// # Errors
+    /// What is wrong with the properties, or the host's reason.
+    fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError>;
+
+    /// Closes a node that nobody uses.
+    ///
+    /// # Errors
+    /// When there is no such node, or it is used.
+    fn delete_node(&self, name: &str) -> Result<(), QmpError>;
+
+    /// Gives nodes other properties: all of them, or none.
+    ///
+    /// # Errors
+    /// What cannot be changed.
+    fn reopen_nodes(&self, options: Vec<BlockdevOptions>) -> Result<(), QmpError>;
+
+    /// Begins a job that makes an image.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    fn create_image(&self, args: BlockdevCreateArgs) -> Result<(), QmpError>;
+
+    /// Changes the size of a disk.
+    ///
+    /// # Errors
+    /// When there is no such disk, or its format cannot.
+    fn resize(&self, args: BlockResizeArgs) -> Result<(), QmpError>;
+
+    /// Sets the limits of a disk.
+    ///
+    /// # Errors
+    /// When there is no such disk, or they make no sense.
+    fn set_throttle(&self, args: IoThrottleArgs) -> Result<(), QmpError>;
+
+    /// Writes what a disk's overlays hold into their backing files: the HMP command `commit`.
+    ///
+    /// # Errors
+    /// When there is no such disk, or the host fails.
+    fn commit_disk(&self, device: &str) -> Result<(), QmpError>;
+
+    /// Begins a commit.
+    ///
+    /// # Errors
+    /// What stands against it.
+    fn commit(&self, args: BlockCommitArgs) -> Result<(), QmpError>;
+
+    /// Begins to bring what lies behind a disk into it.
+    ///
+    /// # Errors
+    /// What stands against it.
+    fn stream(&self, args: BlockStreamArgs) -> Result<(), QmpError>;
+
+    /// Begins to mirror a disk.
+    ///
+    /// # Errors
+    /// What stands against it.
+    fn mirror(&self, args: BlockdevMirrorArgs) -> Result<(), QmpError>;
+
+    /// Freezes a node behind another one.
+    ///
+    /// # Errors
+    /// What stands against it.
+    fn snapshot(&self, args: BlockdevSnapshotArgs) -> Result<(), QmpError>;
+
+    /// Freezes a disk behind an image that is opened, and made, for this.
+    ///
+    /// # Errors
+    /// What stands against it.
+    fn snapshot_sync(&self, args: BlockdevSnapshotSyncArgs) -> Result<(), QmpError>;
+
+    /// All jobs.
+    fn jobs(&self) -> Vec<JobInfo>;
+
+    /// Those that work on disks.
+    fn block_jobs(&self) -> Vec<BlockJobInfo>;
+
+    /// Asks something of a job; with `is_block` only of those that work on disks.
+    ///
+    /// # Errors
+    /// When there is no such job, or it cannot in its state.
+    fn change_job(&self, id: &str, change: JobChange, is_block: bool) -> Result<(), QmpError>;
+}

@@ -1,0 +1,64 @@
+//! The commands about disks and jobs.
+
+use control_qapi::{
+    BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobArgs, BlockJobCancelArgs, BlockJobInfo,
+    BlockJobSetSpeedArgs, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs,
+    BlockdevMirrorArgs, BlockdevOptions, BlockdevReopenArgs, BlockdevSnapshotArgs,
+    BlockdevSnapshotSyncArgs, BlockstatsArgs, Empty, IoThrottleArgs, JobArgs, JobChange, JobInfo,
+    NamedNodesArgs, NodeArgs, Qapi, QmpError,
+};
+
+use crate::commands::{CommandDef, Context, command};
+
+type Done = Result<Empty, QmpError>;
+
+fn done(result: Result<(), QmpError>) -> Done {
+    result.map(|()| Empty {})
+}
+
+fn job(c: &Context<'_>, id: &str, change: JobChange) -> Done {
+    done(c.vm.blocks().change_job(id, change, false))
+}
+
+fn block_job(c: &Context<'_>, id: &str, change: JobChange) -> Done {
+    done(c.vm.blocks().change_job(id, change, true))
+}
+
+/// Those commands.
+pub(crate) static COMMANDS: &[CommandDef] = &[
+    command!("block-commit", "write overlays into an image behind them", BlockCommitArgs => Empty, |c, a| done(c.vm.blocks().commit(a))),
+    command!("block-job-cancel", "end a block job", BlockJobCancelArgs => Empty, |c, a| {
+        block_job(c, &a.device, JobChange::Cancel { force: a.force == Some(true) })
+    }),
+    command!("block-job-complete", "end a block job that is ready", BlockJobArgs => Empty, |c, a| block_job(c, &a.device, JobChange::Complete)),
+    command!("block-job-dismiss", "forget a block job that has ended", JobArgs => Empty, |c, a| block_job(c, &a.id, JobChange::Dismiss)),
+    command!("block-job-finalize", "end a block job that is pending", JobArgs => Empty, |c, a| block_job(c, &a.id, JobChange::Finalize)),
+    command!("block-job-pause", "pause a block job", BlockJobArgs => Empty, |c, a| block_job(c, &a.device, JobChange::Pause)),
+    command!("block-job-resume", "let a block job go on", BlockJobArgs => Empty, |c, a| block_job(c, &a.device, JobChange::Resume)),
+    command!("block-job-set-speed", "limit a block job", BlockJobSetSpeedArgs => Empty, |c, a| block_job(c, &a.device, JobChange::SetSpeed(a.speed))),
+    command!("block-stream", "bring what lies behind a disk into it", BlockStreamArgs => Empty, |c, a| done(c.vm.blocks().stream(a))),
+    command!("block_resize", "change the size of a disk", BlockResizeArgs => Empty, |c, a| done(c.vm.blocks().resize(a))),
+    command!("block_set_io_throttle", "limit a disk", IoThrottleArgs => Empty, |c, a| done(c.vm.blocks().set_throttle(a))),
+    command!("blockdev-add", "open a node of the block graph", BlockdevOptions => Empty, |c, a| done(c.vm.blocks().add_node(a))),
+    command!("blockdev-create", "make an image, as a job", BlockdevCreateArgs => Empty, |c, a| done(c.vm.blocks().create_image(a))),
+    command!("blockdev-del", "close a node of the block graph", NodeArgs => Empty, |c, a| done(c.vm.blocks().delete_node(&a.node_name))),
+    command!("blockdev-mirror", "copy a disk and keep the copy up to date", BlockdevMirrorArgs => Empty, |c, a| done(c.vm.blocks().mirror(a))),
+    command!("blockdev-reopen", "give nodes other properties", BlockdevReopenArgs => Empty, |c, a| done(c.vm.blocks().reopen_nodes(a.options))),
+    command!("blockdev-snapshot", "freeze a node behind another one", BlockdevSnapshotArgs => Empty, |c, a| done(c.vm.blocks().snapshot(a))),
+    command!("blockdev-snapshot-sync", "freeze a disk behind a new image", BlockdevSnapshotSyncArgs => Empty, |c, a| done(c.vm.blocks().snapshot_sync(a))),
+    command!("job-cancel", "end a job at once", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Cancel { force: true })),
+    command!("job-complete", "end a job that is ready", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Complete)),
+    command!("job-dismiss", "forget a job that has ended", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Dismiss)),
+    command!("job-finalize", "end a job that is pending", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Finalize)),
+    command!("job-pause", "pause a job", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Pause)),
+    command!("job-resume", "let a job go on", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Resume)),
+    command!("query-block", "disks", Empty => Vec<BlockInfo>, |c, _| Ok(c.vm.blocks().disks())),
+    command!("query-block-jobs", "jobs on disks", Empty => Vec<BlockJobInfo>, |c, _| Ok(c.vm.blocks().block_jobs())),
+    command!("query-blockstats", "what disks did so far", BlockstatsArgs => Vec<BlockStats>, |c, a| {
+        Ok(c.vm.blocks().stats(a.query_nodes == Some(true)))
+    }),
+    command!("query-jobs", "jobs", Empty => Vec<JobInfo>, |c, _| Ok(c.vm.blocks().jobs())),
+    command!("query-named-block-nodes", "nodes of the block graph", NamedNodesArgs => Vec<BlockDeviceInfo>, |c, a| {
+        Ok(c.vm.blocks().nodes(a.flat == Some(true)))
+    }),
+];

@@ -1,0 +1,492 @@
+//! The disks as monitors see them, and what monitors do to them.
+
+mod jobs;
+mod query;
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use backend_block::{
+    BlockError, Child, Jobs, Limit, Limited, Limits, Node, NodeOptions, OpenError, Preallocation,
+    SharedBlock, Still, perm, set_backing,
+};
+use control_options::{Opts, Scalar};
+use control_qapi::{
+    BlockCommitArgs, BlockDeviceInfo, BlockErrorAction, BlockInfo, BlockJobInfo, BlockResizeArgs,
+    BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
+    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, ErrorClass, Event, EventBus,
+    IoOperationType, IoThrottleArgs, JobChange, JobInfo, NewImageMode, Qapi as _, QmpError,
+    RunState,
+};
+use machine_core::{Board, Event as MachineEvent};
+use runtime::Handle;
+
+use crate::storage::{Storage, protocol_of};
+
+/// What a monitor needs to know of the disks.
+pub(crate) struct BlockControl {
+    storage: Storage,
+    board: Arc<Board>,
+    jobs: Jobs,
+}
+
+/// Any error, with all that lies behind it.
+fn failed(error: impl std::error::Error) -> QmpError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    QmpError::generic(text)
+}
+
+fn text(text: impl Into<String>) -> Scalar {
+    Scalar::Text(text.into())
+}
+
+impl BlockControl {
+    pub(crate) fn new(
+        storage: Storage,
+        board: Arc<Board>,
+        events: &Arc<EventBus>,
+        main_loop: &Handle,
+    ) -> Arc<Self> {
+        let jobs = jobs::jobs(&storage.clock, events);
+        let control = Arc::new(BlockControl {
+            storage,
+            board,
+            jobs,
+        });
+        for disk in &control.storage.disks {
+            control.watch(disk, events, main_loop);
+        }
+        let weak = Arc::downgrade(&control);
+        control.board.machine.on_event(move |event| {
+            if let (MachineEvent::Resume, Some(control)) = (event, weak.upgrade()) {
+                control.storage.disks.iter().for_each(|disk| disk.retry());
+            }
+        });
+        control
+    }
+
+    /// Ends all jobs: the machine ends.
+    pub(crate) fn end(&self) {
+        self.jobs.end();
+    }
+
+    /// Tells the world of errors, and stops the machine if the user wants that.
+    fn watch(self: &Arc<Self>, disk: &SharedBlock, events: &Arc<EventBus>, main_loop: &Handle) {
+        let weak: Weak<Self> = Arc::downgrade(self);
+        let (events, main_loop) = (Arc::clone(events), main_loop.clone());
+        disk.on_failure(Arc::new(move |failure| {
+            let Some(control) = weak.upgrade() else {
+                return;
+            };
+            let user = control.user_of(&failure.id);
+            events.emit(&Event::BlockIoError {
+                qom_path: user
+                    .map_or_else(String::new, |path| format!("/machine/peripheral/{path}")),
+                device: failure.id.clone(),
+                node_name: Some(failure.node.clone()),
+                operation: match failure.is_write {
+                    true => IoOperationType::Write,
+                    false => IoOperationType::Read,
+                },
+                action: action(failure.action),
+                nospace: Some(failure.error == BlockError::NoSpace),
+                reason: failure.error.to_string(),
+            });
+            if failure.action == backend_block::ErrorAction::Stop {
+                log::warn!(
+                    "disk '{}': {}; the machine stops, and 'cont' tries again",
+                    failure.id,
+                    failure.error
+                );
+                let machine = control.board.machine.clone();
+                main_loop.post(move || machine.stop(RunState::IoError));
+            }
+        }));
+    }
+
+    /// The device that a disk is connected to.
+    fn user_of(&self, id: &str) -> Option<String> {
+        let holds = |props: &[(String, String)]| props.iter().any(|(k, v)| k == "drive" && v == id);
+        let parts = self.board.machine.fabric().parts();
+        let part = parts.iter().find(|part| holds(&part.props))?;
+        Some(part.path.clone())
+    }
+
+    /// A disk by its id.
+    fn disk(&self, id: &str) -> Option<&SharedBlock> {
+        self.storage.disks.iter().find(|disk| disk.info().id == id)
+    }
+
+    /// A disk by its own id or its device's.
+    fn disk_of(&self, device: Option<&str>, qdev: Option<&str>) -> Result<&SharedBlock, QmpError> {
+        let not_found = |id: &str| {
+            QmpError::new(
+                ErrorClass::DeviceNotFound,
+                format!("Device '{id}' not found"),
+            )
+        };
+        match (device, qdev) {
+            (Some(device), None) => self.disk(device).ok_or_else(|| not_found(device)),
+            (None, Some(qdev)) => {
+                let mut disks = self.storage.disks.iter();
+                let found = disks.find(|d| self.user_of(&d.info().id).as_deref() == Some(qdev));
+                found.ok_or_else(|| not_found(qdev))
+            }
+            _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+        }
+    }
+
+    /// A node, by the disk on it or by its own name.
+    fn node(&self, device: &str) -> Result<Arc<Node>, QmpError> {
+        let of_disk = || self.disk(device).and_then(|disk| disk.node());
+        let found = of_disk().or_else(|| self.storage.opener.graph.find(device));
+        found.ok_or_else(|| {
+            QmpError::generic(format!(
+                "Cannot find device='{device}' nor node-name='{device}'"
+            ))
+        })
+    }
+
+    /// A node, by one of the two.
+    fn node_of(&self, device: Option<&str>, node: Option<&str>) -> Result<Arc<Node>, QmpError> {
+        match (device, node) {
+            (Some(device), None) => match self.disk(device).and_then(|disk| disk.node()) {
+                Some(node) => Ok(node),
+                None => Err(QmpError::generic(format!(
+                    "Cannot find device='{device}' nor node-name=''"
+                ))),
+            },
+            (None, Some(name)) => self.named(name),
+            _ => Err(QmpError::generic(
+                "Need exactly one of 'device' and 'node-name'",
+            )),
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<Arc<Node>, QmpError> {
+        let graph = &self.storage.opener.graph;
+        graph
+            .find(name)
+            .ok_or_else(|| failed(OpenError::no_node(name, graph)))
+    }
+
+    fn opts(&self, options: &BlockdevOptions) -> Result<Opts, QmpError> {
+        Opts::from_json("blockdev-add", &options.to_json()).map_err(failed)
+    }
+
+    /// Puts an overlay before all users of a node.
+    fn freeze(&self, node: &Arc<Node>, overlay: &Arc<Node>) -> Result<(), QmpError> {
+        let graph = &self.storage.opener.graph;
+        graph.check_free(node).map_err(failed)?;
+        graph.check_free(overlay).map_err(failed)?;
+        let refused = |what: &str| QmpError::generic(format!("The overlay {what}"));
+        if overlay.child("backing").is_some() {
+            return Err(refused("already has a backing image"));
+        }
+        if let Some(user) = overlay.users().into_iter().next() {
+            return Err(refused(&format!("is already in use by '{user}'")));
+        }
+        if overlay
+            .subtree()
+            .iter()
+            .any(|below| Arc::ptr_eq(below, node))
+        {
+            return Err(refused("is stored in the node itself"));
+        }
+        if overlay.len() < node.len() {
+            return Err(refused("is shorter than the image that it is to be put on"));
+        }
+        let still = graph.still();
+        node.flush().map_err(failed)?;
+        graph.replace(&still, node, overlay).map_err(failed)?;
+        if let Err(error) = self.put_behind(&still, node, overlay) {
+            // Nobody else has touched the overlay since.
+            graph.replace(&still, overlay, node).map_err(failed)?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn put_behind(
+        &self,
+        _: &Still<'_>,
+        node: &Arc<Node>,
+        overlay: &Arc<Node>,
+    ) -> Result<(), QmpError> {
+        set_backing(overlay, Some(node)).map_err(failed)?;
+        if !node.is_written() {
+            node.set_read_only(true).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the image of `blockdev-snapshot-sync`.
+    fn make_overlay(&self, path: &str, format: &str, node: &Node) -> Result<(), QmpError> {
+        let opener = &self.storage.opener;
+        let class = opener.driver(format).map_err(failed)?;
+        let Some(create) = class.create else {
+            return Err(QmpError::generic(format!(
+                "Format '{format}' has no backing files; use 'qcow2'"
+            )));
+        };
+        let base = std::path::absolute(node.file()).map_err(failed)?;
+        let base = base.to_string_lossy().into_owned();
+        backend_file::create(Path::new(path)).map_err(failed)?;
+        let mut file = Opts::default();
+        file.push("driver", text("file"));
+        file.push("filename", text(path));
+        let file = opener
+            .open("blockdev-snapshot-sync", &file)
+            .map_err(failed)?;
+        let child =
+            Child::attach(file, "snapshot", "file", perm::ALL, perm::ALL).map_err(failed)?;
+        let mut options = Opts::default();
+        options.push("backing_file", text(base));
+        options.push("backing_fmt", text(node.class().name));
+        let len = node.len().next_multiple_of(backend_block::SECTOR);
+        (create.create)(&child, len, &options).map_err(failed)
+    }
+}
+
+fn action(action: backend_block::ErrorAction) -> BlockErrorAction {
+    match action {
+        backend_block::ErrorAction::Report => BlockErrorAction::Report,
+        backend_block::ErrorAction::Ignore => BlockErrorAction::Ignore,
+        backend_block::ErrorAction::Stop => BlockErrorAction::Stop,
+    }
+}
+
+/// The limits of `block_set_io_throttle`.
+fn limits(a: &IoThrottleArgs) -> Limits {
+    let mut limits = Limits::of_size(a.iops_size.unwrap_or(0));
+    for (what, average, max, burst_s) in [
+        (Limited::Bps, a.bps, a.bps_max, a.bps_max_length),
+        (
+            Limited::BpsRead,
+            a.bps_rd,
+            a.bps_rd_max,
+            a.bps_rd_max_length,
+        ),
+        (
+            Limited::BpsWrite,
+            a.bps_wr,
+            a.bps_wr_max,
+            a.bps_wr_max_length,
+        ),
+        (Limited::Iops, a.iops, a.iops_max, a.iops_max_length),
+        (
+            Limited::IopsRead,
+            a.iops_rd,
+            a.iops_rd_max,
+            a.iops_rd_max_length,
+        ),
+        (
+            Limited::IopsWrite,
+            a.iops_wr,
+            a.iops_wr_max,
+            a.iops_wr_max_length,
+        ),
+    ] {
+        let limit = Limit {
+            average,
+            max: max.unwrap_or(0),
+            burst_s: burst_s.unwrap_or(1),
+        };
+        limits.set(what, limit);
+    }
+    limits
+}
+
+impl Blocks for BlockControl {
+    fn disks(&self) -> Vec<BlockInfo> {
+        self.query_disks()
+    }
+
+    fn stats(&self, nodes: bool) -> Vec<BlockStats> {
+        self.query_stats(nodes)
+    }
+
+    fn nodes(&self, flat: bool) -> Vec<BlockDeviceInfo> {
+        let nodes = self.storage.opener.graph.nodes();
+        nodes
+            .iter()
+            .map(|node| query::node(node, None, flat))
+            .collect()
+    }
+
+    fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError> {
+        let opts = self.opts(&options)?;
+        if opts.text("node-name").is_none_or(str::is_empty) {
+            return Err(QmpError::generic(
+                "'node-name' must be specified for the root node",
+            ));
+        }
+        let opener = &self.storage.opener;
+        let node = opener.open("blockdev-add", &opts).map_err(failed)?;
+        opener.graph.keep(node);
+        Ok(())
+    }
+
+    fn delete_node(&self, name: &str) -> Result<(), QmpError> {
+        self.storage.opener.graph.delete(name).map_err(failed)
+    }
+
+    fn reopen_nodes(&self, options: Vec<BlockdevOptions>) -> Result<(), QmpError> {
+        let graph = &self.storage.opener.graph;
+        let mut changes = Vec::new();
+        for options in &options {
+            let opts = self.opts(options)?;
+            let name = opts.text("node-name").unwrap_or_default();
+            let node = self.named(name)?;
+            graph.check_free(&node).map_err(failed)?;
+            let new = self
+                .storage
+                .opener
+                .reopening(&node, &opts)
+                .map_err(failed)?;
+            changes.push((node, new));
+        }
+        let _still = graph.still();
+        let mut done: Vec<(&Arc<Node>, NodeOptions)> = Vec::new();
+        for (node, new) in &changes {
+            let old = node.options();
+            if let Err(error) = node.set_read_only(new.read_only) {
+                for (node, old) in done {
+                    node.set_options(old);
+                    // It was so before: what stood against it is not there.
+                    let _ = node.set_read_only(old.read_only);
+                }
+                return Err(failed(error));
+            }
+            node.set_options(*new);
+            done.push((node, old));
+        }
+        Ok(())
+    }
+
+    fn create_image(&self, args: BlockdevCreateArgs) -> Result<(), QmpError> {
+        self.start_create(args)
+    }
+
+    fn resize(&self, args: BlockResizeArgs) -> Result<(), QmpError> {
+        let node = self.node_of(args.device.as_deref(), args.node_name.as_deref())?;
+        self.storage
+            .opener
+            .graph
+            .check_free(&node)
+            .map_err(failed)?;
+        let len = args.size.checked_next_multiple_of(backend_block::SECTOR);
+        let len = len.ok_or_else(|| QmpError::generic("Parameter 'size' is too large"))?;
+        let uses = |disk: &&SharedBlock| disk.node().is_some_and(|n| Arc::ptr_eq(&n, &node));
+        let resized = match self.storage.disks.iter().find(uses) {
+            Some(disk) => disk.resize(len),
+            None => node.resize(len, Preallocation::Off),
+        };
+        resized.map_err(|error| {
+            let (name, driver) = (node.name(), node.class().name);
+            QmpError::generic(match error {
+                BlockError::Unsupported => format!(
+                    "Node '{name}' cannot be resized so: driver '{driver}' or its snapshots do not let it"
+                ),
+                error => format!("Node '{name}' cannot be resized: {error}"),
+            })
+        })
+    }
+
+    fn set_throttle(&self, args: IoThrottleArgs) -> Result<(), QmpError> {
+        let disk = self.disk_of(args.device.as_deref(), args.id.as_deref())?;
+        let limits = limits(&args);
+        limits.check().map_err(QmpError::generic)?;
+        if !limits.is_on() {
+            disk.set_throttle(None);
+            return Ok(());
+        }
+        let current = disk.throttle().map(|(group, _)| group);
+        let id = disk.info().id;
+        let name = args.group.as_deref().or(current.as_deref()).unwrap_or(&id);
+        let group = self
+            .storage
+            .opener
+            .throttles
+            .group(name, &self.storage.clock);
+        group.set_limits(limits);
+        if current.as_deref() != Some(name) {
+            disk.set_throttle(Some(&group));
+        }
+        Ok(())
+    }
+
+    fn commit_disk(&self, device: &str) -> Result<(), QmpError> {
+        self.commit_now(device)
+    }
+
+    fn commit(&self, args: BlockCommitArgs) -> Result<(), QmpError> {
+        self.start_commit(args)
+    }
+
+    fn stream(&self, args: BlockStreamArgs) -> Result<(), QmpError> {
+        self.start_stream(args)
+    }
+
+    fn mirror(&self, args: BlockdevMirrorArgs) -> Result<(), QmpError> {
+        self.start_mirror(args)
+    }
+
+    fn snapshot(&self, args: BlockdevSnapshotArgs) -> Result<(), QmpError> {
+        let node = self.node(&args.node)?;
+        let overlay = self.named(&args.overlay)?;
+        self.freeze(&node, &overlay)
+    }
+
+    fn snapshot_sync(&self, args: BlockdevSnapshotSyncArgs) -> Result<(), QmpError> {
+        let node = self.node_of(args.device.as_deref(), args.node_name.as_deref())?;
+        let opener = &self.storage.opener;
+        opener.graph.check_free(&node).map_err(failed)?;
+        let format = args.format.as_deref().unwrap_or("qcow2");
+        let path = args.snapshot_file.as_str();
+        if args.mode != Some(NewImageMode::Existing) {
+            self.make_overlay(path, format, &node)?;
+        }
+        let mut opts = Opts::default();
+        opts.push("driver", text(format));
+        opts.push("file.driver", text(protocol_of(path)));
+        opts.push("file.filename", text(path));
+        opts.push("backing", Scalar::Null);
+        if let Some(name) = &args.snapshot_node_name {
+            opts.push("node-name", text(name));
+        }
+        let options = node.options();
+        opts.push("detect-zeroes", text(options.detect_zeroes.name()));
+        opts.push(
+            "discard",
+            text(if options.discard { "unmap" } else { "ignore" }),
+        );
+        opts.push("cache.direct", Scalar::Bool(options.direct));
+        opts.push("cache.no-flush", Scalar::Bool(options.no_flush));
+        let overlay = opener
+            .open("blockdev-snapshot-sync", &opts)
+            .map_err(failed)?;
+        self.freeze(&node, &overlay)?;
+        if args.snapshot_node_name.is_some() {
+            opener.graph.keep(overlay);
+        }
+        Ok(())
+    }
+
+    fn jobs(&self) -> Vec<JobInfo> {
+        self.query_jobs()
+    }
+
+    fn block_jobs(&self) -> Vec<BlockJobInfo> {
+        self.query_block_jobs()
+    }
+
+    fn change_job(&self, id: &str, change: JobChange, is_block: bool) -> Result<(), QmpError> {
+        self.change(id, change, is_block)
+    }
+}

@@ -1,0 +1,200 @@
+//! Disks and jobs under the control of a monitor.
+
+use serde_json::json;
+
+use super::control::Qmp;
+use super::*;
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("mimic-blocks-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    fn img(&self, line: &str) {
+        let line = line.replace("@", &format!("{}/", self.0.display()));
+        let output = run(&format!("img {line}"));
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn nodes_are_added_queried_reopened_and_deleted() {
+    let folder = Folder::new("nodes");
+    let mut qmp = Qmp::start("-S -machine none");
+    let file = folder.path("disk.raw");
+    let create = json!({ "job-id": "c", "options": { "driver": "file", "filename": file, "size": 1 << 20 } });
+    qmp.execute("blockdev-create", create);
+    while qmp.event("JOB_STATUS_CHANGE")["status"] != "concluded" {}
+    assert_eq!(qmp.execute("query-jobs", json!({}))[0]["type"], "create");
+    qmp.execute("job-dismiss", json!({ "id": "c" }));
+    while qmp.event("JOB_STATUS_CHANGE")["status"] != "null" {}
+    let node = |more| {
+        let mut node = json!({ "driver": "raw", "node-name": "n", "file": { "driver": "file", "filename": file } });
+        let (serde_json::Value::Object(node), serde_json::Value::Object(more)) = (&mut node, more)
+        else {
+            unreachable!()
+        };
+        node.extend(more);
+        serde_json::Value::Object(node.clone())
+    };
+    assert_eq!(qmp.execute("blockdev-add", node(json!({}))), json!({}));
+    let shown = |qmp: &mut Qmp| {
+        let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true }));
+        let nodes = nodes.as_array().unwrap().clone();
+        nodes.into_iter().find(|node| node["node-name"] == "n")
+    };
+    let before = shown(&mut qmp).unwrap();
+    assert_eq!(
+        (&before["drv"], &before["ro"]),
+        (&json!("raw"), &json!(false))
+    );
+    assert_eq!(before["image"]["virtual-size"], 1 << 20);
+    let reopen = json!({ "options": [node(json!({ "read-only": true, "detect-zeroes": "on" }))] });
+    assert_eq!(qmp.execute("blockdev-reopen", reopen), json!({}));
+    let after = shown(&mut qmp).unwrap();
+    assert_eq!(
+        (&after["ro"], &after["detect_zeroes"]),
+        (&json!(true), &json!("on"))
+    );
+    let other = json!({ "options": [node(json!({ "offset": 512 }))] });
+    let error = qmp.error("blockdev-reopen", other);
+    assert_eq!(
+        error,
+        "'offset' of node 'n' cannot be changed while it is open; give it as it is"
+    );
+    qmp.execute("blockdev-reopen", json!({ "options": [node(json!({}))] }));
+    assert_eq!(
+        qmp.execute("block_resize", json!({ "node-name": "n", "size": 2 << 20 })),
+        json!({})
+    );
+    assert_eq!(shown(&mut qmp).unwrap()["image"]["virtual-size"], 2 << 20);
+    assert_eq!(
+        qmp.execute("blockdev-del", json!({ "node-name": "n" })),
+        json!({})
+    );
+    assert_eq!(shown(&mut qmp), None);
+    let error = qmp.error("blockdev-del", json!({ "node-name": "n" }));
+    assert_eq!(error, "there is no node named 'n'");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_disk_is_snapshot_and_committed_with_the_events_that_clients_wait_for() {
+    let folder = Folder::new("commit");
+    folder.img("create -q -f qcow2 @base.qcow2 16M");
+    let base = folder.path("base.qcow2");
+    let mut qmp = Qmp::start(&format!(
+        "-S -M q35 -drive if=virtio,id=d,file={base},format=qcow2"
+    ));
+    let top = folder.path("top.qcow2");
+    let arguments = json!({ "device": "d", "snapshot-file": top, "snapshot-node-name": "t" });
+    assert_eq!(qmp.execute("blockdev-snapshot-sync", arguments), json!({}));
+    let disk = qmp.execute("query-block", json!({}))[0].clone();
+    assert_eq!(disk["inserted"]["file"], top);
+    assert_eq!(disk["inserted"]["backing_file"], base);
+    assert_eq!(disk["inserted"]["image"]["backing-image"]["filename"], base);
+    assert_eq!(disk["io-status"], "ok");
+    assert_eq!(
+        qmp.execute("block-commit", json!({ "job-id": "j", "device": "d" })),
+        json!({})
+    );
+    let ready = qmp.event("BLOCK_JOB_READY");
+    assert_eq!(
+        (&ready["device"], &ready["type"]),
+        (&json!("j"), &json!("commit"))
+    );
+    let jobs = qmp.execute("query-block-jobs", json!({}));
+    assert_eq!(
+        (&jobs[0]["ready"], &jobs[0]["status"]),
+        (&json!(true), &json!("ready"))
+    );
+    let error = qmp.error(
+        "blockdev-snapshot-sync",
+        json!({ "device": "d", "snapshot-file": "x" }),
+    );
+    assert_eq!(
+        error,
+        "node 't' is busy: block device is in use by block job: commit"
+    );
+    qmp.execute("block-job-complete", json!({ "device": "j" }));
+    qmp.event("BLOCK_JOB_COMPLETED");
+    assert_eq!(qmp.event("JOB_STATUS_CHANGE")["status"], "concluded");
+    assert_eq!(qmp.event("JOB_STATUS_CHANGE")["status"], "null");
+    let disk = qmp.execute("query-block", json!({}))[0].clone();
+    assert_eq!(disk["inserted"]["file"], base);
+    assert_eq!(qmp.hmp("info block-jobs"), "No active jobs\n");
+    let error = qmp.error("block-job-cancel", json!({ "device": "j" }));
+    assert_eq!(error, "Block job 'j' not found");
+    assert_eq!(
+        qmp.execute("blockdev-del", json!({ "node-name": "t" })),
+        json!({})
+    );
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn limits_of_a_drive_are_shown_and_changed() {
+    let mut qmp = Qmp::start(
+        "-S -M q35 -object throttle-group,id=g,x-iops-total=50 \
+         -blockdev driver=throttle,node-name=t,throttle-group=g,file.driver=null-co \
+         -drive if=virtio,id=a,driver=null-co,throttling.bps-total=1048576,throttling.bps-total-max=2097152 \
+         -drive if=virtio,id=b,driver=null-co,iops=100,throttling.group=shared \
+         -drive if=virtio,id=c,driver=null-co,throttling.group=shared",
+    );
+    let disks = qmp.execute("query-block", json!({}));
+    let inserted = |n: usize| &disks[n]["inserted"];
+    assert_eq!(
+        (&inserted(0)["bps"], &inserted(0)["bps_max"]),
+        (&json!(1048576), &json!(2097152))
+    );
+    assert_eq!(inserted(0)["group"], "a");
+    assert_eq!(
+        (&inserted(2)["iops"], &inserted(2)["group"]),
+        (&json!(100), &json!("shared"))
+    );
+    qmp.hmp("block_set_io_throttle a 0 0 0 0 10 0");
+    let disk = qmp.execute("query-block", json!({}))[0]["inserted"].clone();
+    assert_eq!((&disk["bps"], &disk["iops_rd"]), (&json!(0), &json!(10)));
+    assert!(qmp.hmp("info block a").contains("iops_rd=10"));
+    let error = qmp.hmp("block_set_io_throttle a 1 1 0 0 0 0");
+    assert!(
+        error.contains("total values and read/write values cannot be used at the same time"),
+        "{error}"
+    );
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_temporary_overlay_is_known_by_the_image_under_it() {
+    let folder = Folder::new("temporary");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let path = folder.path("disk.qcow2");
+    let mut qmp = Qmp::start(&format!(
+        "-S -M q35 -snapshot -drive if=virtio,id=d,file={path},format=qcow2"
+    ));
+    let shown = qmp.hmp("info block -v");
+    assert!(
+        shown.contains(&path) && !shown.contains("mimic-snapshot"),
+        "{shown}"
+    );
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
