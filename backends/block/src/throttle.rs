@@ -596,19 +596,9 @@ impl Throttles {
         group
     }
 
-    /// Keeps a group until [`disown`](Self::disown).
+    /// Keeps a group, also without members.
     pub fn own(&self, group: Arc<ThrottleGroup>) {
         self.lock().owned.insert(group.name.clone(), group);
-    }
-
-    /// Lets go of a group that nobody is a member of. Whether there was one, or that it is in use.
-    pub fn disown(&self, name: &str) -> Result<bool, ()> {
-        let mut groups = self.lock();
-        match groups.owned.get(name) {
-            None => Ok(false),
-            Some(group) if Arc::strong_count(group) > 1 => Err(()),
-            Some(_) => Ok(groups.owned.remove(name).is_some()),
-        }
     }
 }
 

@@ -49,6 +49,41 @@ fn expressions_know_precedence_brackets_and_registers() {
 }
 
 #[test]
+fn disks_and_jobs_are_changed_by_the_commands_of_qmp() {
+    let (vm, hmp) = hmp();
+    for line in [
+        "block_resize virtio0 10",
+        "block_resize virtio0 1G",
+        "block_stream virtio0 1000 base.img",
+        "block_job_cancel -f virtio0",
+        "block_job_set_speed virtio0 5",
+        "commit all",
+        "snapshot_blkdev -n virtio0 new.img",
+    ] {
+        assert_eq!(hmp.run(line), "", "{line}");
+    }
+    // The members of an object come in any order.
+    let calls = vm.calls();
+    for (call, parts) in calls.iter().zip([
+        ["resize ", "\"size\":10485760"],
+        ["resize ", "\"size\":1073741824"],
+        ["\"speed\":1000", "\"base\":\"base.img\""],
+        ["block job virtio0: ", "Cancel { force: true }"],
+        ["block job virtio0: ", "SetSpeed(5)"],
+        ["commit ", "all"],
+        ["\"snapshot-file\":\"new.img\"", "\"mode\":\"existing\""],
+    ]) {
+        assert!(parts.iter().all(|part| call.contains(part)), "{call}");
+    }
+    assert_eq!(calls.len(), 7);
+    assert!(hmp.run("block_resize virtio0 x").contains("'x' is no size"));
+    assert!(
+        hmp.run("block_job_cancel a b")
+            .contains("takes [-f] and a device")
+    );
+}
+
+#[test]
 fn memory_is_shown_in_every_form() {
     assert_eq!(
         run("xp/4xb 0x10"),
@@ -95,8 +130,29 @@ fn info_shows_what_the_queries_answer() {
         ),
         ("info chardev", "serial0: filename=pty:/dev/pts/3\n"),
         (
-            "info block",
+            "info block ide0-cd0",
             "ide0-cd0: [not inserted]\n    Removable device: not locked, tray closed\n",
+        ),
+        (
+            "info block virtio0",
+            "virtio0 (#block001): /images/top.qcow2 (qcow2)\n    Attached to:      disk0\n    \
+             Cache mode:       writeback, direct\n    Backing file:     base.img (chain depth: 1)\n    \
+             Detect zeroes:    unmap\n    I/O throttling:   bps=0 bps_rd=0 bps_wr=0 bps_max=0 bps_rd_max=0 \
+             bps_wr_max=0 iops=100 iops_rd=0 iops_wr=0 iops_max=0 iops_rd_max=0 iops_wr_max=0 iops_size=0 \
+             group=virtio0\n",
+        ),
+        (
+            "info block -x",
+            "Error: info block: '-x' makes no sense here; it takes -n, -v and one name\n",
+        ),
+        (
+            "info block-jobs",
+            "Streaming device virtio0: Completed 7 of 100 bytes, speed limit 0 bytes/s\n",
+        ),
+        (
+            "info blockstats",
+            "virtio0: rd_bytes=7 wr_bytes=7 rd_operations=7 wr_operations=7 flush_operations=7 wr_total_time_ns=7 \
+             rd_total_time_ns=7 flush_total_time_ns=7 rd_merged=7 wr_merged=7 idle_time_ns=0\n",
         ),
         ("info mtree -f", "mtree of 0 -f\n"),
         ("i registers", "registers of 0 \n"),
@@ -116,6 +172,8 @@ fn info_shows_what_the_queries_answer() {
     ] {
         assert_eq!(run(line), text, "{line}");
     }
+    let images = run("info block -n -v");
+    assert!(images.ends_with("Images:\nimage: /images/top.qcow2\nfile format: qcow2\nvirtual size: 1073741824 bytes\ndisk size: 4096 bytes\n"), "{images}");
     assert_eq!(
         run("info pci"),
         "  Bus  0, device   2, function 0:\n    SCSI controller: PCI device 1af4:1001\n      PCI subsystem 1af4:0002\n      \

@@ -219,7 +219,7 @@ fn the_image_on_top_is_committed_while_the_guest_writes() {
     let busy = bench
         .opener
         .graph
-        .claim(&[base.clone()], "stream")
+        .claim(std::slice::from_ref(&base), "stream")
         .err()
         .unwrap();
     let text = "node 'base' is busy: block device is in use by block job: commit";
