@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod inspect;
+mod measure;
 mod modify;
 
 use std::path::Path;
@@ -25,6 +26,12 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
+    Command {
+        name: "bench",
+        usage: "[-c COUNT] [-d DEPTH] [-f FMT] [--flush-interval=N [--no-drain]] [-i AIO] [-n] [-o OFFSET] [--pattern=BYTE] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-w] [-U] FILE",
+        doc: "tell how long so many requests take",
+        run: measure::bench,
+    },
     Command {
         name: "check",
         usage: "[-f FMT] [--output=human|json] [-r leaks|all] [-T CACHE] [-q] [-U] FILE",
@@ -56,6 +63,12 @@ const COMMANDS: &[Command] = &[
         run: modify::create,
     },
     Command {
+        name: "dd",
+        usage: "[-f FMT] [-O FMT] [-U] [bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT",
+        doc: "copy a part of an image",
+        run: measure::dd,
+    },
+    Command {
         name: "info",
         usage: "[-f FMT] [--output=human|json] [--backing-chain] [-U] FILE",
         doc: "show what an image is",
@@ -66,6 +79,12 @@ const COMMANDS: &[Command] = &[
         usage: "[-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILE",
         doc: "show what lies where in an image",
         run: inspect::map,
+    },
+    Command {
+        name: "measure",
+        usage: "[--output=human|json] [-O FMT] [-o OPTIONS] [-U] [--size=SIZE | [-f FMT] FILE]",
+        doc: "tell how large an image would be",
+        run: measure::measure,
     },
     Command {
         name: "rebase",
@@ -88,7 +107,7 @@ const COMMANDS: &[Command] = &[
 ];
 
 /// Commands of qemu-img's that are not there.
-const ABSENT: &[&str] = &["amend", "bench", "bitmap", "dd", "measure"];
+const ABSENT: &[&str] = &["amend", "bitmap"];
 
 /// Does what the arguments say; returns the exit status.
 ///

@@ -365,9 +365,16 @@ impl Driver for Qcow2 {
         let has_freed = self.meta().has_freed();
         let _alone = has_freed.then(|| self.alone());
         self.with_data(|node, data| {
-            let mut meta = self.meta();
-            meta.flush(node, data)?;
-            meta.reclaim(node, data)
+            let syncing = {
+                let mut meta = self.meta();
+                if has_freed {
+                    meta.reclaim(node, data)?;
+                }
+                meta.write_out(node, data)?;
+                meta.syncing.clone()
+            };
+            // Without the tables' lock: other requests go on.
+            syncing.beside(node, data)
         })
     }
 

@@ -11,6 +11,8 @@
 //! 4. stable: then what these tables no longer refer to is counted as free
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use backend_block::{BlockError, IoVector, Node};
 
@@ -40,8 +42,42 @@ pub(crate) struct Meta {
     freed: Vec<(u64, u64)>,
     /// Where the next compressed cluster goes, if it fits there.
     packed_next: Option<u64>,
+    pub(crate) syncing: Arc<Syncing>,
+}
+
+/// Flushes under way. One of a guest's holds no table; the host tells of an error only once, so what
+/// must be stable before tables are written waits for what those of guests have to say.
+#[derive(Default)]
+pub(crate) struct Syncing {
+    turn: RwLock<()>,
     /// A flush failed: what the file holds is not known, so nothing more is entered into it.
-    broken: bool,
+    broken: AtomicBool,
+}
+
+impl Syncing {
+    fn flush(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
+        let flushed = data.map_or(Ok(()), Node::flush).and_then(|()| node.flush());
+        if flushed.is_err() {
+            // The host may have dropped what it could not write: from now on nobody knows what is there.
+            self.broken.store(true, Ordering::Release);
+        }
+        flushed
+    }
+
+    /// What was written before reaches stable storage; others may flush at the same time.
+    pub(crate) fn beside(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
+        let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+        self.flush(node, data)
+    }
+
+    /// The same for what tables are to refer to.
+    fn alone(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
+        let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+        match self.broken.load(Ordering::Acquire) {
+            true => Err(BlockError::Io),
+            false => self.flush(node, data),
+        }
+    }
 }
 
 /// Where a flush goes beside the image file: the guest's data, if it is elsewhere.
@@ -68,7 +104,7 @@ impl Meta {
             busy: BTreeMap::new(),
             freed: Vec::new(),
             packed_next: None,
-            broken: false,
+            syncing: Arc::default(),
         }
     }
 
@@ -78,7 +114,7 @@ impl Meta {
 
     /// Whether writes that need an entry must fail.
     pub(crate) fn check_usable(&self) -> Result<(), BlockError> {
-        match self.broken {
+        match self.syncing.broken.load(Ordering::Acquire) {
             true => Err(BlockError::Io),
             false => Ok(()),
         }
@@ -275,10 +311,7 @@ impl Meta {
     }
 
     fn stable(&mut self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
-        let flushed = data.map_or(Ok(()), Node::flush).and_then(|()| node.flush());
-        // The host may have dropped what it could not write: from now on nobody knows what is there.
-        self.broken |= flushed.is_err();
-        flushed
+        self.syncing.alone(node, data)
     }
 
     /// Writes the tables in order. What was written may still have to be flushed.

@@ -1,6 +1,7 @@
 //! `convert`: the disk that images show, written into another one.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use backend_block::{IoVector, Node};
@@ -12,7 +13,7 @@ use super::{How, Open, Progress, make, open, size, text};
 /// Bytes copied at a time.
 const STEP: u64 = 2 << 20;
 /// Runs of zeros that are not written, at least (`-S`).
-const SPARSE: u64 = 4096;
+pub(super) const SPARSE: u64 = 4096;
 
 pub(super) fn convert(args: &mut Args) -> Result<i32> {
     args.parse(
@@ -83,6 +84,7 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
             packs: args.has("c"),
             is_blank: !args.has("n"),
             sparse,
+            threads: threads(args.value("m"))?,
         };
         let mut progress = Progress::new(args.has("p"), len);
         let mut start = 0;
@@ -98,6 +100,15 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
     // As with QEMU's tool, who asks for no cache mode does not wait for the disk.
     target.put_in_place(args.value("t").is_some_and(|mode| mode != "unsafe"))?;
     Ok(0)
+}
+
+/// How many clusters are compressed at a time: one for each processor, or as `-m` says.
+fn threads(given: Option<&str>) -> Result<usize> {
+    let Some(word) = given else {
+        return Ok(std::thread::available_parallelism().map_or(1, usize::from));
+    };
+    let number: Option<usize> = word.parse().ok().filter(|n| (1..=16).contains(n));
+    number.with_context(|| format!("'-m {word}' must be from 1 to 16"))
 }
 
 /// Where the result goes: a file beside it that gets its name when it is whole.
@@ -162,12 +173,27 @@ pub(super) struct Copy<'a> {
     pub(super) is_blank: bool,
     /// Shortest run of zeros that is not written.
     pub(super) sparse: u64,
+    /// Clusters that are compressed at a time.
+    pub(super) threads: usize,
 }
 
 impl Copy<'_> {
     /// All of `from`, to `start` on.
     fn all(&self, from: &Node, start: u64, progress: &mut Progress) -> Result<()> {
-        let (mut at, len) = (0, from.len());
+        self.part(from, 0..from.len(), start, progress)
+    }
+
+    /// A part of `from`, to `start` on.
+    pub(super) fn part(
+        &self,
+        from: &Node,
+        range: std::ops::Range<u64>,
+        start: u64,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let (first, len) = (range.start, range.end);
+        let mut at = first;
+        let place = |at: u64| start + (at - first);
         // One for all: fresh memory costs as much as the copy.
         let buffer = IoVector::zeroed(usize::try_from(STEP.min(len))?);
         let failed = |at: u64| format!("reading '{}' at {at}", from.file());
@@ -181,14 +207,14 @@ impl Copy<'_> {
                 false => run.min(STEP),
             };
             if is_zero && !self.packs {
-                self.zeros(start + at, run)?;
+                self.zeros(place(at), run)?;
             } else {
                 let memory = buffer.slice(0, run);
                 from.read(at, &memory).with_context(|| failed(at))?;
-                self.data(start + at, &memory)?;
+                self.data(place(at), &memory)?;
             }
             at += run;
-            progress.at(start + at);
+            progress.at(place(at));
         }
         Ok(())
     }
@@ -234,15 +260,29 @@ impl Copy<'_> {
             bail!("'-c': format '{}' has no compression", self.to.class().name);
         };
         let cluster = image.cluster_len();
-        let mut done = 0;
-        while done < memory.len() {
-            let part = memory.slice(done, cluster);
-            if !(self.is_blank && part.is_zero()) {
-                self.to.write_compressed(at + done, &part)?;
+        let next = AtomicU64::new(0);
+        // Each thread takes the next cluster until there is none.
+        let work = || -> Result<()> {
+            loop {
+                let done = next.fetch_add(cluster, Ordering::Relaxed);
+                if done >= memory.len() {
+                    return Ok(());
+                }
+                let part = memory.slice(done, cluster);
+                if !(self.is_blank && part.is_zero()) {
+                    self.to.write_compressed(at + done, &part)?;
+                }
             }
-            done += part.len();
-        }
-        Ok(())
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
+            let mut result = work();
+            for other in others {
+                let theirs = other.join();
+                result = result.and(theirs.unwrap_or_else(|_| bail!("compressing failed")));
+            }
+            result
+        })
     }
 }
 

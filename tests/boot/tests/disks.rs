@@ -129,3 +129,108 @@ fn what_a_guest_writes_to_qcow2_on_virtio_pci_is_there() -> Result<(), Error> {
 fn what_a_guest_writes_to_subclusters_on_virtio_mmio_is_there() -> Result<(), Error> {
     a_guest_writes("microvm", 1, "virtio-blk-device", "extended_l2=on")
 }
+
+/// A guest with a disk of these options, and a QMP client.
+fn with_disk(guest: &Guest, drive: String) -> Result<Vm, Error> {
+    let mut vm = Vm::new("q35")
+        .args("-accel tcg -m 256")
+        .kernel(&guest.vmlinuz)
+        .option("-initrd", &guest.initrd_modules)
+        .append("quiet guest.modules=virtio_pci,virtio_blk")
+        .option("-drive", format!("if=none,id=d,{drive}"))
+        .option("-device", "virtio-blk-pci,drive=d")
+        .with_qmp()
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    Ok(vm)
+}
+
+const WRITE: &str = "dd if=/tmp/a of=/dev/vda bs=1M oflag=direct 2>/dev/null && echo written";
+
+#[test]
+fn a_write_that_finds_no_space_waits_until_the_machine_goes_on() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let path = folder.join("disk");
+    std::fs::File::create(&path)?.set_len(16 << 20)?;
+    let drive = format!(
+        "driver=raw,file.driver=blkdebug,file.inject-error.0.errno=28,file.inject-error.0.once=on,\
+         file.inject-error.0.iotype=write,file.image.driver=file,file.image.filename={},werror=stop",
+        path.display()
+    );
+    let mut vm = with_disk(&guest, drive)?;
+    let mut qmp = vm.qmp()?;
+    vm.shell("dd if=/dev/zero bs=1M count=3 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
+    vm.send(&format!("{WRITE}\n"))?;
+    let error = qmp.event("BLOCK_IO_ERROR")?["data"].clone();
+    assert_eq!(error["device"], "d");
+    assert_eq!(error["operation"], "write");
+    assert_eq!(error["action"], "stop");
+    assert_eq!(error["nospace"], true);
+    qmp.event("STOP")?;
+    let status = qmp.execute("query-status", serde_json::json!({}))?;
+    assert_eq!(status["status"], "io-error");
+    let disks = qmp.execute("query-block", serde_json::json!({}))?;
+    assert_eq!(disks[0]["io-status"], "nospace");
+    qmp.execute("cont", serde_json::json!({}))?;
+    vm.expect("written")?;
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()?;
+    let now = std::fs::read(&path)?;
+    assert!(now.iter().take(3 << 20).all(|byte| *byte == b'A'));
+    Ok(())
+}
+
+#[test]
+fn a_disk_is_snapshot_resized_and_committed_under_a_guest_that_writes() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    overlay(&folder, "")?;
+    let (top, live) = (folder.join("top"), folder.join("live"));
+    let mut vm = with_disk(&guest, format!("format=qcow2,file={}", top.display()))?;
+    let mut qmp = vm.qmp()?;
+    vm.shell("dd if=/dev/zero bs=1M count=8 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
+    qmp.execute(
+        "blockdev-snapshot-sync",
+        serde_json::json!({ "device": "d", "snapshot-file": live, "snapshot-node-name": "live" }),
+    )?;
+    assert_eq!(vm.shell(WRITE)?, "written");
+    let base = base_node(&mut qmp)?;
+    qmp.execute(
+        "block-commit",
+        serde_json::json!({ "job-id": "j", "device": "d", "base-node": base }),
+    )?;
+    qmp.event("BLOCK_JOB_READY")?;
+    vm.shell("tr A B < /tmp/a > /tmp/b; mv /tmp/b /tmp/a; echo")?;
+    assert_eq!(vm.shell(WRITE)?, "written");
+    qmp.execute("block-job-complete", serde_json::json!({ "device": "j" }))?;
+    let end = qmp.event("BLOCK_JOB_COMPLETED")?;
+    assert_eq!(end["data"]["error"], serde_json::Value::Null);
+    let size = serde_json::json!({ "device": "d", "size": LEN * 2 });
+    qmp.execute("block_resize", size)?;
+    let sectors = "until [ $(cat /sys/block/vda/size) = 262144 ]; do :; done; echo grown";
+    assert_eq!(vm.shell(sectors)?, "grown");
+    assert_eq!(vm.shell(WRITE)?, "written");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()?;
+    let now = contents(&top)?;
+    assert_eq!(now.len() as u64, LEN * 2);
+    assert!(now.iter().take(8 << 20).all(|byte| *byte == b'B'));
+    let base = std::fs::read(folder.join("base"))?;
+    assert!(now[8 << 20..LEN as usize] == base[8 << 20..]);
+    Ok(())
+}
+
+/// The node behind the one on top.
+fn base_node(qmp: &mut test_boot::Qmp) -> Result<String, Error> {
+    let stats = qmp.execute("query-blockstats", serde_json::json!({}))?;
+    let name = stats[0]["backing"]["node-name"].as_str();
+    name.map(str::to_owned)
+        .ok_or_else(|| other("nothing behind it"))
+}

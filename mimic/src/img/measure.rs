@@ -1,0 +1,371 @@
+//! `measure`, `dd` and `bench`: how large a copy would be, a part of an image copied, and how fast one is.
+
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use backend_block::{BackendOptions, Block as _, BlockBackend, IoVector, Operation, Request};
+use control_options::Opts;
+use serde_json::json;
+
+use super::args::Args;
+use super::convert::{Copy, SPARSE, shows_zeros};
+use super::{How, Progress, make, open, size};
+use crate::entry::print;
+
+/// Bytes of an entry of the L1, L2 and refcount tables.
+const ENTRY: u64 = 8;
+/// Longest buffer of `bench` and `dd`.
+const BUFFER_MAX: u64 = 1 << 30;
+/// Most requests at a time.
+const DEPTH_MAX: u64 = 1 << 16;
+
+/// Bytes that an image of a format needs.
+struct Needs {
+    /// For what there is now.
+    required: u64,
+    /// If everything was written.
+    full: u64,
+}
+
+/// Options of a qcow2 image that its size depends on.
+struct Layout {
+    cluster: u64,
+    refcount_bits: u64,
+    extended: bool,
+}
+
+impl Layout {
+    fn of(options: &Opts) -> Result<Self> {
+        let number =
+            |key: &str, usual: u64| -> Result<u64> { options.text(key).map_or(Ok(usual), size) };
+        let layout = Layout {
+            cluster: number("cluster_size", 64 << 10)?,
+            refcount_bits: number("refcount_bits", 16)?,
+            extended: options.switch("-o", "extended_l2")? == Some(true),
+        };
+        let known = [
+            "cluster_size",
+            "refcount_bits",
+            "extended_l2",
+            "size",
+            "compat",
+            "preallocation",
+        ];
+        if let Some((key, _)) = options.iter().find(|(key, _)| !known.contains(key)) {
+            bail!(
+                "option '{key}' does not change the size; there are {}",
+                known.join(", ")
+            );
+        }
+        if !layout.cluster.is_power_of_two() || !(512..=2 << 20).contains(&layout.cluster) {
+            bail!("'cluster_size' is a power of two from 512 to 2M");
+        }
+        if !layout.refcount_bits.is_power_of_two() || layout.refcount_bits > 64 {
+            bail!("'refcount_bits' is 1, 2, 4, 8, 16, 32 or 64");
+        }
+        Ok(layout)
+    }
+
+    /// Bytes of a whole image that shows `len` bytes (qcow2 specification: header, L1, L2 tables,
+    /// refcount table and blocks, each in clusters of its own).
+    fn whole(&self, len: u64) -> Option<u64> {
+        let clusters = len.div_ceil(self.cluster);
+        let entry = if self.extended { ENTRY * 2 } else { ENTRY };
+        let l2 = clusters.div_ceil(self.cluster / entry);
+        let l1 = l2.checked_mul(ENTRY)?.div_ceil(self.cluster).max(1);
+        let others = clusters.checked_add(l2)?.checked_add(l1)?.checked_add(1)?;
+        // Refcounts are counted themselves.
+        let per_block = self.cluster.checked_mul(8)? / self.refcount_bits;
+        let mut refcounts = 0u64;
+        loop {
+            let blocks = others.checked_add(refcounts)?.div_ceil(per_block);
+            let table = blocks.checked_mul(ENTRY)?.div_ceil(self.cluster).max(1);
+            let now = blocks.checked_add(table)?;
+            if now == refcounts {
+                return others.checked_add(refcounts)?.checked_mul(self.cluster);
+            }
+            refcounts = now;
+        }
+    }
+}
+
+pub(super) fn measure(args: &mut Args) -> Result<i32> {
+    args.parse(
+        &["U", "force-share", "image-opts"],
+        &["f", "O", "o", "size", "output", "l"],
+    )?;
+    if let Some(name) = args.value("l") {
+        bail!("'-l {name}': measuring a snapshot is not available yet");
+    }
+    let mut options = Opts::default();
+    for given in args.values("o") {
+        for (key, value) in Opts::parse("-o", given, None)?.iter() {
+            options.push(key, value.clone());
+        }
+    }
+    let source = match args.value("size") {
+        Some(word) => {
+            args.words(0..=0)?;
+            Err(size(word)?)
+        }
+        None => Ok(open(
+            args.one()?,
+            How {
+                format: args.value("f"),
+                shares: args.has("U") || args.has("force-share"),
+                is_opts: args.has("image-opts"),
+                ..How::default()
+            },
+        )?),
+    };
+    let len = match &source {
+        Ok(open) => open.node.len(),
+        Err(len) => *len,
+    };
+    let needs = match args.value("O").unwrap_or("raw") {
+        "raw" => Needs {
+            required: len,
+            full: len,
+        },
+        "qcow2" => {
+            let layout = Layout::of(&options)?;
+            let full = layout.whole(len).context("the size is too large")?;
+            let mut data = 0u64;
+            if let Ok(open) = &source {
+                let mut at = 0;
+                // The end of the last run that was counted: clusters count once.
+                let mut counted = 0;
+                while at < len {
+                    let (is_zero, run) = shows_zeros(&open.node, at, len - at)?;
+                    if !is_zero {
+                        let start = (at / layout.cluster * layout.cluster).max(counted);
+                        counted = (at + run).next_multiple_of(layout.cluster);
+                        data += counted.saturating_sub(start);
+                    }
+                    at += run;
+                }
+            }
+            let guest = len.next_multiple_of(layout.cluster);
+            Needs {
+                required: full.saturating_sub(guest).saturating_add(data),
+                full,
+            }
+        }
+        other => bail!("images of format '{other}' cannot be made; there are raw, qcow2"),
+    };
+    let text = match args.wants_json()? {
+        true => format!(
+            "{:#}\n",
+            json!({ "required": needs.required, "fully-allocated": needs.full })
+        ),
+        false => format!(
+            "required size: {}\nfully allocated size: {}\n",
+            needs.required, needs.full
+        ),
+    };
+    print(&text)?;
+    Ok(0)
+}
+
+pub(super) fn dd(args: &mut Args) -> Result<i32> {
+    args.parse(&["U", "force-share", "image-opts"], &["f", "O"])?;
+    let mut operands = Opts::default();
+    for word in args.words(1..=8)? {
+        let Some((key, value)) = word.split_once('=') else {
+            bail!("'{word}' is no operand; there are if=, of=, bs=, count=, skip=");
+        };
+        if !["if", "of", "bs", "count", "skip"].contains(&key) {
+            bail!("there is no operand '{key}='; there are if=, of=, bs=, count=, skip=");
+        }
+        operands.push(key, super::text(value));
+    }
+    let (Some(input), Some(output)) = (operands.text("if"), operands.text("of")) else {
+        bail!("name the images with if= and of=");
+    };
+    let block = operands.text("bs").map_or(Ok(512), size)?;
+    if block == 0 || block > BUFFER_MAX {
+        bail!("'bs={block}' must be from 1 to {BUFFER_MAX}");
+    }
+    let blocks = |key: &str| -> Result<Option<u64>> {
+        let Some(word) = operands.text(key) else {
+            return Ok(None);
+        };
+        let bytes = size(word)?.checked_mul(block);
+        bytes
+            .map(Some)
+            .with_context(|| format!("'{key}={word}' is too large"))
+    };
+    let from = open(
+        input,
+        How {
+            format: args.value("f"),
+            shares: args.has("U") || args.has("force-share"),
+            is_opts: args.has("image-opts"),
+            ..How::default()
+        },
+    )?;
+    let end = from.node.len().min(blocks("count")?.unwrap_or(u64::MAX));
+    let start = blocks("skip")?.unwrap_or(0).min(end);
+    let format = args.value("O").unwrap_or("raw");
+    let len = end - start;
+    make(output, format, len.next_multiple_of(512), &Opts::default())?;
+    let how = How {
+        format: Some(format),
+        writes: true,
+        ..How::default()
+    };
+    let to = open(output, how)?;
+    let copy = Copy {
+        to: &to.node,
+        packs: false,
+        is_blank: true,
+        sparse: SPARSE,
+        threads: 1,
+    };
+    copy.part(&from.node, start..end, 0, &mut Progress::new(false, len))?;
+    to.node.flush()?;
+    Ok(0)
+}
+
+pub(super) fn bench(args: &mut Args) -> Result<i32> {
+    args.parse(
+        &["n", "q", "w", "U", "force-share", "no-drain", "image-opts"],
+        &[
+            "c",
+            "d",
+            "f",
+            "i",
+            "o",
+            "s",
+            "S",
+            "t",
+            "flush-interval",
+            "pattern",
+        ],
+    )?;
+    let file = args.one()?;
+    let number =
+        |name: &str, usual: u64| -> Result<u64> { args.value(name).map_or(Ok(usual), size) };
+    let (count, depth) = (number("c", 75_000)?, number("d", 64)?);
+    let buffer = number("s", 4096)?;
+    let step = number("S", buffer)?;
+    let start = number("o", 0)?;
+    let flush_interval = number("flush-interval", 0)?;
+    let pattern = u8::try_from(number("pattern", 0)?).context("'--pattern' is a byte")?;
+    if depth == 0 || depth > DEPTH_MAX || buffer == 0 || buffer > BUFFER_MAX {
+        bail!("'-d' is from 1 to {DEPTH_MAX}, '-s' from 1 to {BUFFER_MAX}");
+    }
+    if !buffer.is_multiple_of(512) || !step.is_multiple_of(512) || !start.is_multiple_of(512) {
+        bail!("'-s', '-S' and '-o' are multiples of 512");
+    }
+    let writes = args.has("w");
+    if flush_interval != 0 && !writes {
+        bail!("'--flush-interval' is for writes: give '-w' too");
+    }
+    if let Some(mode) = args.value("i").filter(|mode| *mode != "threads") {
+        bail!("'-i {mode}' is not available; there is threads");
+    }
+    let how = How {
+        format: args.value("f"),
+        cache: if args.has("n") {
+            Some("none")
+        } else {
+            args.value("t")
+        },
+        writes,
+        shares: args.has("U") || args.has("force-share"),
+        is_opts: args.has("image-opts"),
+        ..How::default()
+    };
+    let node = open(file, how)?.node;
+    let len = node.len();
+    if start.checked_add(buffer).is_none_or(|end| end > len) {
+        bail!("'{file}' has {len} bytes: a request of {buffer} at {start} reaches beyond them");
+    }
+    let disk = BlockBackend::new("bench", node, BackendOptions::default())?;
+    if !args.has("q") {
+        let what = if writes { "write" } else { "read" };
+        print(&format!(
+            "Sending {count} {what} requests, {buffer} bytes each, {depth} in parallel (starting at offset {start}, step size {step})\n"
+        ))?;
+        if flush_interval != 0 {
+            let drain = if args.has("no-drain") {
+                "without"
+            } else {
+                "with"
+            };
+            print(&format!(
+                "Sending flush every {flush_interval} requests ({drain} drain)\n"
+            ))?;
+        }
+    }
+    let (told, ended) = channel();
+    let begun = Instant::now();
+    let buffers: Vec<IoVector> = (0..depth.min(count))
+        .map(|_| {
+            let memory = IoVector::zeroed(usize::try_from(buffer).unwrap_or(0));
+            memory.fill(pattern);
+            memory
+        })
+        .collect();
+    let mut free: Vec<IoVector> = buffers.clone();
+    let (mut sent, mut flying, mut offset) = (0u64, 0u64, start);
+    while sent < count || flying > 0 {
+        if sent < count
+            && let Some(memory) = free.pop()
+        {
+            let operation = match writes {
+                true => Operation::Write { offset },
+                false => Operation::Read { offset },
+            };
+            let (teller, back) = (told.clone(), memory.clone());
+            let done = Box::new(move |result| {
+                let _ = teller.send((result, Some(back)));
+            });
+            disk.submit(Request::new(operation, memory, done));
+            (sent, flying) = (sent + 1, flying + 1);
+            offset = offset.saturating_add(step);
+            if offset.checked_add(buffer).is_none_or(|end| end > len) {
+                offset = 0;
+            }
+            if flush_interval != 0 && sent.is_multiple_of(flush_interval) {
+                if !args.has("no-drain") {
+                    disk.drain();
+                }
+                let teller = told.clone();
+                let done = Box::new(move |result| {
+                    let _ = teller.send((result, None));
+                });
+                disk.submit(Request::new(Operation::Flush, IoVector::default(), done));
+                flying += 1;
+            }
+            continue;
+        }
+        let (result, memory) = ended.recv().context("the disk's threads are gone")?;
+        result.context("a request failed")?;
+        free.extend(memory);
+        flying -= 1;
+    }
+    print(&format!(
+        "Run completed in {:.3} seconds.\n",
+        begun.elapsed().as_secs_f64()
+    ))?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_image_has_the_size_that_qemu_img_says() {
+        let whole = |options: &str, len| {
+            let layout = Layout::of(&Opts::parse("-o", options, None).unwrap()).unwrap();
+            layout.whole(len).unwrap()
+        };
+        // `qemu-img measure -O qcow2 --size 1G`, 7.2.
+        assert_eq!(whole("", 1 << 30), 1_074_135_040);
+        assert!(Layout::of(&Opts::parse("-o", "cluster_size=1000", None).unwrap()).is_err());
+    }
+}
