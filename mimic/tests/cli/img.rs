@@ -54,6 +54,14 @@ const STORY: &[&str] = &[
     "convert -f qcow2 -O raw packed.qcow2 packed.raw",
     "convert -f qcow2 -O raw zstd.qcow2 zstd.raw",
     "convert -O qcow2 data.raw data.raw both.qcow2",
+    "=measure -f raw -O qcow2 data.raw",
+    "=measure -O raw --size 10M",
+    "{measure --output=json -O qcow2 -o cluster_size=4k,extended_l2=off --size 123G",
+    "dd -f raw -O raw bs=4k count=20 skip=3 if=data.raw of=part.raw",
+    "=compare part.raw data.raw",
+    "dd -O qcow2 bs=64k if=data.qcow2 of=part.qcow2",
+    "=compare -F raw part.qcow2 data.raw",
+    "dd bs=64k if=data.qcow2",
     "=compare -f raw -F qcow2 data.raw data.qcow2",
     "=compare packed.raw data.raw",
     "=compare zstd.raw data.raw",
@@ -238,4 +246,34 @@ fn what_a_crash_left_is_repaired() {
     assert_eq!(ours(folder.path(), "check x").status.code(), Some(2));
     assert!(ours(folder.path(), "check -r all x").status.success());
     assert!(ours(folder.path(), "check x").status.success());
+}
+
+#[test]
+fn bench_says_how_long_its_requests_took() {
+    let folder = Folder::new().unwrap();
+    let create = ours(folder.path(), "create -q -f qcow2 x 1M");
+    assert!(create.status.success());
+    let line = "bench -w -c 300 -d 8 -s 8k --pattern=65 --flush-interval=100 -f qcow2 x";
+    let output = ours(folder.path(), line);
+    assert!(output.status.success(), "{}", text(&output));
+    let said = text(&output);
+    let first = "Sending 300 write requests, 8192 bytes each, 8 in parallel (starting at offset 0, step size 8192)\n";
+    assert!(said.starts_with(first), "{said}");
+    assert!(
+        said.contains("Sending flush every 100 requests (with drain)\nRun completed in "),
+        "{said}"
+    );
+    assert!(ours(folder.path(), "convert -O raw x out").status.success());
+    assert!(
+        std::fs::read(folder.join("out"))
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 65)
+    );
+    let output = ours(folder.path(), "bench -s 2M x");
+    assert!(
+        text(&output).contains("a request of 2097152 at 0 reaches beyond them"),
+        "{}",
+        text(&output)
+    );
 }
