@@ -99,6 +99,8 @@ pub struct Core<T: Target> {
     pub trap: Option<Trap>,
     /// Set while all other CPUs are parked: atomics may be done in pieces.
     pub alone: bool,
+    /// A unit that is not needed any more, for its memory.
+    pub spare: accel_ir::Unit,
     /// Each instruction is to be a unit of its own.
     pub single: bool,
     /// Called before each unit that is entered, for logs.
@@ -139,6 +141,7 @@ impl<T: Target> Core<T> {
             code_hit: false,
             trap: None,
             alone: false,
+            spare: accel_ir::Unit::default(),
             single: false,
             on_unit: None,
             log_filter: LogFilter::default(),

@@ -11,6 +11,8 @@ use crate::target::{Target, Trap};
 
 /// Bytes offered at once: more than any unit uses.
 const WINDOW: usize = 512;
+/// Bytes of the next page offered with them.
+const NEXT: usize = 16;
 
 /// A piece of RAM that code was read from.
 #[derive(Clone)]
@@ -56,7 +58,9 @@ impl PageRef {
 /// The bytes at the PC, up to the end of their page.
 pub struct Source {
     start: u64,
-    bytes: Vec<u8>,
+    buffer: [u8; WINDOW + NEXT],
+    /// Bytes at hand.
+    len: usize,
     /// Bytes from the first page.
     first: usize,
     used: usize,
@@ -70,7 +74,8 @@ impl Source {
     pub fn new<T: Target>(core: &mut Core<T>, va: u64, ctx: u8) -> Result<Self, Trap> {
         let mut source = Source {
             start: va,
-            bytes: Vec::new(),
+            buffer: [0; WINDOW + NEXT],
+            len: 0,
             first: 0,
             used: 0,
             pages: Vec::new(),
@@ -78,20 +83,21 @@ impl Source {
             ctx,
         };
         source.append(core, va, WINDOW)?;
-        source.first = source.bytes.len();
+        source.first = source.len;
         Ok(source)
     }
 
     fn append<T: Target>(&mut self, core: &mut Core<T>, va: u64, most: usize) -> Result<(), Trap> {
         let pa = core.translate_for(va, Access::Fetch, self.ctx)?;
         let len = most.min((PAGE_SIZE - va % PAGE_SIZE) as usize);
-        let from = self.bytes.len();
-        self.bytes.resize(from + len, 0);
+        let from = self.len;
+        self.len += len;
+        let bytes = &mut self.buffer[from..from + len];
         if let Some((block, offset)) = core.mmu.block_at(pa) {
             let version = block
                 .code_version(offset)
                 .map_or(0, |v| v.load(Ordering::SeqCst));
-            if block.read(offset, &mut self.bytes[from..]).is_some() {
+            if block.read(offset, bytes).is_some() {
                 self.pages.push(PageRef {
                     block: block.clone(),
                     offset,
@@ -102,7 +108,7 @@ impl Source {
             }
         }
         self.cacheable = false;
-        for (i, byte) in self.bytes[from..].iter_mut().enumerate().take(16) {
+        for (i, byte) in bytes.iter_mut().enumerate().take(NEXT) {
             let value = core.mmu.read_physical(
                 pa.wrapping_add(i as u64),
                 1,
@@ -121,21 +127,21 @@ impl Source {
 
     /// The bytes at hand.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.buffer[..self.len]
     }
 
     /// Adds the beginning of the next page, for an instruction that crosses into it. May fault.
     pub fn extend<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Trap> {
-        if self.bytes.len() == self.first {
+        if self.len == self.first {
             let next = self.start.wrapping_add(self.first as u64);
-            self.append(core, next, 16)?;
+            self.append(core, next, NEXT)?;
         }
         Ok(())
     }
 
     /// Whether bytes of the next page were added.
     pub fn is_extended(&self) -> bool {
-        self.bytes.len() > self.first
+        self.len > self.first
     }
 
     /// Whether the instruction at `offset` of `len` bytes lies in the first page entirely.
@@ -152,7 +158,7 @@ impl Source {
 
     /// Says how many bytes the unit was made from.
     pub fn set_used(&mut self, used: usize) {
-        self.used = used.min(self.bytes.len());
+        self.used = used.min(self.len);
     }
 
     /// Announces the code as translated. `None` if it changed meanwhile (translate again), else the
@@ -166,11 +172,12 @@ impl Source {
             .truncate(if self.used > self.first { 2 } else { 1 });
         let parts = [(0, split), (self.first, self.used)];
         for (page, (from, to)) in self.pages.iter_mut().zip(parts) {
-            let wanted = self.bytes.get(from..to)?;
+            let wanted = self.buffer.get(from..to)?;
             page.granules = granules(page.offset, wanted.len() as u64);
             page.block.track_code(page.offset, wanted.len() as u64);
-            let mut now = vec![0; wanted.len()];
-            page.block.read(page.offset, &mut now)?;
+            let mut now = [0; WINDOW + NEXT];
+            let now = now.get_mut(..wanted.len())?;
+            page.block.read(page.offset, now)?;
             if now != wanted || !page.is_current() {
                 return None;
             }

@@ -22,12 +22,21 @@ impl Default for Builder {
 impl Builder {
     /// An empty unit, at its entry block.
     pub fn new() -> Self {
+        Self::reusing(Unit::default())
+    }
+
+    /// An empty unit in the memory of one that is not needed any more.
+    pub fn reusing(mut unit: Unit) -> Self {
+        let mut ops = unit.blocks.drain(..).next().map_or(Vec::new(), |b| b.ops);
+        ops.clear();
+        unit.types.clear();
+        unit.insns = 0;
         let mut builder = Builder {
-            unit: Unit::default(),
+            unit,
             current: 0,
             ended: Vec::new(),
         };
-        builder.block();
+        builder.block_of(ops);
         builder
     }
 
@@ -48,10 +57,14 @@ impl Builder {
 
     /// Creates a block to jump to; [`switch`](Self::switch) continues in it.
     pub fn block(&mut self) -> BlockId {
+        self.block_of(Vec::new())
+    }
+
+    fn block_of(&mut self, ops: Vec<Op>) -> BlockId {
         let id = BlockId(self.unit.blocks.len() as u32);
         self.unit.blocks.push(Block {
             params: Vec::new(),
-            ops: Vec::new(),
+            ops,
             end: End::Leave,
         });
         self.ended.push(false);

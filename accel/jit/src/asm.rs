@@ -154,8 +154,13 @@ struct Op<'a> {
 
 impl Asm {
     pub(crate) fn new(origin: usize) -> Asm {
+        Asm::reusing(Vec::new(), origin)
+    }
+
+    /// To add code to a list.
+    pub(crate) fn reusing(code: Vec<u8>, origin: usize) -> Asm {
         Asm {
-            code: Vec::with_capacity(1024),
+            code,
             origin,
             flags_of: None,
         }
@@ -175,8 +180,14 @@ impl Asm {
     }
 
     fn emit(&mut self, op: Op<'_>, reg: u8, rm: Rm) {
+        let mut bytes = [0; 8];
+        let mut len = 0;
+        let mut add = |byte: u8| {
+            bytes[len] = byte;
+            len += 1;
+        };
         if let Some(prefix) = op.prefix {
-            self.byte(prefix);
+            add(prefix);
         }
         let (b, x) = match rm {
             Rm::Reg(r) => (r.0, 0),
@@ -189,17 +200,20 @@ impl Asm {
         let low_byte = op.bytes && (reg >= 4 || matches!(rm, Rm::Reg(r) if r.0 >= 4));
         let rex = u8::from(op.wide) << 3 | (reg >> 3) << 2 | (x >> 3) << 1 | b >> 3;
         if rex != 0 || low_byte {
-            self.byte(0x40 | rex);
+            add(0x40 | rex);
         }
-        self.code.extend_from_slice(op.opcode);
-        self.modrm(reg & 7, rm, op.tail);
+        op.opcode.iter().for_each(|byte| add(*byte));
+        if let Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) = rm {
+            add(0xc0 | (reg & 7) << 3 | r & 7);
+        }
+        self.code.extend_from_slice(&bytes[..len]);
+        if let Rm::Mem(mem) = rm {
+            self.memory(reg & 7, mem, op.tail);
+        }
     }
 
-    fn modrm(&mut self, reg: u8, rm: Rm, tail: i32) {
-        let mem = match rm {
-            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => return self.byte(0xc0 | reg << 3 | r & 7),
-            Rm::Mem(mem) => mem,
-        };
+    /// ModRM and what follows it, for a memory operand.
+    fn memory(&mut self, reg: u8, mem: Mem, tail: i32) {
         let (base, index, disp) = match mem {
             Mem::Code(at) => {
                 self.byte(reg << 3 | 5);

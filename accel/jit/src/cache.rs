@@ -114,6 +114,12 @@ impl Block {
             .any(|p| p.page_id() == page && p.granules() & granules != 0)
     }
 
+    /// PCs that it leads to, as far as they are known.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
+        let ways = self.ways.iter().map(|way| way.pc);
+        ways.chain(self.went.iter().copied())
+    }
+
     /// The number of the instruction that a return address belongs to.
     pub(crate) fn insn_of(&self, at: usize) -> Option<usize> {
         let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
@@ -290,7 +296,7 @@ impl Cache {
         &mut self,
         key: Key,
         pc: u64,
-        compiled: Compiled,
+        compiled: &Compiled,
         pages: Vec<PageRef>,
         others: Vec<(u64, u32)>,
     ) -> Id {
@@ -307,7 +313,7 @@ impl Cache {
         &mut self,
         unit: Id,
         key: Key,
-        compiled: Compiled,
+        compiled: &Compiled,
         pages: Vec<PageRef>,
         others: Vec<(u64, u32)>,
     ) {
@@ -345,7 +351,7 @@ impl Cache {
         &mut self,
         key: Key,
         pc: u64,
-        compiled: Compiled,
+        compiled: &Compiled,
         pages: Vec<PageRef>,
         others: Vec<(u64, u32)>,
     ) -> Id {
@@ -361,9 +367,9 @@ impl Cache {
             pc,
             start,
             len,
-            marks: compiled.marks.into(),
-            sites: compiled.sites.into(),
-            ways: compiled.ways.into(),
+            marks: compiled.marks.as_slice().into(),
+            sites: compiled.sites.as_slice().into(),
+            ways: compiled.ways.as_slice().into(),
             pages,
             others,
             stale: compiled.stale,

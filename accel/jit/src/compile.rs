@@ -111,6 +111,7 @@ pub(crate) struct Way {
 }
 
 /// Code of a unit, not yet in its memory.
+#[derive(Default)]
 pub(crate) struct Compiled {
     pub(crate) code: Vec<u8>,
     pub(crate) marks: Vec<Mark>,
@@ -182,6 +183,22 @@ struct Entry {
     flags: Option<u32>,
 }
 
+/// What compiling needs, kept from one unit to the next for its memory.
+#[derive(Default)]
+pub(crate) struct Workshop {
+    plan: Plan,
+    places: Places,
+    entries: Vec<Option<Entry>>,
+    jumps: Vec<Vec<Fix>>,
+    cells: Vec<Option<u16>>,
+    exits: Vec<ends::Exit>,
+    detours: Vec<Detour>,
+    pending_ways: Vec<ends::PendingWay>,
+    misses: Vec<Fix>,
+    /// What came of it.
+    pub(crate) made: Compiled,
+}
+
 struct Compiler<'a> {
     env: &'a Env,
     members: &'a [Member],
@@ -215,8 +232,7 @@ struct Compiler<'a> {
     marks: Vec<Mark>,
     sites: Vec<Site>,
     ways: Vec<Way>,
-    /// Ways out whose stubs are not emitted yet: jumps to the stub, then as in [`Way`].
-    pending_ways: Vec<(Vec<Fix>, u32, Option<u32>, u64)>,
+    pending_ways: Vec<ends::PendingWay>,
     /// Jumps of computed jumps whose targets are not known.
     misses: Vec<Fix>,
     /// Whether the code computes under the guest's MXCSR.
@@ -226,13 +242,20 @@ struct Compiler<'a> {
 }
 
 /// Compiles a unit for the code memory from `origin` on.
-pub(crate) fn compile(env: &Env, member: &Member, origin: usize) -> Result<Compiled, TooBig> {
-    let plan = Plan::of(&member.unit, env.effects, &|_| true);
-    let mut compiler = Compiler::new(env, std::slice::from_ref(member), &env.map, origin)?;
+pub(crate) fn compile(
+    env: &Env,
+    member: &Member,
+    origin: usize,
+    shop: &mut Workshop,
+) -> Result<(), TooBig> {
+    let members = std::slice::from_ref(member);
+    let mut compiler = Compiler::new(env, members, &env.map, origin, shop)?;
     compiler.start();
-    compiler.unit_code(0, plan)?;
+    compiler.plan.make(&member.unit, env.effects, &|_| true);
+    compiler.unit_code(0)?;
     compiler.late();
-    Ok(compiler.done())
+    compiler.done(shop);
+    Ok(())
 }
 
 impl<'a> Compiler<'a> {
@@ -241,8 +264,19 @@ impl<'a> Compiler<'a> {
         members: &'a [Member],
         map: &'a Map,
         origin: usize,
+        shop: &mut Workshop,
     ) -> Result<Self, TooBig> {
         let first = members.first().ok_or(TooBig)?;
+        // What an earlier one that was given up left behind is of no use.
+        let mut shop = std::mem::take(shop);
+        shop.exits.clear();
+        shop.detours.clear();
+        shop.pending_ways.clear();
+        shop.misses.clear();
+        shop.made.code.clear();
+        shop.made.marks.clear();
+        shop.made.sites.clear();
+        shop.made.ways.clear();
         Ok(Compiler {
             env,
             members,
@@ -250,39 +284,50 @@ impl<'a> Compiler<'a> {
             region: None,
             unit: &first.unit,
             at: &first.at,
-            plan: Plan::default(),
-            places: Places::new(0, map),
+            plan: shop.plan,
+            places: shop.places,
             flags: None,
             next_def: 0,
-            entries: Vec::new(),
-            jumps: Vec::new(),
+            entries: shop.entries,
+            jumps: shop.jumps,
             carry: 0,
             first_mark: 0,
-            cells: Vec::new(),
+            cells: shop.cells,
             spilled: 0,
             block: 0,
             op: 0,
-            asm: Asm::new(origin),
-            exits: Vec::new(),
-            detours: Vec::new(),
-            marks: Vec::new(),
-            sites: Vec::new(),
-            ways: Vec::new(),
-            pending_ways: Vec::new(),
-            misses: Vec::new(),
+            asm: Asm::reusing(shop.made.code, origin),
+            exits: shop.exits,
+            detours: shop.detours,
+            marks: shop.made.marks,
+            sites: shop.made.sites,
+            ways: shop.made.ways,
+            pending_ways: shop.pending_ways,
+            misses: shop.misses,
             has_float: false,
             float_start: None,
         })
     }
 
-    fn done(self) -> Compiled {
-        Compiled {
-            code: self.asm.code,
-            marks: self.marks,
-            sites: self.sites,
-            ways: self.ways,
-            stale: self.region.map(|region| region.stale),
-        }
+    fn done(self, shop: &mut Workshop) {
+        *shop = Workshop {
+            plan: self.plan,
+            places: self.places,
+            entries: self.entries,
+            jumps: self.jumps,
+            cells: self.cells,
+            exits: self.exits,
+            detours: self.detours,
+            pending_ways: self.pending_ways,
+            misses: self.misses,
+            made: Compiled {
+                code: self.asm.code,
+                marks: self.marks,
+                sites: self.sites,
+                ways: self.ways,
+                stale: self.region.map(|region| region.stale),
+            },
+        };
     }
 
     /// What stands before all else.
@@ -293,21 +338,22 @@ impl<'a> Compiler<'a> {
         self.start_float();
     }
 
-    /// A unit's main line.
-    fn unit_code(&mut self, index: usize, plan: Plan) -> Result<(), TooBig> {
+    /// A unit's main line, once its plan is made.
+    fn unit_code(&mut self, index: usize) -> Result<(), TooBig> {
         let member = self.members.get(index).ok_or(TooBig)?;
         let unit = &member.unit;
         self.unit = unit;
         self.at = &member.at;
-        self.plan = plan;
-        self.places = Places::new(unit.types.len(), self.map);
+        self.places.make(unit.types.len(), self.map);
         self.flags = None;
         self.asm.flags_of = None;
         self.next_def = 0;
-        self.entries = (0..unit.blocks.len()).map(|_| None).collect();
-        self.jumps = (0..unit.blocks.len()).map(|_| Vec::new()).collect();
+        self.entries.clear();
+        self.entries.resize_with(unit.blocks.len(), || None);
+        self.jumps.clear();
+        self.jumps.resize_with(unit.blocks.len(), Vec::new);
         self.first_mark = self.marks.len();
-        self.cells = vec![None; unit.types.len()];
+        plan::renew(&mut self.cells, unit.types.len(), None);
         self.spilled = 0;
         for index in 0..self.unit.blocks.len() {
             if !self.plan.blocks[index].is_emitted {

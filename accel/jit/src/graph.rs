@@ -22,21 +22,20 @@ const DEPTH: u32 = 6;
 
 impl Graph {
     /// The units of the loop that is closed by ways back to `header`: those that reach it again
-    /// without passing it. Compilers lay out loops so that what closes them goes back.
-    fn natural(&self, header: usize) -> Option<Vec<bool>> {
-        let mut inside = vec![false; self.pcs.len()];
-        inside[header] = true;
-        let mut work: Vec<usize> = (0..self.pcs.len())
-            .filter(|from| self.pcs[*from] >= self.pcs[header] && self.to[*from].contains(&header))
-            .collect();
+    /// without passing it. `from` has where each is come to from. Compilers lay out loops so that what closes them goes back.
+    fn natural(&self, header: usize, from: &[Vec<usize>]) -> Option<Vec<bool>> {
+        let is_behind = |unit: &usize| self.pcs[*unit] >= self.pcs[header];
+        let mut work: Vec<usize> = from[header].iter().copied().filter(is_behind).collect();
         if work.is_empty() {
             return None;
         }
+        let mut inside = vec![false; self.pcs.len()];
+        inside[header] = true;
         while let Some(unit) = work.pop() {
             if std::mem::replace(&mut inside[unit], true) {
                 continue;
             }
-            work.extend((0..self.pcs.len()).filter(|from| self.to[*from].contains(&unit)));
+            work.extend(&from[unit]);
         }
         // Where what closes it is not reached from its beginning, the way is not known: no loop.
         let mut reached = vec![false; self.pcs.len()];
@@ -56,8 +55,12 @@ impl Graph {
 
     /// The smallest loop that a unit is in.
     pub(crate) fn innermost(&self, unit: usize) -> Option<Loop> {
+        let mut from = vec![Vec::new(); self.pcs.len()];
+        for (unit, to) in self.to.iter().enumerate() {
+            to.iter().for_each(|to| from[*to].push(unit));
+        }
         let loops: Vec<(usize, Vec<bool>)> = (0..self.pcs.len())
-            .filter_map(|header| Some((header, self.natural(header)?)))
+            .filter_map(|header| Some((header, self.natural(header, &from)?)))
             .collect();
         let size = |inside: &[bool]| inside.iter().filter(|is| **is).count();
         let (header, inside) = loops

@@ -15,7 +15,7 @@ pub(crate) const HOT: u8 = 3;
 /// Most units of a region that are looked at.
 const MOST_UNITS: usize = 64;
 /// Most guest instructions of a region that are looked at.
-const MOST_INSNS: u32 = 1024;
+const MOST_INSNS: usize = 1024;
 /// Most pages that a region's code is from, beside the first.
 const MOST_OTHERS: usize = 3;
 
@@ -48,41 +48,44 @@ impl<T: Target> Jit<T> {
         if !is_flat || core.unit_limit() == 1 {
             return;
         }
-        let pc = core.pc();
-        let nodes = self.explore(core, key, ctx);
-        core.set_pc(pc);
-        let Some(nodes) = nodes else { return };
-        let index_of = |pc: u64| nodes.iter().position(|node| node.member.at.pc == pc);
-        let graph = Graph {
-            pcs: nodes.iter().map(|node| node.member.at.pc).collect(),
-            to: nodes
-                .iter()
-                .map(|node| node.member.targets().filter_map(index_of).collect())
-                .collect(),
-        };
+        let graph = self.explore(core, key, ctx);
+        if graph.pcs.first() != Some(&key.va) {
+            return;
+        }
         let Some(found) = graph.innermost(0) else {
             return;
         };
         let is_in = |pc: u64| found.units.iter().any(|i| graph.pcs[*i] == pc);
-        let mut limits = Vec::new();
-        for i in &found.units {
-            // What follows the last way within the loop is not part of it.
-            let member = &nodes[*i].member;
-            limits.push((
-                graph.pcs[*i],
-                compile::insns_to(member, is_in),
-                member.went.clone(),
-            ));
-        }
+        let pc = core.pc();
         let (mut members, mut sources) = (Vec::new(), Vec::new());
-        for (va, insns, went) in limits {
-            let node = self.translate_at(core, va, ctx, insns, went);
+        for va in found.units.iter().map(|i| graph.pcs[*i]) {
+            let node = self.translate_in(core, Key { va, ..key }, ctx, is_in);
             core.set_pc(pc);
             let Some(node) = node else { return };
             members.push(node.member);
             sources.push(node.source);
         }
         self.make_region(core, key, ctx, members, sources, &found.weights);
+    }
+
+    /// Translates a unit that lies in one page, up to the last way that leads to a wanted PC.
+    fn translate_in(
+        &mut self,
+        core: &mut Core<T>,
+        key: Key,
+        ctx: u8,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Option<Node> {
+        let page = core.mmu.fetch_page(ctx, key.va)?;
+        let known = self.cache.find(&Key { page, ..key })?;
+        let went = self.cache.get(known)?.went.clone();
+        let whole = self.translate_at(core, key.va, ctx, u32::MAX, went)?;
+        // What follows the last way within the loop is not part of it.
+        let insns = compile::insns_to(&whole.member, is_wanted);
+        if insns == whole.member.unit.insns {
+            return Some(whole);
+        }
+        self.translate_at(core, key.va, ctx, insns, whole.member.went)
     }
 
     /// Translates a unit of up to `limit` instructions that lies in one page.
@@ -108,10 +111,11 @@ impl<T: Target> Jit<T> {
         (!source.is_extended()).then_some(Node { member, source })
     }
 
-    /// Translates a unit and those it leads to, as far as they have run before.
-    fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8) -> Option<Vec<Node>> {
-        let mut nodes: Vec<Node> = Vec::new();
+    /// A unit and those it leads to, as far as they have run before.
+    fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8) -> Graph {
         let mut wanted = vec![start.va];
+        // Of each one that is known: its number and where it leads.
+        let mut known: Vec<(u64, Vec<u64>)> = Vec::new();
         let mut insns = 0;
         let mut next = 0;
         while let Some(va) = wanted.get(next).copied() {
@@ -120,28 +124,31 @@ impl<T: Target> Jit<T> {
                 continue;
             };
             let key = Key { va, page, ..start };
-            let known = self.cache.find(&key).and_then(|id| self.cache.get(id));
+            let unit = self.cache.find(&key).and_then(|id| self.cache.get(id));
             // Those that cross into another page are left out: reading them may fault.
-            let Some(known) = known.filter(|block| block.others.is_empty()) else {
+            let Some(unit) = unit.filter(|unit| unit.others.is_empty()) else {
                 continue;
             };
-            let went = known.went.clone();
-            let Some(node) = self.translate_at(core, va, ctx, u32::MAX, went) else {
-                continue;
-            };
-            insns += node.member.unit.insns;
-            if insns > MOST_INSNS || nodes.len() >= MOST_UNITS {
+            insns += unit.marks.len();
+            if insns > MOST_INSNS || known.len() >= MOST_UNITS {
                 break;
             }
-            for to in node.member.targets() {
-                if !wanted.contains(&to) {
-                    wanted.push(to);
+            let to: Vec<u64> = unit.targets().collect();
+            for pc in &to {
+                if !wanted.contains(pc) {
+                    wanted.push(*pc);
                 }
             }
-            nodes.push(node);
+            known.push((va, to));
         }
-        // The start is first, or there is nothing.
-        (nodes.first()?.member.at.pc == start.va).then_some(nodes)
+        let index_of = |pc: &u64| known.iter().position(|(va, _)| va == pc);
+        Graph {
+            pcs: known.iter().map(|(va, _)| *va).collect(),
+            to: known
+                .iter()
+                .map(|(_, to)| to.iter().filter_map(index_of).collect())
+                .collect(),
+        }
     }
 
     fn make_region(
@@ -189,24 +196,25 @@ impl<T: Target> Jit<T> {
         }
         self.watch(core, &pages);
         for _ in 0..2 {
-            let compiled =
-                compile::compile_region(&self.env, &members, weights, self.cache.origin());
-            let Ok(compiled) = compiled else {
+            let (env, shop) = (&self.env, &mut self.shop);
+            if compile::compile_region(env, &members, weights, self.cache.origin(), shop).is_err() {
                 log::debug!("a loop at {va:#x} is too much for a region");
                 return;
-            };
-            if compiled.code.len() > self.cache.largest() {
+            }
+            let len = shop.made.code.len();
+            if len > self.cache.largest() {
                 return;
             }
-            if !self.cache.make_room(compiled.code.len()) {
+            if !self.cache.make_room(len) {
                 continue;
             }
             if !pages.iter().all(accel_core::PageRef::is_current) {
                 return;
             }
-            self.show(va, &compiled.code, members.len());
+            self.show(va, members.len());
             self.statistics.regions += 1;
-            self.cache.insert_region(unit, key, compiled, pages, others);
+            let made = &self.shop.made;
+            self.cache.insert_region(unit, key, made, pages, others);
             return;
         }
     }

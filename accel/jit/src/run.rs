@@ -11,7 +11,7 @@ use accel_softmmu::Mmu;
 use hw_memory::{CodeWatcher, RamBlock};
 
 use crate::cache::{Cache, Id, Key};
-use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, compile};
+use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, Workshop, compile};
 use crate::grow;
 use crate::listing::{PerfMap, listing};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
@@ -70,6 +70,8 @@ pub(crate) struct Statistics {
 pub struct Jit<T: Target> {
     pub(crate) cache: Cache,
     pub(crate) env: Env,
+    /// For compiling.
+    pub(crate) shop: Workshop,
     interp: Interp,
     enter: extern "C" fn(*mut u8, *const u8) -> Out,
     /// Numbers of modes in generated code.
@@ -148,6 +150,7 @@ impl<T: Target> Jit<T> {
                 },
                 intrinsic: |number| T::helpers().get(usize::from(number))?.intrinsic,
             },
+            shop: Workshop::default(),
             interp: Interp::default(),
             enter,
             modes: Map::default(),
@@ -185,7 +188,8 @@ impl<T: Target> Jit<T> {
     }
 
     /// Shows new code to whoever wants to see it.
-    pub(crate) fn show(&mut self, va: u64, code: &[u8], units: usize) {
+    pub(crate) fn show(&mut self, va: u64, units: usize) {
+        let code = &self.shop.made.code;
         let start = self.cache.memory.address(self.cache.origin()) as u64;
         if log::log_enabled!(target: "out_asm", log::Level::Trace) {
             let text = listing(code, start);
@@ -346,10 +350,12 @@ impl<T: Target> Jit<T> {
             }
             let went = Vec::new();
             let member = Member { unit, at, went };
-            let compiled = compile(&self.env, &member, self.cache.origin());
+            let origin = self.cache.origin();
+            let compiled = compile(&self.env, &member, origin, &mut self.shop);
             let Member { unit, at, .. } = member;
-            let compiled = match compiled {
-                Ok(compiled) if compiled.code.len() <= self.cache.largest() => compiled,
+            let len = self.shop.made.code.len();
+            match compiled {
+                Ok(()) if len <= self.cache.largest() => {}
                 _ if limit > 1 && unit.insns > 1 => {
                     limit = (limit.min(unit.insns) / 2).max(1);
                     continue;
@@ -363,8 +369,8 @@ impl<T: Target> Jit<T> {
                     self.left.insert(key, ());
                     return Ok(Found::Interpret);
                 }
-            };
-            if !self.cache.make_room(compiled.code.len()) {
+            }
+            if !self.cache.make_room(len) {
                 continue;
             }
             let Some(pages) = source.track() else {
@@ -387,8 +393,11 @@ impl<T: Target> Jit<T> {
                 return Ok(Found::Interpret);
             };
             key.page = page.page_id();
-            self.show(key.va, &compiled.code, 1);
-            let id = self.cache.insert(key, pc, compiled, pages, at.others);
+            self.show(key.va, 1);
+            let id = self
+                .cache
+                .insert(key, pc, &self.shop.made, pages, at.others);
+            core.spare = unit;
             return Ok(Found::Code(id));
         }
         Err(Trap::Exit(Exit::Internal(

@@ -71,7 +71,8 @@ fn word_at(bytes: &[u8], offset: usize) -> Option<u32> {
 /// Translates the instructions at the PC: a straight run up to a branch or the end of the page.
 pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Result<Unit, Trap> {
     let mode = Mode(core.mode);
-    let mut c = Ctx::new(mode, core.arch.model.clone());
+    let spare = std::mem::take(&mut core.spare);
+    let mut c = Ctx::new(mode, core.arch.model.clone(), spare);
     let start = core.regs.get(regs::PC);
     c.pc = start;
     let mut used = 0usize;

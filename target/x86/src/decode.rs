@@ -108,7 +108,8 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
         source.extend(core)?;
         first = decode(mode, options, source.bytes(), start);
     }
-    let mut c = Ctx::new(core, mode);
+    let spare = std::mem::take(&mut core.spare);
+    let mut c = Ctx::new(core, mode, spare);
     let mut used = match first {
         Decoded::Instruction(insn) => {
             c.start(insn, start);

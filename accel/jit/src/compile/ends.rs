@@ -20,6 +20,17 @@ pub(super) struct Exit {
     pub(super) leaves: bool,
 }
 
+/// A way out whose stub is not emitted yet.
+#[derive(Clone, Copy)]
+pub(super) struct PendingWay {
+    /// Jumps to the stub.
+    stubs: [Option<Fix>; 3],
+    /// The rest is as in [`Way`].
+    jump: u32,
+    check: Option<u32>,
+    pc: u64,
+}
+
 impl Compiler<'_> {
     /// Instructions done that are not taken off the budget yet.
     pub(super) fn insns_done(&self) -> u16 {
@@ -61,10 +72,10 @@ impl Compiler<'_> {
     fn goto(&mut self, pc: u64, insns: u16) {
         self.leave_region();
         self.count(insns);
-        let mut stubs = vec![self.asm.jcc(CC_S)];
+        let spent = self.asm.jcc(CC_S);
         // Whether the page is mapped as it was when the jump was linked is certain in its own page.
         let elsewhere = (pc ^ self.at.pc) >> hw_memory::PAGE_BITS != 0 && self.at.is_flat;
-        let mut check = None;
+        let (mut check, mut moved) = (None, None);
         if elsewhere {
             self.load_tables();
             let line = (pc >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
@@ -72,12 +83,16 @@ impl Compiler<'_> {
             // No page has this identity.
             self.asm.alu_imm(Alu::Cmp, Size::D, id, i32::MIN);
             check = Some(self.asm.code.len() as u32);
-            stubs.push(self.asm.jcc(CC_NE));
+            moved = Some(self.asm.jcc(CC_NE));
         }
         let jump = self.asm.jmp();
         let end = self.asm.end_of(jump) - self.asm.origin;
-        stubs.push(jump);
-        self.pending_ways.push((stubs, end as u32, check, pc));
+        self.pending_ways.push(PendingWay {
+            stubs: [Some(spent), moved, Some(jump)],
+            jump: end as u32,
+            check,
+            pc,
+        });
     }
 
     /// At the start: leaves if a page that code is from is not what it was.
@@ -289,24 +304,25 @@ impl Compiler<'_> {
         }
         self.detours();
         self.late_float();
-        let misses = std::mem::take(&mut self.misses);
-        if !misses.is_empty() {
-            for fix in misses {
+        if !self.misses.is_empty() {
+            for fix in self.misses.drain(..) {
                 self.asm.bind(fix);
             }
             self.asm.call_to(self.env.thunks.miss);
         }
-        for (stubs, jump, check, pc) in std::mem::take(&mut self.pending_ways) {
-            for fix in stubs {
+        for i in 0..self.pending_ways.len() {
+            let way = self.pending_ways[i];
+            for fix in way.stubs.into_iter().flatten() {
                 self.asm.bind(fix);
             }
             self.asm.call_to(self.env.thunks.link);
             self.ways.push(Way {
                 site: self.asm.code.len() as u32,
-                jump,
-                check,
-                pc,
+                jump: way.jump,
+                check: way.check,
+                pc: way.pc,
             });
         }
+        self.pending_ways.clear();
     }
 }

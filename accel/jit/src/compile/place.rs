@@ -2,7 +2,7 @@
 
 use accel_ir::{Binary, Op, Slot, Ty, Val};
 
-use super::plan::is_pure;
+use super::plan::{is_pure, renew};
 use super::{Compiler, Map, SPILL, SPILLS, TooBig, XMMS, memory::size_of, slot_at};
 use crate::asm::{Alu, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, Shift, Size, Xmm};
 
@@ -34,7 +34,7 @@ pub(super) enum Place {
 }
 
 /// All places, and what the scratch registers hold.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Places {
     of: Vec<Place>,
     /// Whether the bits above the value's type are garbage.
@@ -52,18 +52,16 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn new(values: usize, map: &Map) -> Places {
-        Places {
-            of: vec![Place::Gone; values],
-            dirty: vec![false; values],
-            owner: [None; 16],
-            owner_v: [None; XMMS as usize],
-            locked: 0,
-            locked_v: 0,
-            deferred: Vec::new(),
-            guests: Vec::new(),
-            xmms: XMMS - map.vectors.len() as u8,
-        }
+    /// Makes them those of another unit.
+    pub(super) fn make(&mut self, values: usize, map: &Map) {
+        renew(&mut self.of, values, Place::Gone);
+        renew(&mut self.dirty, values, false);
+        self.owner = [None; 16];
+        self.owner_v = [None; XMMS as usize];
+        (self.locked, self.locked_v) = (0, 0);
+        self.deferred.clear();
+        self.guests.clear();
+        self.xmms = XMMS - map.vectors.len() as u8;
     }
 
     pub(super) fn of(&self, v: Val) -> Place {

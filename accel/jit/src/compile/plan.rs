@@ -39,6 +39,10 @@ pub(super) struct BlockPlan {
     pub(super) is_emitted: bool,
     /// Does nothing but leave the unit to this PC.
     pub(super) goes_to: Option<u64>,
+    /// The definition of the flags that it begins with, if that is known.
+    seen: Option<u32>,
+    /// Flags from before it may be looked at.
+    is_live: bool,
 }
 
 /// What a unit needs.
@@ -57,6 +61,14 @@ pub(super) struct Plan {
     pub(super) wants_flags: bool,
     /// Its last instruction may store.
     pub(super) stores_last: bool,
+    /// By instruction: the one before it may have stored.
+    stored_before: Vec<bool>,
+}
+
+/// Makes a list this long, all elements the same, in the memory it has.
+pub(super) fn renew<T: Clone>(list: &mut Vec<T>, len: usize, value: T) {
+    list.clear();
+    list.resize(len, value);
 }
 
 /// Whether an operation only computes its value.
@@ -102,20 +114,28 @@ fn successors(end: &End) -> impl Iterator<Item = usize> {
 impl Plan {
     /// `live` says whether the flags may be looked at from a PC on that the unit leaves to.
     pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects, live: &dyn Fn(u64) -> bool) -> Plan {
-        let mut plan = Plan {
-            rest: vec![0; unit.types.len()],
-            used: vec![false; unit.types.len()],
-            defs: Vec::new(),
-            seen: Vec::new(),
-            blocks: vec![BlockPlan::default(); unit.blocks.len()],
-            ..Plan::default()
-        };
-        plan.shape(unit);
-        let stored_before = plan.flow(unit, effects);
-        plan.liveness(unit, effects, &stored_before, live);
-        plan.count(unit);
-        plan.find_bases(unit);
+        let mut plan = Plan::default();
+        plan.make(unit, effects, live);
         plan
+    }
+
+    /// Makes it that of another unit.
+    pub(super) fn make(
+        &mut self,
+        unit: &Unit,
+        effects: fn(u16) -> Effects,
+        live: &dyn Fn(u64) -> bool,
+    ) {
+        renew(&mut self.rest, unit.types.len(), 0);
+        renew(&mut self.used, unit.types.len(), false);
+        self.defs.clear();
+        self.seen.clear();
+        renew(&mut self.blocks, unit.blocks.len(), BlockPlan::default());
+        self.shape(unit);
+        self.flow(unit, effects);
+        self.liveness(unit, effects, live);
+        self.count(unit);
+        self.find_bases(unit);
     }
 
     pub(super) fn is_used(&self, v: Val) -> bool {
@@ -150,18 +170,17 @@ impl Plan {
         }
     }
 
-    /// Which definition each read of the flags sees. Returns for each instruction whether the one
-    /// before it may have stored.
-    fn flow(&mut self, unit: &Unit, effects: fn(u16) -> Effects) -> Vec<bool> {
-        let mut entry: Vec<Option<u32>> = vec![None; unit.blocks.len()];
-        let mut stored_before = Vec::with_capacity(unit.insns as usize);
+    /// Which definition each read of the flags sees, and whether instructions follow one that may have
+    /// stored.
+    fn flow(&mut self, unit: &Unit, effects: fn(u16) -> Effects) {
+        self.stored_before.clear();
         let mut stored = false;
         for (i, block) in unit.blocks.iter().enumerate() {
-            let mut now = entry[i];
+            let mut now = self.blocks[i].seen;
             for op in &block.ops {
                 match *op {
                     Op::Insn { .. } => {
-                        stored_before.push(stored);
+                        self.stored_before.push(stored);
                         stored = false;
                     }
                     Op::FlagsDef { kind, ty, a, b, c } => {
@@ -194,12 +213,11 @@ impl Plan {
             }
             for to in successors(&block.end) {
                 if self.blocks[to].preds == 1 {
-                    entry[to] = now;
+                    self.blocks[to].seen = now;
                 }
             }
         }
         self.stores_last = stored;
-        stored_before
     }
 
     /// Which definitions must reach the guest's state.
@@ -207,22 +225,21 @@ impl Plan {
         &mut self,
         unit: &Unit,
         effects: fn(u16) -> Effects,
-        stored_before: &[bool],
         live_at: &dyn Fn(u64) -> bool,
     ) {
-        let mut at_entry = vec![true; unit.blocks.len()];
-        let (mut def, mut read, mut insn) = (self.defs.len(), self.seen.len(), stored_before.len());
+        let (mut def, mut read) = (self.defs.len(), self.seen.len());
+        let mut insn = self.stored_before.len();
         for (i, block) in unit.blocks.iter().enumerate().rev() {
             let mut live = match &block.end {
                 End::Goto { pc } => live_at(*pc),
                 End::GotoVal { .. } | End::Leave => true,
-                end => successors(end).any(|to| at_entry[to]),
+                end => successors(end).any(|to| self.blocks[to].is_live),
             };
             for op in block.ops.iter().rev() {
                 match op {
                     Op::Insn { .. } => {
                         insn -= 1;
-                        live |= stored_before[insn];
+                        live |= self.stored_before[insn];
                     }
                     Op::FlagsDef { .. } => {
                         def -= 1;
@@ -237,9 +254,9 @@ impl Plan {
                     op => live |= op.may_fault(),
                 }
             }
-            at_entry[i] = live;
+            self.blocks[i].is_live = live;
         }
-        self.wants_flags = at_entry[0];
+        self.wants_flags = self.blocks[0].is_live;
     }
 
     /// Counts the uses of values by operations that are needed.
@@ -279,7 +296,7 @@ impl Plan {
 
     /// Finds what addresses are made from.
     fn find_bases(&mut self, unit: &Unit) {
-        self.base = vec![Base::Wild; unit.types.len()];
+        renew(&mut self.base, unit.types.len(), Base::Wild);
         let mut is_wild = [false; 256];
         let ops = || unit.blocks.iter().flat_map(|block| &block.ops);
         for op in ops() {

@@ -10,7 +10,7 @@ use accel_core::Effects;
 use accel_ir::{End, Op, Slot};
 
 use super::plan::Plan;
-use super::{Compiled, Compiler, Env, Member, PINNED, TooBig, XMMS, slot_at};
+use super::{Compiler, Env, Member, PINNED, TooBig, Workshop, XMMS, slot_at};
 use crate::asm::{Alu, CC_B, CC_E, CC_S, Cc, Fix, Mem, RAX, RCX, Reg, Size, Xmm};
 use crate::memory::cell;
 
@@ -214,7 +214,8 @@ pub(crate) fn compile(
     members: &[Member],
     weights: &[u64],
     origin: usize,
-) -> Result<Compiled, TooBig> {
+    shop: &mut Workshop,
+) -> Result<(), TooBig> {
     let map = choose(env, members, weights);
     let plans = plans(members, env.effects);
     let index_of = |pc: u64| members.iter().position(|member| member.at.pc == pc);
@@ -225,7 +226,7 @@ pub(crate) fn compile(
             is_header[to] |= to <= i;
         }
     }
-    let mut compiler = Compiler::new(env, members, &map, origin)?;
+    let mut compiler = Compiler::new(env, members, &map, origin, shop)?;
     compiler.region = Some(Region {
         labels: vec![None; members.len()],
         waiting: members.iter().map(|_| Vec::new()).collect(),
@@ -241,10 +242,12 @@ pub(crate) fn compile(
     compiler.enter();
     for (i, plan) in plans.into_iter().enumerate() {
         compiler.begin_member(i)?;
-        compiler.unit_code(i, plan)?;
+        compiler.plan = plan;
+        compiler.unit_code(i)?;
     }
     compiler.late();
-    Ok(compiler.done())
+    compiler.done(shop);
+    Ok(())
 }
 
 /// The units' plans, each knowing whether the next ones look at flags.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use accel_ir::{
-    Binary, Builder, Cond, Endian, FlagKind, HelperId, Mem, Ordering, Slot, Ty, Unary, Val,
+    Binary, Builder, Cond, Endian, FlagKind, HelperId, Mem, Ordering, Slot, Ty, Unary, Unit,
+    Val,
 };
 
 use crate::mode::Mode;
@@ -49,9 +50,9 @@ pub(crate) fn condition(cond: u32) -> Cond {
 }
 
 impl Ctx {
-    pub(crate) fn new(mode: Mode, model: Arc<CpuModel>) -> Self {
+    pub(crate) fn new(mode: Mode, model: Arc<CpuModel>, spare: Unit) -> Self {
         Ctx {
-            b: Builder::new(),
+            b: Builder::reusing(spare),
             mode,
             model,
             pc: 0,

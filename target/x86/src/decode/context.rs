@@ -1,6 +1,6 @@
 //! The instruction being translated: operands, addresses and registers as IR.
 
-use accel_ir::{Builder, Endian, HelperId, Mem, Ordering, Ty, Val};
+use accel_ir::{Builder, Endian, HelperId, Mem, Ordering, Ty, Unit, Val};
 use iced_x86::{Instruction, OpKind, Register};
 
 use super::check;
@@ -68,10 +68,10 @@ pub(crate) fn segment_number(register: Register) -> SegmentIndex {
 }
 
 impl<'a> Ctx<'a> {
-    /// An empty unit.
-    pub(crate) fn new(core: &'a Core, mode: Mode) -> Self {
+    /// An empty unit, in the memory of another.
+    pub(crate) fn new(core: &'a Core, mode: Mode, spare: Unit) -> Self {
         Ctx {
-            b: Builder::new(),
+            b: Builder::reusing(spare),
             core,
             mode,
             insn: Instruction::default(),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use accel_core::Trap;
-use accel_ir::{Op, verify};
+use accel_ir::{Op, Unit, verify};
 use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
 use iced_x86::{Decoder, DecoderOptions};
@@ -245,7 +245,7 @@ fn what_rounds_is_no_call_while_exceptions_are_masked() {
     for bytes in code {
         for (masked, call) in [(FP_MASKED, false), (0, true)] {
             let insn = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
-            let mut ctx = Ctx::new(&core, Mode(LONG | OSFXSR | masked));
+            let mut ctx = Ctx::new(&core, Mode(LONG | OSFXSR | masked), Unit::default());
             ctx.start(insn, 0);
             assert!(translate(&mut ctx), "{insn:?}");
             let unit = ctx.b.finish();
@@ -400,7 +400,7 @@ fn xrstor_refuses_bad_headers_and_addresses() {
 fn only_raises(mode: u64, bytes: &[u8], vector: u8) -> bool {
     let (core, _) = core();
     let insn = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
-    let mut ctx = Ctx::new(&core, Mode(mode));
+    let mut ctx = Ctx::new(&core, Mode(mode), Unit::default());
     ctx.start(insn, 0);
     assert!(translate(&mut ctx), "{insn:?}");
     let ended = ctx.b.is_ended();
@@ -493,7 +493,7 @@ proptest! {
         let mode = Mode(bits);
         let bytes = [prefix, &opcode, &rest].concat();
         let insn = Decoder::new(mode.bitness(), &bytes, DecoderOptions::NONE).decode();
-        let mut ctx = Ctx::new(&core, mode);
+        let mut ctx = Ctx::new(&core, mode, Unit::default());
         ctx.start(insn, 0);
         translate(&mut ctx);
         prop_assert_eq!(verify(&ctx.b.finish()), Ok(()));
