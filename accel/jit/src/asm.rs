@@ -629,6 +629,20 @@ impl Asm {
         }
     }
 
+    /// The displacement that the last instruction ends with.
+    pub(crate) fn last_disp(&self) -> Fix {
+        Fix(self.code.len())
+    }
+
+    /// An entry of a table: a PC, and the distance to where its jump goes from behind that.
+    pub(crate) fn far_entry(&mut self, pc: u64) -> Fix {
+        self.code.extend_from_slice(&pc.to_le_bytes());
+        self.imm32(0);
+        let fix = Fix(self.code.len());
+        self.imm32(0);
+        fix
+    }
+
     /// Jumps to an offset in the code memory.
     pub(crate) fn jmp_to(&mut self, at: usize) {
         self.byte(0xe9);

@@ -11,7 +11,7 @@ use accel_ir::{End, Op, Slot};
 
 use super::plan::Plan;
 use super::{Compiler, Env, Member, PINNED, TooBig, Workshop, XMMS, slot_at};
-use crate::asm::{Alu, CC_B, CC_E, CC_S, Cc, Fix, Mem, RAX, RCX, Reg, Size, Xmm};
+use crate::asm::{Alu, CC_E, CC_NE, CC_S, Cc, Fix, Mem, RAX, RCX, RDX, Reg, Shift, Size, Xmm};
 use crate::memory::cell;
 
 /// Vector registers left for values.
@@ -22,6 +22,8 @@ const MOST_CARRIED: u16 = 4096;
 /// Which guest registers are in host registers, and where.
 #[derive(Clone)]
 pub(crate) struct Map {
+    /// Counts the instructions done that are not taken off the budget.
+    pub(super) done: Option<Reg>,
     regs: [Option<Reg>; 256],
     xmms: [Option<Xmm>; 256],
     /// The same as pairs.
@@ -32,6 +34,7 @@ pub(crate) struct Map {
 impl Map {
     pub(crate) fn new(pairs: &[(Slot, Reg)], vectors: &[(Slot, Xmm)]) -> Map {
         let mut map = Map {
+            done: None,
             regs: [None; 256],
             xmms: [None; 256],
             pairs: pairs.to_vec(),
@@ -92,11 +95,13 @@ impl Uses {
     }
 }
 
-/// Whether units call helpers, for which all registers are moved.
+/// Whether units call helpers, for which all registers are moved. What is left by then does not count:
+/// exceptions mostly.
 fn calls(env: &Env, members: &[Member]) -> bool {
     members
         .iter()
         .flat_map(|member| &member.unit.blocks)
+        .filter(|block| !matches!(block.end, End::Leave))
         .flat_map(|block| &block.ops)
         .any(|op| match op {
             Op::Call { helper, .. } => (env.intrinsic)(helper.0).is_none(),
@@ -156,7 +161,9 @@ fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
         .zip(vectors)
         .map(|(xmm, slot)| (Slot(slot), Xmm(xmm)))
         .collect();
-    Map::new(&pairs, &vectors)
+    let mut map = Map::new(&pairs, &vectors);
+    map.done = free.next();
+    map
 }
 
 /// The PCs that a unit leaves to by known ways.
@@ -187,6 +194,50 @@ pub(crate) fn insns_to(member: &Member, is_wanted: impl Fn(u64) -> bool) -> u32 
         }
     }
     needed
+}
+
+/// log2 of the bytes of an entry of a table of targets.
+const ENTRY_SHIFT: u8 = 4;
+/// Fewest targets of a computed jump that make a table worthwhile.
+const FEWEST_IN_TABLE: usize = 3;
+/// log2 of the most entries that a table has for each target.
+const MOST_SPREAD: u32 = 3;
+
+/// A table in which each of some PCs has an entry of its own.
+struct Spread {
+    /// Where in the PC the entry's number begins.
+    shift: u8,
+    /// The number of the PC that each is for.
+    entries: Vec<Option<usize>>,
+}
+
+impl Spread {
+    /// `None` if there are too few PCs, or they do not go into a small table.
+    fn of(known: &[(u64, usize)]) -> Option<Spread> {
+        if known.len() < FEWEST_IN_TABLE {
+            return None;
+        }
+        let least = known.len().next_power_of_two();
+        (0..=MOST_SPREAD)
+            .flat_map(|more| (0..16).map(move |shift| (least << more, shift)))
+            .find_map(|(len, shift)| {
+                let mut spread = Spread {
+                    shift,
+                    entries: vec![None; len],
+                };
+                for (n, (pc, _)) in known.iter().enumerate() {
+                    let i = spread.index(*pc);
+                    if spread.entries.get_mut(i)?.replace(n).is_some() {
+                        return None;
+                    }
+                }
+                Some(spread)
+            })
+    }
+
+    fn index(&self, pc: u64) -> usize {
+        (pc as u32 >> self.shift) as usize & (self.entries.len() - 1)
+    }
 }
 
 /// What the parts of a region need of each other.
@@ -296,6 +347,10 @@ impl Compiler<'_> {
             true => (self.map, &self.env.map),
             false => (&self.env.map, self.map),
         };
+        if let Some(done) = from.done {
+            let budget = Mem::Code(cell::BUDGET as i32);
+            self.asm.alu_to(Alu::Sub, Size::D, budget, done);
+        }
         for (slot, reg) in &from.pairs {
             if to.reg(*slot) != Some(*reg) {
                 self.asm.mov_to(Size::Q, slot_at(slot.0.into()), *reg);
@@ -312,11 +367,15 @@ impl Compiler<'_> {
         for (slot, xmm) in &to.vectors {
             self.asm.movups(*xmm, slot_at(slot.0.into()));
         }
+        if let Some(done) = to.done {
+            self.asm.mov_imm(done, 0);
+        }
     }
 
     /// Whether guest registers are elsewhere than other code expects them.
     fn is_moved(&self) -> bool {
-        !self.map.vectors.is_empty() || self.map.pairs != self.env.map.pairs
+        let map = self.map;
+        map.done.is_some() || !map.vectors.is_empty() || map.pairs != self.env.map.pairs
     }
 
     /// Before the way out: all registers where other code expects them. Scratch registers stay.
@@ -413,7 +472,7 @@ impl Compiler<'_> {
         let Some(member) = self.members.get(self.member()) else {
             return;
         };
-        let mut known: Vec<(u64, usize)> = member
+        let known: Vec<(u64, usize)> = member
             .went
             .iter()
             .filter_map(|pc| Some((*pc, self.member_at(*pc)?)))
@@ -421,34 +480,54 @@ impl Compiler<'_> {
         if known.is_empty() {
             return;
         }
-        known.sort_unstable();
-        let mut others = Vec::new();
-        self.search(&known, &mut others);
-        for fix in others {
-            self.asm.bind(fix);
+        if let Some(spread) = Spread::of(&known) {
+            return self.jump_by_table(&spread, &known);
+        }
+        for (pc, to) in known {
+            self.compare_target(pc);
+            self.go_on_if(CC_E, to, pc);
         }
     }
 
-    /// Jumps to the one of these that is in RAX; adds a jump for when it is none.
-    fn search(&mut self, known: &[(u64, usize)], others: &mut Vec<Fix>) {
-        if known.len() <= 2 {
-            for (pc, to) in known {
-                self.compare_target(*pc);
-                self.go_on_if(CC_E, *to, *pc);
+    /// Jumps to the one of these that is in RAX, or goes on.
+    fn jump_by_table(&mut self, spread: &Spread, known: &[(u64, usize)]) {
+        self.asm.lea(Size::Q, RCX, Mem::Code(0));
+        let table = self.asm.last_disp();
+        self.asm.mov(Size::D, RDX, RAX);
+        match spread.shift.checked_sub(ENTRY_SHIFT) {
+            Some(right) => self.asm.shift_imm(Shift::Shr, Size::D, RDX, right),
+            None => {
+                let left = ENTRY_SHIFT - spread.shift;
+                self.asm.shift_imm(Shift::Shl, Size::D, RDX, left);
             }
-            others.push(self.asm.jmp());
-            return;
         }
-        let (low, high) = known.split_at(known.len() / 2);
-        let Some(((pc, to), high)) = high.split_first() else {
-            return;
-        };
-        self.compare_target(*pc);
-        self.go_on_if(CC_E, *to, *pc);
-        let below = self.asm.jcc(CC_B);
-        self.search(high, others);
-        self.asm.bind(below);
-        self.search(low, others);
+        let mask = (spread.entries.len() as i32 - 1) << ENTRY_SHIFT;
+        self.asm.alu_imm(Alu::And, Size::D, RDX, mask);
+        self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
+        self.asm.alu(Alu::Cmp, Size::Q, RAX, Mem::base(RCX, 0));
+        let unknown = self.asm.jcc(CC_NE);
+        self.asm.movsx(Size::D, Size::Q, RDX, Mem::base(RCX, 8));
+        self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
+        self.asm.alu_imm(Alu::Add, Size::Q, RCX, 12);
+        self.asm.jmp_rm(RCX);
+        while !self.asm.here().is_multiple_of(8) {
+            self.asm.byte(0);
+        }
+        // Each entry: the PC, where its code is from behind that, nothing.
+        self.asm.bind(table);
+        for (i, entry) in spread.entries.iter().enumerate() {
+            let target = entry.and_then(|n| known.get(n));
+            // An empty entry has a PC that belongs into another.
+            let pc = match (target, known.iter().find(|(pc, _)| spread.index(*pc) != i)) {
+                (Some((pc, _)), _) | (None, Some((pc, _))) => *pc,
+                (None, None) => 0,
+            };
+            let fix = self.asm.far_entry(pc);
+            if let Some((pc, to)) = target {
+                self.go_on_from(fix, *to, *pc);
+            }
+        }
+        self.asm.bind(unknown);
     }
 
     fn compare_target(&mut self, pc: u64) {
@@ -463,8 +542,13 @@ impl Compiler<'_> {
 
     /// Goes on with a unit of the region on a condition.
     fn go_on_if(&mut self, cc: Cc, to: usize, pc: u64) {
-        let insns = self.insns_done();
         let from = self.asm.jcc(cc);
+        self.go_on_from(from, to, pc);
+    }
+
+    /// Has a jump go on with a unit of the region.
+    fn go_on_from(&mut self, from: Fix, to: usize, pc: u64) {
+        let insns = self.insns_done();
         if self.is_plain(to, insns) {
             return self.jumps_to(to, from);
         }
@@ -485,13 +569,24 @@ impl Compiler<'_> {
         let is_back = region.labels[to].is_some();
         let too_many = insns > MOST_CARRIED;
         let carried = *region.carries[to].get_or_insert(if too_many { 0 } else { insns });
-        let budget = Mem::Code(cell::BUDGET as i32);
         let less = i32::from(insns) - i32::from(carried);
         let closes = region.is_header[to] && (is_back || is_late);
         let check = closes || region.stores_last[region.current];
         let follows = !is_late && to == region.current + 1;
-        if less != 0 || check {
-            self.asm.alu_imm(Alu::Sub, Size::D, budget, less);
+        let (current, budget) = (region.current, Mem::Code(cell::BUDGET as i32));
+        match self.map.done {
+            Some(done) => {
+                if less != 0 {
+                    self.asm.alu_imm(Alu::Add, Size::D, done, less);
+                }
+                if check {
+                    self.asm.alu_to(Alu::Cmp, Size::D, budget, done);
+                }
+            }
+            None if less != 0 || check => {
+                self.asm.alu_imm(Alu::Sub, Size::D, budget, less);
+            }
+            None => {}
         }
         if check {
             // The rest of what was done is taken off on the way out.
@@ -500,7 +595,7 @@ impl Compiler<'_> {
                 from: fix,
                 pc,
                 insns: carried,
-                member: region.current,
+                member: current,
                 leaves: true,
             });
         }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use accel_ir::{
-    Binary, Builder, Cond, Endian, FlagKind, HelperId, Mem, Ordering, Slot, Ty, Unary, Unit,
-    Val,
+    Binary, Builder, Cond, Endian, FlagKind, HelperId, Mem, Ordering, Slot, Ty, Unary, Unit, Val,
 };
 
 use crate::mode::Mode;
