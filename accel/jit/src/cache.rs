@@ -19,6 +19,8 @@ pub(crate) struct Key {
     pub(crate) mode: u64,
     /// What else the target named.
     pub(crate) extra: u64,
+    /// Its accesses share no checks.
+    pub(crate) is_wary: bool,
 }
 
 /// A compiled unit, by its place and by how often that was used before: no two are the same.
@@ -96,8 +98,12 @@ pub(crate) struct Block {
     stale: Option<usize>,
     /// Whether it is a region.
     pub(crate) is_region: bool,
+    /// Its units and how many targets of each one's computed jump were known, if it is a region.
+    pub(crate) shape: Box<[(u64, usize)]>,
     /// The region that is run in its place.
     region: Option<Id>,
+    /// It ends with a computed jump.
+    computes: bool,
     /// Where its computed jump went so far.
     pub(crate) went: Vec<u64>,
     /// Times it was about to run when a slice ended.
@@ -114,9 +120,16 @@ impl Block {
             .any(|p| p.page_id() == page && p.granules() & granules != 0)
     }
 
+    fn note_target(&mut self, pc: u64) {
+        if self.went.len() < MOST_TARGETS && !self.went.contains(&pc) {
+            self.went.push(pc);
+        }
+    }
+
     /// PCs that it leads to, as far as they are known.
     pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
-        let ways = self.ways.iter().map(|way| way.pc);
+        let ways = self.ways.iter().filter(|way| !way.is_wary);
+        let ways = ways.map(|way| way.pc);
         ways.chain(self.went.iter().copied())
     }
 
@@ -314,12 +327,17 @@ impl Cache {
         unit: Id,
         key: Key,
         compiled: &Compiled,
+        shape: Box<[(u64, usize)]>,
         pages: Vec<PageRef>,
         others: Vec<(u64, u32)>,
     ) {
+        if let Some(old) = self.region_of(unit) {
+            self.kill(old);
+        }
         let id = self.keep(key, key.va, compiled, pages, others);
         if let Some(region) = self.blocks.get_mut(id) {
             region.is_region = true;
+            region.shape = shape;
         }
         let Some(block) = self.blocks.get_mut(unit) else {
             return;
@@ -333,11 +351,18 @@ impl Cache {
     /// Notes where a computed jump went.
     pub(crate) fn note_target(&mut self, site: usize, pc: u64) {
         let id = self.at(site).map(|(id, _)| id);
-        if let Some(block) = id.and_then(|id| self.get_mut(id))
-            && block.went.len() < MOST_TARGETS
-            && !block.went.contains(&pc)
-        {
-            block.went.push(pc);
+        if let Some(block) = id.and_then(|id| self.get_mut(id)) {
+            block.note_target(pc);
+        }
+    }
+
+    /// Notes where a unit's computed jump went last.
+    pub(crate) fn learn(&mut self, id: Id) {
+        let Some(block) = self.blocks.get_mut(id).filter(|block| block.computes) else {
+            return;
+        };
+        if let Some(target) = table::last(&self.memory, block.pc) {
+            block.note_target(target);
         }
     }
 
@@ -374,7 +399,9 @@ impl Cache {
             others,
             stale: compiled.stale,
             is_region: false,
+            shape: Box::default(),
             region: None,
+            computes: compiled.computes,
             went: Vec::new(),
             heat: 0,
             incoming: Vec::new(),

@@ -17,6 +17,7 @@ mod memory;
 mod place;
 mod plan;
 mod region;
+mod share;
 mod vector;
 
 use accel_core::{Effects, Intrinsic, Layout};
@@ -108,6 +109,8 @@ pub(crate) struct Way {
     pub(crate) check: Option<u32>,
     /// Where it goes.
     pub(crate) pc: u64,
+    /// To code that shares no checks.
+    pub(crate) is_wary: bool,
 }
 
 /// Code of a unit, not yet in its memory.
@@ -119,6 +122,8 @@ pub(crate) struct Compiled {
     pub(crate) ways: Vec<Way>,
     /// What takes the place of the thunk for overwritten code, if guest registers are elsewhere.
     pub(crate) stale: Option<usize>,
+    /// Whether it ends with a computed jump.
+    pub(crate) computes: bool,
 }
 
 /// A unit and where it is.
@@ -145,6 +150,8 @@ pub(crate) struct Where {
     pub(crate) is_flat: bool,
     /// The translation context of fetches.
     pub(crate) fetch_ctx: u8,
+    /// Each access checks its address itself.
+    pub(crate) is_wary: bool,
     /// Pages beside the first that the code is from, and the identities they had.
     pub(crate) others: Vec<(u64, u32)>,
 }
@@ -164,8 +171,15 @@ enum What {
         check: memory::Check,
         access: memory::Slow,
     },
+    /// Looks for the page of a group's first access.
+    Lead {
+        looked_at: memory::LookedAt,
+        exit: ends::Exit,
+    },
     /// Announces a store.
     Announce { by: memory::By, thunk: usize },
+    /// Announces a store of a group, by the page last used at this entry.
+    AnnounceAt { at: Mem, entry: i32, thunk: usize },
     /// Divides by a helper.
     Divide {
         args: [Reg; 3],
@@ -225,6 +239,8 @@ struct Compiler<'a> {
     block: usize,
     /// Number of the operation in its block.
     op: usize,
+    /// By group of accesses: what its first one looked at.
+    shared_by: Vec<Option<memory::By>>,
     // --- of all the code
     asm: Asm,
     exits: Vec<ends::Exit>,
@@ -235,6 +251,8 @@ struct Compiler<'a> {
     pending_ways: Vec<ends::PendingWay>,
     /// Jumps of computed jumps whose targets are not known.
     misses: Vec<Fix>,
+    /// Whether there is a computed jump.
+    computes: bool,
     /// Whether the code computes under the guest's MXCSR.
     has_float: bool,
     /// The jump that loads it at the start, and where that comes back to.
@@ -251,7 +269,10 @@ pub(crate) fn compile(
     let members = std::slice::from_ref(member);
     let mut compiler = Compiler::new(env, members, &env.map, origin, shop)?;
     compiler.start();
-    compiler.plan.make(&member.unit, env.effects, &|_| true);
+    let shares = !member.at.is_wary;
+    compiler
+        .plan
+        .make(&member.unit, env.effects, &|_| true, shares);
     compiler.unit_code(0)?;
     compiler.late();
     compiler.done(shop);
@@ -296,6 +317,7 @@ impl<'a> Compiler<'a> {
             spilled: 0,
             block: 0,
             op: 0,
+            shared_by: Vec::new(),
             asm: Asm::reusing(shop.made.code, origin),
             exits: shop.exits,
             detours: shop.detours,
@@ -304,6 +326,7 @@ impl<'a> Compiler<'a> {
             ways: shop.made.ways,
             pending_ways: shop.pending_ways,
             misses: shop.misses,
+            computes: false,
             has_float: false,
             float_start: None,
         })
@@ -326,6 +349,7 @@ impl<'a> Compiler<'a> {
                 sites: self.sites,
                 ways: self.ways,
                 stale: self.region.map(|region| region.stale),
+                computes: self.computes,
             },
         };
     }
@@ -344,7 +368,7 @@ impl<'a> Compiler<'a> {
         let unit = &member.unit;
         self.unit = unit;
         self.at = &member.at;
-        self.places.make(unit.types.len(), self.map);
+        self.places.make(self.plan.rest.len(), self.map);
         self.flags = None;
         self.asm.flags_of = None;
         self.next_def = 0;
@@ -353,7 +377,8 @@ impl<'a> Compiler<'a> {
         self.jumps.clear();
         self.jumps.resize_with(unit.blocks.len(), Vec::new);
         self.first_mark = self.marks.len();
-        plan::renew(&mut self.cells, unit.types.len(), None);
+        plan::renew(&mut self.cells, self.plan.rest.len(), None);
+        self.shared_by.clear();
         self.spilled = 0;
         for index in 0..self.unit.blocks.len() {
             if !self.plan.blocks[index].is_emitted {

@@ -31,12 +31,11 @@ impl<T: Target> Jit<T> {
         let Some(block) = self.cache.get_mut(id) else {
             return;
         };
-        if block.heat >= self.hot {
-            return;
-        }
-        block.heat += 1;
-        if block.heat == self.hot && !block.is_region {
-            let key = block.key;
+        block.heat = block.heat.saturating_add(1);
+        let (heat, key) = (block.heat, block.key);
+        self.cache.learn(id);
+        let is_due = |first: u8| (0..4).any(|n| first.checked_shl(2 * n) == Some(heat));
+        if is_due(self.hot) {
             self.grow(core, key);
         }
     }
@@ -105,6 +104,7 @@ impl<T: Target> Jit<T> {
             pc: va,
             is_flat: true,
             fetch_ctx: ctx,
+            is_wary: false,
             others: Vec::new(),
         };
         let member = Member { unit, at, went };
@@ -124,7 +124,11 @@ impl<T: Target> Jit<T> {
                 continue;
             };
             let key = Key { va, page, ..start };
-            let unit = self.cache.find(&key).and_then(|id| self.cache.get(id));
+            let Some(id) = self.cache.find(&key) else {
+                continue;
+            };
+            self.cache.learn(id);
+            let unit = self.cache.get(id);
             // Those that cross into another page are left out: reading them may fault.
             let Some(unit) = unit.filter(|unit| unit.others.is_empty()) else {
                 continue;
@@ -181,7 +185,10 @@ impl<T: Target> Jit<T> {
         let Some(unit) = self.cache.find(&key) else {
             return;
         };
-        if self.cache.region_of(unit).is_some() {
+        let shape_of = |member: &Member| (member.at.pc, member.went.len());
+        let shape: Box<[_]> = members.iter().map(shape_of).collect();
+        let old = self.cache.region_of(unit).and_then(|id| self.cache.get(id));
+        if old.is_some_and(|old| old.shape == shape) {
             return;
         }
         if let Some(first) = members.first_mut() {
@@ -211,10 +218,11 @@ impl<T: Target> Jit<T> {
             if !pages.iter().all(accel_core::PageRef::is_current) {
                 return;
             }
-            self.show(va, members.len());
+            self.show(va, "region");
             self.statistics.regions += 1;
             let made = &self.shop.made;
-            self.cache.insert_region(unit, key, made, pages, others);
+            self.cache
+                .insert_region(unit, key, made, shape, pages, others);
             return;
         }
     }

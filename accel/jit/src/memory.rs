@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use crate::table::TABLE_BYTES;
+use crate::table::{LAST_BYTES, TABLE_BYTES};
 
 /// Offsets of cells that generated code reaches relative to itself.
 pub(crate) mod cell {
     use super::PAGE;
-    use crate::table::TABLE_BYTES;
+    use crate::table::{LAST_BYTES, TABLE_BYTES};
 
     /// Guest instructions left: the low 16 bits, signed. The high 16 bits are all ones when somebody
     /// wants the CPU's attention. 32 bits.
@@ -28,14 +28,16 @@ pub(crate) mod cell {
     pub(crate) const MXCSR: usize = 32;
     /// Targets of indirect jumps.
     pub(crate) const TABLE: usize = PAGE;
+    /// Where computed jumps went last.
+    pub(crate) const LAST: usize = TABLE + TABLE_BYTES;
     /// Where code begins.
-    pub(crate) const CODE: usize = TABLE + TABLE_BYTES;
+    pub(crate) const CODE: usize = LAST + LAST_BYTES;
 }
 
 const PAGE: usize = 4096;
 /// MXCSR as the calling convention has it: nearest, all exceptions masked.
 const RUST_MXCSR: u32 = 0x1f80;
-const _: () = assert!(TABLE_BYTES.is_multiple_of(PAGE));
+const _: () = assert!((TABLE_BYTES + LAST_BYTES).is_multiple_of(PAGE));
 
 /// Why there is no memory for code.
 #[derive(Debug, thiserror::Error)]

@@ -60,6 +60,8 @@ impl CodeWatcher for Stale {
 pub(crate) struct Statistics {
     compiled: u64,
     pub(crate) regions: u64,
+    /// Units whose accesses share no checks.
+    wary: u64,
     /// Units left to the interpreter.
     left: u64,
     /// Times generated code was entered.
@@ -188,16 +190,15 @@ impl<T: Target> Jit<T> {
     }
 
     /// Shows new code to whoever wants to see it.
-    pub(crate) fn show(&mut self, va: u64, units: usize) {
+    pub(crate) fn show(&mut self, va: u64, kind: &str) {
         let code = &self.shop.made.code;
         let start = self.cache.memory.address(self.cache.origin()) as u64;
         if log::log_enabled!(target: "out_asm", log::Level::Trace) {
             let text = listing(code, start);
             let bytes = code.len();
-            log::trace!(target: "out_asm", "OUT: {units} units at {va:#x}, {bytes} bytes{text}");
+            log::trace!(target: "out_asm", "OUT: {kind} at {va:#x}, {bytes} bytes{text}");
         }
         if let Some(map) = &mut self.perf_map {
-            let kind = if units == 1 { "guest" } else { "region" };
             map.add(start, code.len(), &format!("{kind}:{va:#x}"));
         }
     }
@@ -254,6 +255,11 @@ impl<T: Target> Jit<T> {
 
     /// The unit at the PC.
     fn find(&mut self, core: &mut Core<T>) -> Result<Found, Trap> {
+        self.find_one(core, false)
+    }
+
+    /// The unit at the PC; one whose accesses share no checks if asked for.
+    fn find_one(&mut self, core: &mut Core<T>, is_wary: bool) -> Result<Found, Trap> {
         let va = T::fetch_address(core);
         let ctx = T::fetch_ctx(core);
         let mut key = Key {
@@ -261,6 +267,7 @@ impl<T: Target> Jit<T> {
             page: 0,
             mode: core.mode,
             extra: T::extra_key(core),
+            is_wary,
         };
         if let Some(page) = core.mmu.fetch_page(ctx, va) {
             key.page = page;
@@ -340,6 +347,7 @@ impl<T: Target> Jit<T> {
                 pc,
                 is_flat: pc == key.va && key.extra == 0,
                 fetch_ctx: ctx,
+                is_wary: key.is_wary,
                 others: match source.is_extended() {
                     true => vec![(next_page, core.mmu.exec_id(ctx, next_page))],
                     false => Vec::new(),
@@ -389,11 +397,12 @@ impl<T: Target> Jit<T> {
             core.counters.units += 1;
             core.counters.unit_insns += u64::from(unit.insns);
             self.statistics.compiled += 1;
+            self.statistics.wary += u64::from(key.is_wary);
             let Some(page) = pages.first() else {
                 return Ok(Found::Interpret);
             };
             key.page = page.page_id();
-            self.show(key.va, 1);
+            self.show(key.va, if key.is_wary { "wary" } else { "guest" });
             let id = self
                 .cache
                 .insert(key, pc, &self.shop.made, pages, at.others);
@@ -499,7 +508,7 @@ impl<T: Target> Jit<T> {
                     if !self.may_go_on(core) {
                         return Ok(());
                     }
-                    match self.find(core) {
+                    match self.find_one(core, found.is_wary) {
                         Ok(Found::Code(to)) => {
                             self.link(core, (from, way), found.check.is_some(), source, to);
                             id = to;
@@ -571,6 +580,7 @@ impl<T: Target> Jit<T> {
                 page,
                 mode,
                 extra,
+                is_wary: false,
             };
             if let Some(id) = self.cache.find(&key) {
                 self.sample(core, id);
@@ -682,6 +692,7 @@ impl<T: Target> Executor<T> for Jit<T> {
             ("host code", code_bytes as u64),
             ("room for code", self.cache.memory.len() as u64),
             ("regions compiled", counted.regions),
+            ("units sharing nothing", counted.wary),
             ("left to interpret", counted.left),
             ("entries", counted.entries),
         ]

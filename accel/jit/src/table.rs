@@ -25,6 +25,25 @@ pub(crate) const KEY: i32 = 8;
 /// Offset in an entry: host address of the code.
 pub(crate) const CODE: i32 = 16;
 
+/// Where computed jumps went last, by the units that end with them.
+const LAST_BITS: u32 = 12;
+/// Bytes of that.
+pub(crate) const LAST_BYTES: usize = 8 << LAST_BITS;
+
+/// Offset of where a unit notes the target of its computed jump. Others may share it.
+pub(crate) fn last_of(pc: u64) -> usize {
+    let product = (pc as u32).wrapping_mul(HASH as u32);
+    cell::LAST + (product >> (32 - LAST_BITS)) as usize * 8
+}
+
+/// Where a unit's computed jump went last; or another's.
+pub(crate) fn last(memory: &CodeMemory, pc: u64) -> Option<u64> {
+    match memory.cell(last_of(pc)).load(Ordering::Relaxed) {
+        0 => None,
+        target => Some(target),
+    }
+}
+
 /// Page identity and mode in one word.
 pub(crate) fn key(exec_id: u32, mode: u32) -> u64 {
     u64::from(mode) << 32 | u64::from(exec_id)

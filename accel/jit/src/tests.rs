@@ -8,7 +8,8 @@ use accel_core::{
 };
 use accel_interp::Interp;
 use accel_ir::{
-    Binary, Block, BlockId, Builder, Cmp, End, FlagKind, Op, Slot, Ty, Unit, Val, flags,
+    Binary, Block, BlockId, Builder, Cmp, End, Endian, FlagKind, HelperId, Mem, Op, Ordering, Slot,
+    Ty, Unit, Val, flags,
 };
 use hw_clock::Clock;
 use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
@@ -253,11 +254,21 @@ fn compare_program(
     regs.extend([1 + random() % 40, 1 + random() % 200]);
     // Any rounding, flags, flushing and zeroing of denormals; no exception is unmasked.
     regs[usize::from(FP.0)] = MASKED | random() & 0xe07f;
+    compare_from(seed, program, &regs, &mut random)
+}
+
+/// As [`compare_program`], from these registers on.
+fn compare_from(
+    seed: u64,
+    program: &[(u64, Unit)],
+    regs: &[u64],
+    random: &mut impl FnMut() -> u64,
+) -> Vec<(&'static str, u64)> {
     let bytes: Vec<u8> = (0..RAM).map(|_| random() as u8).collect();
     let mut jit = Jit::<Toy>::new(0).unwrap();
     jit.hasten();
-    let (got, got_memory) = run(&mut jit, program, &regs, &bytes);
-    let (wanted, memory) = run(&mut Interp::default(), program, &regs, &bytes);
+    let (got, got_memory) = run(&mut jit, program, regs, &bytes);
+    let (wanted, memory) = run(&mut Interp::default(), program, regs, &bytes);
     let text = || {
         let units = program.iter().map(|(va, unit)| format!("{va:#x}:\n{unit}"));
         units.collect::<String>()
@@ -383,4 +394,157 @@ fn units_that_differed_once_do_not_any_more() {
     for seed in SEEDS {
         compare(seed);
     }
+}
+
+/// An instruction of a guest that keeps stacks and structures.
+#[derive(Clone, Copy, Debug)]
+enum Plain {
+    /// A register and a constant.
+    Add(Slot, u64),
+    /// By a register and an offset, of some size and byte order.
+    Load(Slot, Slot, u64, Ty, Endian),
+    Store(Slot, Slot, u64, Ty, Endian),
+    /// At the register, which moves down before, or up after.
+    Push(Slot, Slot),
+    Pop(Slot, Slot),
+    /// Flags of a difference.
+    Compare(Slot, Slot),
+    /// Out of the loop if the flags say equal.
+    Leave,
+    Helper(Slot),
+}
+
+fn plain(random: &mut impl FnMut() -> u64) -> Plain {
+    let slot = |n: u64| Slot(n as u8);
+    let base = slot(random() % 3);
+    let data = slot(3 + random() % 4);
+    let ty = [Ty::I8, Ty::I16, Ty::I32, Ty::I64][random() as usize % 4];
+    let endian = [Endian::Little, Endian::Little, Endian::Big][random() as usize % 3];
+    let offset = (random() % 80).wrapping_sub(40).wrapping_mul(random() % 6);
+    match random() % 16 {
+        0 => Plain::Add(base, offset),
+        1..=4 => Plain::Load(data, base, offset, ty, endian),
+        5..=8 => Plain::Store(data, base, offset, ty, endian),
+        9 | 10 => Plain::Push(data, base),
+        11 | 12 => Plain::Pop(data, base),
+        13 => Plain::Compare(data, slot(3 + random() % 4)),
+        14 => Plain::Leave,
+        _ if random() % 4 == 0 => Plain::Helper(data),
+        // A pointer out of memory, that leads anywhere.
+        _ => Plain::Load(base, base, offset, Ty::I16, Endian::Little),
+    }
+}
+
+/// The unit from an instruction on; after the last it counts, and goes on at `START` or out.
+fn plain_unit(insns: &[Plain], from: usize) -> Unit {
+    let mut b = Builder::new();
+    let mem = |ty, endian| Mem {
+        ty,
+        endian,
+        aligned: false,
+        ordering: Ordering::Relaxed,
+        ctx: 0,
+    };
+    for (i, insn) in insns.iter().enumerate().skip(from) {
+        b.insn(START + 4 * i as u64);
+        match *insn {
+            Plain::Add(slot, n) => {
+                let old = b.get(slot);
+                let new = b.add_const(old, n);
+                b.set(slot, new);
+            }
+            Plain::Load(to, base, offset, ty, endian) => {
+                let base = b.get(base);
+                let addr = b.add_const(base, offset);
+                let v = b.load(addr, mem(ty, endian));
+                b.set(to, v);
+            }
+            Plain::Store(from, base, offset, ty, endian) => {
+                let base = b.get(base);
+                let addr = b.add_const(base, offset);
+                let v = b.get_low(from, ty);
+                b.store(addr, v, mem(ty, endian));
+            }
+            Plain::Push(from, base) => {
+                let v = b.get(from);
+                let old = b.get(base);
+                let new = b.add_const(old, 8_u64.wrapping_neg());
+                b.store(new, v, mem(Ty::I64, Endian::Little));
+                b.set(base, new);
+            }
+            Plain::Pop(to, base) => {
+                let old = b.get(base);
+                let v = b.load(old, mem(Ty::I64, Endian::Little));
+                let new = b.add_const(old, 8);
+                b.set(base, new);
+                b.set(to, v);
+            }
+            Plain::Compare(x, y) => {
+                let (x, y) = (b.get(x), b.get(y));
+                let difference = b.sub(x, y);
+                b.flags_def(FlagKind::Sub, x, y, None);
+                b.set(Slot(6), difference);
+            }
+            Plain::Leave => {
+                let is_equal = b.flags_use(accel_ir::Cond::E);
+                let (out, on) = (b.block(), b.block());
+                b.branch(is_equal, out, on);
+                b.switch(out);
+                b.goto(0x7010);
+                b.switch(on);
+            }
+            Plain::Helper(slot) => {
+                let v = b.get(slot);
+                let result = b.call(HelperId(0), &[v, v]);
+                b.set(slot, result);
+            }
+        }
+    }
+    b.insn(START + 4 * insns.len() as u64);
+    let old = b.get(Slot(20));
+    let one = b.iconst(Ty::I64, 1);
+    let left = b.binary(Binary::Sub, old, one);
+    b.set(Slot(20), left);
+    let zero = b.iconst(Ty::I64, 0);
+    let is_done = b.cmp(Cmp::Eq, left, zero);
+    let (out, on) = (b.block(), b.block());
+    b.branch(is_done, out, on);
+    b.switch(out);
+    b.goto(0x7010);
+    b.switch(on);
+    b.goto(START);
+    b.finish()
+}
+
+/// A loop of accesses near each other, in every place of a page and over its end; each instruction can
+/// be where a unit begins.
+fn compare_plain(seed: u64) -> u64 {
+    let mut random = random(seed);
+    let insns: Vec<Plain> = (0..3 + random() % 14).map(|_| plain(&mut random)).collect();
+    let program: Vec<(u64, Unit)> = (0..=insns.len())
+        .map(|i| (START + 4 * i as u64, plain_unit(&insns, i)))
+        .collect();
+    for (_, unit) in &program {
+        assert_eq!(accel_ir::verify(unit), Ok(()), "{insns:?}\n{unit}");
+    }
+    // Somewhere in a page that is there, or near its end.
+    let mut at = || {
+        let page = (random() % 4) << 12;
+        match random() % 3 {
+            0 => page + 0xf80 + random() % 0x100,
+            _ => page + random() % 0x1000,
+        }
+    };
+    let mut regs = vec![at(), at(), at()];
+    regs.extend((3..20).map(|_| random()));
+    regs[usize::from(FP.0)] = MASKED;
+    regs.push(1 + random() % 60);
+    let report = compare_from(seed, &program, &regs, &mut random);
+    counted(&report, "units sharing nothing")
+}
+
+#[test]
+fn accesses_that_share_checks_do_what_the_interpreter_does() {
+    let wary = (0..2000).map(|i| compare_plain(i << 1)).sum::<u64>();
+    assert!(wary > 300, "{wary} units were needed");
 }

@@ -18,6 +18,8 @@ pub(super) struct Exit {
     pub(super) member: usize,
     /// It leads out of the region even if the PC is in it.
     pub(super) leaves: bool,
+    /// It leads to code that shares no checks.
+    pub(super) is_wary: bool,
 }
 
 /// A way out whose stub is not emitted yet.
@@ -29,6 +31,7 @@ pub(super) struct PendingWay {
     jump: u32,
     check: Option<u32>,
     pc: u64,
+    is_wary: bool,
 }
 
 impl Compiler<'_> {
@@ -45,7 +48,7 @@ impl Compiler<'_> {
                 let insns = self.insns_done();
                 match self.member_at(*pc) {
                     Some(to) => self.go_on(to, *pc, insns, false),
-                    None => self.goto(*pc, insns),
+                    None => self.goto(*pc, insns, false),
                 }
                 Ok(())
             }
@@ -69,7 +72,7 @@ impl Compiler<'_> {
     }
 
     /// Leaves to a known PC.
-    fn goto(&mut self, pc: u64, insns: u16) {
+    fn goto(&mut self, pc: u64, insns: u16, is_wary: bool) {
         self.leave_region();
         self.count(insns);
         let spent = self.asm.jcc(CC_S);
@@ -92,6 +95,7 @@ impl Compiler<'_> {
             jump: end as u32,
             check,
             pc,
+            is_wary,
         });
     }
 
@@ -124,6 +128,10 @@ impl Compiler<'_> {
         }
         self.consume(pc);
         self.go_to_known();
+        // Who looks for loops wants to know.
+        let last = Mem::Code(table::last_of(self.at.pc) as i32);
+        self.asm.mov_to(Size::Q, last, RAX);
+        self.computes = true;
         self.leave_region();
         self.count(self.insns_done());
         if !self.at.is_flat {
@@ -233,7 +241,7 @@ impl Compiler<'_> {
         match (out(self, then), out(self, other)) {
             (Some(pc), Some(second)) => {
                 self.exit_on(cc, pc);
-                self.goto(second, self.insns_done());
+                self.goto(second, self.insns_done(), false);
             }
             (Some(pc), None) => {
                 self.exit_on(cc, pc);
@@ -284,11 +292,12 @@ impl Compiler<'_> {
             insns,
             member: self.member(),
             leaves: false,
+            is_wary: false,
         });
     }
 
-    /// What stands behind the main line.
-    pub(super) fn late(&mut self) {
+    /// Ways out that are not in the main line.
+    fn late_exits(&mut self) {
         let mut exits = std::mem::take(&mut self.exits);
         while !exits.is_empty() {
             for exit in exits {
@@ -296,13 +305,19 @@ impl Compiler<'_> {
                 self.be_in(exit.member);
                 match self.member_at(exit.pc) {
                     Some(to) if !exit.leaves => self.go_on(to, exit.pc, exit.insns, true),
-                    _ => self.goto(exit.pc, exit.insns),
+                    _ => self.goto(exit.pc, exit.insns, exit.is_wary),
                 }
             }
             // Loops closed there have ways out of their own.
             exits = std::mem::take(&mut self.exits);
         }
+    }
+
+    /// What stands behind the main line.
+    pub(super) fn late(&mut self) {
+        self.late_exits();
         self.detours();
+        self.late_exits();
         self.late_float();
         if !self.misses.is_empty() {
             for fix in self.misses.drain(..) {
@@ -321,6 +336,7 @@ impl Compiler<'_> {
                 jump: way.jump,
                 check: way.check,
                 pc: way.pc,
+                is_wary: way.is_wary,
             });
         }
         self.pending_ways.clear();

@@ -10,10 +10,12 @@
 use accel_ir::{Endian, Mem as Access, Rmw, Ty, Val};
 use accel_softmmu::{layout, recent_layout as recent};
 
+use super::ends::Exit;
 use super::int::imm_of;
 use super::plan::Base;
+use super::share::Shared;
 use super::{ARG, Compiler, Detour, FLAGS, HOST, LINE, RESULT, TooBig, What, slot_at};
-use crate::asm::{Alu, CC_AE, CC_NE, Fix, Mem, RAX, RBP, RCX, Reg, Shift, Size, Xmm};
+use crate::asm::{Alu, CC_AE, CC_B, CC_NE, Fix, Mem, RAX, RBP, RCX, Reg, Shift, Size, Xmm};
 use crate::thunks::{Complex, Kind};
 
 /// Mask of a page's address, as an immediate.
@@ -73,7 +75,7 @@ pub(super) struct Check {
 }
 
 /// A page last used.
-struct LookedAt {
+pub(super) struct LookedAt {
     /// Where it is described, from RBP.
     page: i32,
     /// The thunk that looks further.
@@ -194,6 +196,9 @@ impl Compiler<'_> {
         if mem.endian == Endian::Big && mem.ty == Ty::V128 {
             return Err(TooBig);
         }
+        if let Some(shared) = self.plan.sharing.find(self.block, self.op) {
+            return self.load_shared(d, addr, mem, shared);
+        }
         self.claim(HOST)?;
         let by = self.locate(addr, mem, None)?;
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
@@ -225,6 +230,142 @@ impl Compiler<'_> {
         Ok(())
     }
 
+    /// The load of a group.
+    fn load_shared(
+        &mut self,
+        d: Val,
+        addr: Val,
+        mem: &Access,
+        shared: Shared,
+    ) -> Result<(), TooBig> {
+        let host = self.shared(addr, mem, false, shared)?;
+        let at = Mem::base(host, shared.offset);
+        let group = self.group_value(shared);
+        let used = self.plan.is_used(d);
+        if mem.ty == Ty::V128 {
+            let to = self.alloc_v()?;
+            self.asm.movups(to, at);
+            self.share(group, shared);
+            if used {
+                self.define_v(d, to);
+            }
+            return Ok(());
+        }
+        // A value that nobody wants need not be loaded: it could not fault any more.
+        if used {
+            let to = self.fresh(d)?;
+            self.asm.movzx(size_of(mem.ty), to, at);
+            if mem.endian == Endian::Big {
+                self.swap(mem.ty, to);
+            }
+            self.share(group, shared);
+            self.define(d, to, false);
+        } else {
+            self.share(group, shared);
+        }
+        Ok(())
+    }
+
+    /// The value that stands for the host's address a group counts from.
+    fn group_value(&self, shared: Shared) -> Val {
+        Val(self.unit.types.len() as u32 + shared.group)
+    }
+
+    /// An access of a group has used its address.
+    fn share(&mut self, group: Val, shared: Shared) {
+        if !shared.leads {
+            self.consume(group);
+        }
+    }
+
+    /// The host's address that an access's group counts from, in a register.
+    fn shared(
+        &mut self,
+        addr: Val,
+        mem: &Access,
+        write: bool,
+        shared: Shared,
+    ) -> Result<Reg, TooBig> {
+        let group = self.group_value(shared);
+        if !shared.leads {
+            return self.reg(group);
+        }
+        self.claim(HOST)?;
+        let wild = self.base(addr) == Base::Wild;
+        let by = self.entry(addr, mem);
+        self.address_into(HOST, addr)?;
+        if shared.offset != 0 {
+            self.asm.alu_imm(Alu::Sub, Size::Q, HOST, shared.offset);
+        }
+        let span = self.plan.sharing.groups[shared.group as usize].span;
+        // Any size of access.
+        let mem = Access {
+            ty: Ty::V128,
+            ..*mem
+        };
+        if wild {
+            // What the address was made from is not needed any more.
+            self.places.unlock();
+            self.places.lock(HOST);
+            self.claim(LINE)?;
+            let other = self.alloc()?;
+            let check = self.check(By::Table(other), &mem, write, false);
+            self.wary_exit(check.from);
+            if span != 0 {
+                self.asm.mov(Size::D, LINE, HOST);
+                self.asm.alu_imm(Alu::And, Size::D, LINE, !PAGE);
+                self.asm.alu_imm(Alu::Cmp, Size::D, LINE, span);
+                let low = self.asm.jcc(CC_B);
+                self.wary_exit(low);
+            }
+            self.asm.alu(Alu::Add, Size::Q, HOST, other);
+        } else if let By::Recent(entry) = by {
+            let page = entry + if write { recent::WRITE } else { recent::READ };
+            let at = |offset| Mem::base(RBP, page + offset);
+            self.asm.alu(Alu::Sub, Size::Q, HOST, at(recent::TAG));
+            self.asm.alu(Alu::Cmp, Size::Q, HOST, at(recent::END));
+            let from = self.asm.jcc(CC_AE);
+            let again = self.asm.here();
+            if span != 0 {
+                self.asm.alu_imm(Alu::Cmp, Size::Q, HOST, span);
+                let low = self.asm.jcc(CC_B);
+                self.wary_exit(low);
+            }
+            self.asm.alu(Alu::Add, Size::Q, HOST, at(recent::HOST));
+            let look = self.env.thunks.look(write, &mem);
+            let looked_at = LookedAt { page, look, again };
+            let exit = self.exit_to_wary(from);
+            self.detour(from, What::Lead { looked_at, exit });
+        }
+        let n = shared.group as usize;
+        if self.shared_by.len() <= n {
+            self.shared_by.resize(n + 1, None);
+        }
+        self.shared_by[n] = Some(by);
+        self.define(group, HOST, false);
+        self.places.lock(HOST);
+        self.asm.flags_of = None;
+        Ok(HOST)
+    }
+
+    /// A way to this instruction again, in code that shares nothing.
+    fn exit_to_wary(&self, from: Fix) -> Exit {
+        let mark = self.marks.last();
+        Exit {
+            from,
+            pc: mark.map_or(self.at.pc, |mark| mark.pc),
+            insns: mark.map_or(0, |mark| mark.done),
+            member: self.member(),
+            leaves: true,
+            is_wary: true,
+        }
+    }
+
+    fn wary_exit(&mut self, from: Fix) {
+        let exit = self.exit_to_wary(from);
+        self.exits.push(exit);
+    }
+
     /// Swaps the bytes of a clean value.
     fn swap(&mut self, ty: Ty, reg: Reg) {
         match ty {
@@ -240,7 +381,10 @@ impl Compiler<'_> {
             return Err(TooBig);
         }
         self.ready(v)?;
-        self.claim(HOST)?;
+        let shared = self.plan.sharing.find(self.block, self.op);
+        if shared.is_none_or(|shared| shared.leads) {
+            self.claim(HOST)?;
+        }
         self.claim(FLAGS)?;
         let size = size_of(mem.ty);
         let value = match (mem.ty, self.places.constant(v)) {
@@ -256,24 +400,48 @@ impl Compiler<'_> {
             }
             _ => Stored::Reg(self.reg(v)?),
         };
-        let by = self.locate(addr, mem, Some(value))?;
-        let check = self.check(by, mem, true, mem.aligned);
-        self.consume(v);
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
-        let thunk = self.env.thunks.memory(Kind::Store, mem, vectors);
-        let to = check.at;
-        match value {
-            Stored::Reg(reg) => self.asm.mov_to(size, to, reg),
-            Stored::Xmm(reg) => self.asm.movups_to(to, reg),
-            Stored::Imm(imm) => self.asm.mov_imm_to(size, to, imm),
+        if let Some(shared) = shared {
+            let host = self.shared(addr, mem, true, shared)?;
+            let to = Mem::base(host, shared.offset);
+            self.put(size, to, value);
+            self.announce_at(to, shared, mem, vectors);
+            self.consume(v);
+            self.share(self.group_value(shared), shared);
+        } else {
+            let by = self.locate(addr, mem, Some(value))?;
+            let check = self.check(by, mem, true, mem.aligned);
+            self.consume(v);
+            let thunk = self.env.thunks.memory(Kind::Store, mem, vectors);
+            self.put(size, check.at, value);
+            self.announce(by, mem, vectors);
+            self.access_detour(check, Slow::Store { thunk, value });
         }
-        self.announce(by, mem, vectors);
-        self.access_detour(check, Slow::Store { thunk, value });
         if mem.ordering == accel_ir::Ordering::SeqCst {
             self.asm
                 .lock_alu_imm(Alu::Or, Size::D, Mem::base(crate::asm::RSP, 0), 0);
         }
         Ok(())
+    }
+
+    fn put(&mut self, size: Size, to: Mem, value: Stored) {
+        match value {
+            Stored::Reg(reg) => self.asm.mov_to(size, to, reg),
+            Stored::Xmm(reg) => self.asm.movups_to(to, reg),
+            Stored::Imm(imm) => self.asm.mov_imm_to(size, to, imm),
+        }
+    }
+
+    /// As [`announce`](Self::announce), for a store of a group.
+    fn announce_at(&mut self, at: Mem, shared: Shared, mem: &Access, vectors: bool) {
+        let by = self.shared_by.get(shared.group as usize).copied().flatten();
+        let Some(By::Recent(entry)) = by else { return };
+        let flags = Mem::base(RBP, entry + recent::FLAGS);
+        self.asm.mov(Size::Q, FLAGS, flags);
+        self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
+        let from = self.asm.jcc(CC_NE);
+        let thunk = self.env.thunks.memory(Kind::Announce, mem, vectors);
+        self.detour(from, What::AnnounceAt { at, entry, thunk });
     }
 
     /// Leaves to announce a store if the page's flags say so.
@@ -474,6 +642,20 @@ impl Compiler<'_> {
             self.asm.bind(detour.from);
             match detour.what {
                 What::Access { check, access } => self.access_elsewhere(check, access, detour.insn),
+                What::Lead { looked_at, exit } => {
+                    self.look(&looked_at);
+                    let from = self.asm.jmp();
+                    self.exits.push(Exit { from, ..exit });
+                    continue;
+                }
+                What::AnnounceAt { at, entry, thunk } => {
+                    let page = |offset| Mem::base(RBP, entry + recent::WRITE + offset);
+                    self.asm.lea(Size::Q, FLAGS, at);
+                    self.asm.alu(Alu::Sub, Size::Q, FLAGS, page(recent::HOST));
+                    self.asm.alu(Alu::Add, Size::Q, FLAGS, page(recent::TAG));
+                    self.asm.mov_to(Size::Q, slot_at(ARG), FLAGS);
+                    self.call_out_for(thunk, detour.insn);
+                }
                 What::Announce { by, thunk } => {
                     if let By::Recent(entry) = by {
                         let page = |offset| Mem::base(RBP, entry + recent::WRITE + offset);
@@ -503,16 +685,22 @@ impl Compiler<'_> {
         }
     }
 
+    /// Makes the page of the address the last one, and goes on with the access, if it is at hand.
+    fn look(&mut self, looked_at: &LookedAt) {
+        let LookedAt { page, look, again } = *looked_at;
+        let tag = Mem::base(RBP, page + recent::TAG);
+        self.asm.alu(Alu::Add, Size::Q, HOST, tag);
+        self.asm.push(RCX);
+        self.asm.lea(Size::Q, RCX, Mem::base(RBP, page));
+        self.asm.call_to(look);
+        self.asm.pop(RCX);
+        self.asm.jcc_to(CC_AE, again);
+    }
+
     /// An access that is not in the page last used.
     fn access_elsewhere(&mut self, check: Check, access: Slow, insn: u16) {
-        if let Some(LookedAt { page, look, again }) = check.recent {
-            let tag = Mem::base(RBP, page + recent::TAG);
-            self.asm.alu(Alu::Add, Size::Q, HOST, tag);
-            self.asm.push(RCX);
-            self.asm.lea(Size::Q, RCX, Mem::base(RBP, page));
-            self.asm.call_to(look);
-            self.asm.pop(RCX);
-            self.asm.jcc_to(CC_AE, again);
+        if let Some(looked_at) = &check.recent {
+            self.look(looked_at);
         }
         if let Some(fix) = check.misaligned {
             self.asm.bind(fix);

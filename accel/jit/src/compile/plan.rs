@@ -1,5 +1,6 @@
 //! What a unit needs, found before anything is emitted.
 
+use super::share::Sharing;
 use accel_core::Effects;
 use accel_ir::{Binary, End, FlagKind, Op, Ty, Unit, Val};
 
@@ -61,6 +62,8 @@ pub(super) struct Plan {
     pub(super) wants_flags: bool,
     /// Its last instruction may store.
     pub(super) stores_last: bool,
+    /// Accesses that share checks.
+    pub(super) sharing: Sharing,
     /// By instruction: the one before it may have stored.
     stored_before: Vec<bool>,
 }
@@ -115,7 +118,7 @@ impl Plan {
     /// `live` says whether the flags may be looked at from a PC on that the unit leaves to.
     pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects, live: &dyn Fn(u64) -> bool) -> Plan {
         let mut plan = Plan::default();
-        plan.make(unit, effects, live);
+        plan.make(unit, effects, live, true);
         plan
     }
 
@@ -125,6 +128,7 @@ impl Plan {
         unit: &Unit,
         effects: fn(u16) -> Effects,
         live: &dyn Fn(u64) -> bool,
+        shares: bool,
     ) {
         renew(&mut self.rest, unit.types.len(), 0);
         renew(&mut self.used, unit.types.len(), false);
@@ -132,10 +136,16 @@ impl Plan {
         self.seen.clear();
         renew(&mut self.blocks, unit.blocks.len(), BlockPlan::default());
         self.shape(unit);
+        self.find_bases(unit);
+        let mut sharing = std::mem::take(&mut self.sharing);
+        sharing.clear();
+        if shares {
+            sharing.make(unit, self, effects);
+        }
+        self.sharing = sharing;
         self.flow(unit, effects);
         self.liveness(unit, effects, live);
         self.count(unit);
-        self.find_bases(unit);
     }
 
     pub(super) fn is_used(&self, v: Val) -> bool {
@@ -235,7 +245,7 @@ impl Plan {
                 End::GotoVal { .. } | End::Leave => true,
                 end => successors(end).any(|to| self.blocks[to].is_live),
             };
-            for op in block.ops.iter().rev() {
+            for (n, op) in block.ops.iter().enumerate().rev() {
                 match op {
                     Op::Insn { .. } => {
                         insn -= 1;
@@ -251,7 +261,7 @@ impl Plan {
                         live |= self.seen[read].is_none();
                     }
                     Op::Call { helper, .. } => live |= effects(helper.0) != Effects::PURE,
-                    op => live |= op.may_fault(),
+                    op => live |= op.may_fault() && !self.follows(i, n),
                 }
             }
             self.blocks[i].is_live = live;
@@ -262,15 +272,24 @@ impl Plan {
     /// Counts the uses of values by operations that are needed.
     fn count(&mut self, unit: &Unit) {
         let (mut def, mut read) = (self.defs.len(), self.seen.len());
-        for block in unit.blocks.iter().rev() {
+        // The host's address that a group's first access leaves for the others is a value too.
+        for group in &self.sharing.groups {
+            self.rest.push(group.members - 1);
+        }
+        for (i, block) in unit.blocks.iter().enumerate().rev() {
             match &block.end {
                 End::Jump { args, .. } => args.iter().for_each(|v| self.add_use(*v)),
                 End::Branch { c, .. } => self.add_use(*c),
                 End::GotoVal { pc } => self.add_use(*pc),
                 End::Goto { .. } | End::Leave => {}
             }
-            for op in block.ops.iter().rev() {
+            for (n, op) in block.ops.iter().enumerate().rev() {
                 match op {
+                    Op::Load { .. } | Op::Store { .. } if self.follows(i, n) => {
+                        if let Op::Store { v, .. } = op {
+                            self.add_use(*v);
+                        }
+                    }
                     Op::FlagsDef { .. } => {
                         def -= 1;
                         let found = self.defs[def];
@@ -328,6 +347,12 @@ impl Plan {
                 *base = Base::Wild;
             }
         }
+    }
+
+    /// Whether an access uses an address that another one checked.
+    fn follows(&self, block: usize, op: usize) -> bool {
+        let shared = self.sharing.find(block, op);
+        shared.is_some_and(|shared| !shared.leads)
     }
 
     fn add_use(&mut self, v: Val) {

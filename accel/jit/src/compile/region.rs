@@ -558,6 +558,7 @@ impl Compiler<'_> {
             insns,
             member: self.member(),
             leaves: false,
+            is_wary: false,
         });
     }
 
@@ -597,6 +598,7 @@ impl Compiler<'_> {
                 insns: carried,
                 member: current,
                 leaves: true,
+                is_wary: false,
             });
         }
         if !follows {
