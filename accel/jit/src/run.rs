@@ -78,8 +78,8 @@ pub struct Jit<T: Target> {
     enter: extern "C" fn(*mut u8, *const u8) -> Out,
     /// Numbers of modes in generated code.
     modes: Map<(u64, u64), u32>,
-    /// The mode last asked for, and its number; none has 0.
-    last_mode: ((u64, u64), u32),
+    /// Modes asked for lately, and their numbers; none has 0.
+    last_modes: [((u64, u64), u32); 4],
     stale: Option<Arc<Stale>>,
     /// Blocks of memory whose overwriters tell, by identity, which the reference keeps from being used
     /// again.
@@ -156,7 +156,7 @@ impl<T: Target> Jit<T> {
             interp: Interp::default(),
             enter,
             modes: Map::default(),
-            last_mode: ((u64::MAX, u64::MAX), 0),
+            last_modes: [((u64::MAX, u64::MAX), 0); 4],
             stale: None,
             watched: Map::default(),
             left: Map::default(),
@@ -237,16 +237,21 @@ impl<T: Target> Jit<T> {
 
     fn mode_number(&mut self, core: &Core<T>) -> u32 {
         let now = (core.mode, T::extra_key(core));
-        if self.last_mode.0 != now {
-            self.last_mode = (now, self.number_of(now));
+        let known = self.last_modes.iter().find(|(mode, _)| *mode == now);
+        if let Some((_, number)) = known {
+            return *number;
         }
-        self.last_mode.1
+        let number = self.number_of(now);
+        self.last_modes.rotate_right(1);
+        self.last_modes[0] = (now, number);
+        number
     }
 
     fn number_of(&mut self, mode: (u64, u64)) -> u32 {
         if self.modes.len() >= MOST_REMEMBERED {
             // Numbers begin anew, so that the table must not know the old ones.
             self.modes.clear();
+            self.last_modes = [((u64::MAX, u64::MAX), 0); 4];
             table::clear(&self.cache.memory);
         }
         let next = self.modes.len() as u32 + 1;

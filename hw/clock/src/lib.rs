@@ -249,8 +249,14 @@ impl Clock {
 
 /// Nanoseconds to ticks of `hz`, rounded down.
 pub fn ns_to_ticks(ns: u64, hz: u64) -> u64 {
-    let product = u128::from(ns).wrapping_mul(u128::from(hz));
-    product.checked_div(u128::from(NS_PER_S)).unwrap_or(0) as u64
+    // Counters are read all the time: no division of 128 bits where it can be helped.
+    let (seconds, rest) = (ns / NS_PER_S, ns % NS_PER_S);
+    let whole = seconds.wrapping_mul(hz);
+    let part = match rest.checked_mul(hz) {
+        Some(product) => product / NS_PER_S,
+        None => (u128::from(rest).wrapping_mul(u128::from(hz)) / u128::from(NS_PER_S)) as u64,
+    };
+    whole.wrapping_add(part)
 }
 
 /// Ticks of `hz` to nanoseconds, rounded up: a timer must not fire before its tick.

@@ -43,6 +43,15 @@ fn a_dropped_timer_never_fires() {
 fn ticks_and_nanoseconds_agree() {
     assert_eq!(ns_to_ticks(NS_PER_S, 1_193_182), 1_193_182);
     assert_eq!(ns_to_ticks(ticks_to_ns(12345, 3_579_545), 3_579_545), 12345);
+    for (ns, hz) in [
+        (3, 1),
+        (1_999_999_999, 62_500_000),
+        (u64::MAX, 2_893_202_000),
+        (u64::MAX - 5, u64::MAX),
+    ] {
+        let exact = u128::from(ns) * u128::from(hz) / u128::from(NS_PER_S);
+        assert_eq!(ns_to_ticks(ns, hz), exact as u64, "{ns} ns at {hz} Hz");
+    }
 }
 
 #[test]
