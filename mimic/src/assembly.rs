@@ -1,17 +1,18 @@
 //! A planned machine put together: back ends opened and linked, board built, virtual timers on the main loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use backend_char::Chardev;
 use hw_clock::HostTime;
-use hw_core::{Clock, Links, PropType};
+use hw_core::{Clock, Fabric, Links, PropType};
 use machine_core::{Board, MachineSpec};
-use runtime::{Handle, Timer, time};
+use runtime::{EventLoop, Handle, LoopThread, Timer, time};
 
 use crate::accel::Accelerator;
 use crate::build::Plan;
+use crate::objects::Object;
 use crate::storage::Storage;
 use crate::{objects, storage};
 
@@ -21,6 +22,8 @@ pub struct Assembly {
     pub board: Arc<Board>,
     /// Its open disks.
     pub storage: Storage,
+    /// Threads that take the requests of disks.
+    pub io_threads: Vec<IoThread>,
     _clockwork: Arc<Clockwork>,
 }
 
@@ -63,11 +66,47 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
             )
         }
     }?;
+    let io_threads = io_threads(&plan.objects, board.machine.fabric())?;
     Ok(Assembly {
         board: Arc::new(board),
         storage,
+        io_threads,
         _clockwork: Clockwork::start(&clock, &main_loop),
     })
+}
+
+/// A thread that takes the requests of disks.
+pub struct IoThread {
+    /// Its id.
+    pub id: String,
+    /// The host's number for it.
+    pub thread_id: i32,
+    _thread: LoopThread,
+}
+
+/// Starts the I/O threads, and has each serve the devices that name it.
+fn io_threads(objects: &[Object], fabric: &Fabric) -> Result<Vec<IoThread>> {
+    let mut all = Vec::new();
+    for id in objects.iter().filter_map(Object::io_thread_id) {
+        let thread = EventLoop::spawn(&format!("IO {id}"))
+            .with_context(|| format!("-object iothread '{id}': cannot start the thread"))?;
+        let (tell, told) = mpsc::channel();
+        thread.handle().post(move || {
+            let _ = tell.send(runtime::thread::current_id());
+        });
+        for part in fabric.parts() {
+            let mut props = part.props.iter();
+            if props.any(|(name, value)| name == "iothread" && value == id) {
+                fabric.serve_by(&part, &thread.handle());
+            }
+        }
+        all.push(IoThread {
+            id: id.to_owned(),
+            thread_id: told.recv().unwrap_or(0),
+            _thread: thread,
+        });
+    }
+    Ok(all)
 }
 
 /// How many devices, ports included, are linked to a stream.
@@ -188,10 +227,6 @@ impl Clockwork {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
-    use runtime::EventLoop;
-
     use super::*;
 
     #[test]

@@ -225,6 +225,9 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
         topology,
         cpu_model: plan.accel.cpu_model.clone(),
         chardevs: chardevs.clone(),
+        io_threads: (assembly.io_threads.iter())
+            .map(|thread| (thread.id.clone(), thread.thread_id))
+            .collect(),
         blocks: Arc::clone(&control),
     };
     let vm: Arc<dyn Vm> = Arc::new(Monitored::new(

@@ -6,8 +6,8 @@ use backend_char::Chardev;
 use control_options::Topology;
 use control_qapi::{
     AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, IdentityInfo, InfoTopic,
-    Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciInfo, QmpError, RunState,
-    Vm,
+    Instruction, IoThreadInfo, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciInfo,
+    QmpError, RunState, Vm,
 };
 use device_input::{Input, InputEvent};
 use hw_core::Dma;
@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) cpu_model: String,
     /// All streams.
     pub(crate) chardevs: Vec<Arc<Chardev>>,
+    /// Threads that take the requests of disks: name, and the host's number.
+    pub(crate) io_threads: Vec<(String, i32)>,
     /// All disks.
     pub(crate) blocks: Arc<BlockControl>,
 }
@@ -342,6 +344,19 @@ impl Vm for Monitored {
                 frontend_open: chardev.is_used(),
             })
             .collect()
+    }
+
+    fn io_threads(&self) -> Vec<IoThreadInfo> {
+        let threads = self.facts.io_threads.iter();
+        let thread = |(id, thread_id): &(String, i32)| IoThreadInfo {
+            id: id.clone(),
+            thread_id: i64::from(*thread_id),
+            poll_max_ns: 0,
+            poll_grow: 0,
+            poll_shrink: 0,
+            aio_max_batch: 0,
+        };
+        threads.map(thread).collect()
     }
 
     fn blocks(&self) -> &dyn Blocks {

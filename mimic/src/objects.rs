@@ -43,6 +43,11 @@ const DUMP: PropDef = PropDef::new("dump", PropKind::Bool, "is part of core dump
 /// All types.
 pub(crate) static OBJECTS: &[ObjectDef] = &[
     ObjectDef {
+        name: "iothread",
+        doc: "a thread that takes the requests of disks",
+        props: &[],
+    },
+    ObjectDef {
         name: "memory-backend-file",
         doc: "guest memory in a file",
         props: &[
@@ -136,6 +141,8 @@ pub(crate) enum Object {
     File(String, String),
     /// `throttle-group`.
     Throttle(String, Limits),
+    /// `iothread`.
+    IoThread(String),
 }
 
 /// How the host keeps guest memory.
@@ -281,6 +288,7 @@ pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
             "rng-builtin" => Object::Builtin(id, config.seed),
             "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
             "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
+            "iothread" => Object::IoThread(id),
             "throttle-group" => {
                 let limits = Limits::from_props(&props, "x-");
                 if let Err(problem) = limits.check() {
@@ -332,7 +340,7 @@ pub(crate) fn offer(
 ) -> Result<()> {
     for object in objects {
         let (id, source): (_, Box<dyn Randomness>) = match object {
-            Object::Memory { .. } | Object::Throttle(..) => continue,
+            Object::Memory { .. } | Object::Throttle(..) | Object::IoThread(..) => continue,
             Object::Builtin(id, None) => (id, Box::new(Builtin)),
             Object::Builtin(id, Some(seed)) => (id, Box::new(Seeded::new(*seed))),
             Object::Egd(id, stream) => {
@@ -361,8 +369,18 @@ impl Object {
     /// Its id, if it is a source of randomness.
     pub(crate) fn rng_id(&self) -> Option<&str> {
         match self {
-            Self::Memory { .. } | Self::Throttle(..) => None,
+            Self::Memory { .. } | Self::Throttle(..) | Self::IoThread(..) => None,
             Self::Builtin(id, _) | Self::Egd(id, _) | Self::File(id, _) => Some(id),
+        }
+    }
+}
+
+impl Object {
+    /// Its id, if it is an I/O thread.
+    pub(crate) fn io_thread_id(&self) -> Option<&str> {
+        match self {
+            Self::IoThread(id) => Some(id),
+            _ => None,
         }
     }
 }

@@ -16,6 +16,6 @@ pub mod thread;
 pub mod time;
 
 pub use event_fd::EventFd;
-pub use event_loop::{EventLoop, Handle, Interest, Ready, Timer, Watch};
+pub use event_loop::{EventLoop, Handle, Interest, LoopThread, Ready, Timer, Watch};
 pub use limit::RateLimit;
 pub use lock::{Rank, Ranked, RankedGuard};

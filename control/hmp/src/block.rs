@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use control_qapi::{
-    BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockStats, ImageInfo, QmpError, Value, json,
+    BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockStats, ImageInfo, IoThreadInfo, QmpError, Value,
+    json,
 };
 
 use crate::args::Args;
@@ -227,6 +228,12 @@ pub(crate) fn block_jobs(c: &Call<'_>) -> Text {
         };
     }
     Ok(out)
+}
+
+pub(crate) fn io_threads(c: &Call<'_>) -> Text {
+    let all: Vec<IoThreadInfo> = c.qmp("query-iothreads")?;
+    let line = |thread: &IoThreadInfo| format!("{}: thread_id={}\n", thread.id, thread.thread_id);
+    Ok(all.iter().map(line).collect())
 }
 
 /// `block_set_io_throttle`: a disk and six rates.

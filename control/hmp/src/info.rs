@@ -48,6 +48,12 @@ pub(crate) static TOPICS: &[TopicDef] = &[
     }),
     topic!("chardev", "", "streams", |c, _| chardev(c)),
     topic!("cpus", "", "vCPUs and their threads", |c, _| cpus(c)),
+    topic!(
+        "iothreads",
+        "",
+        "threads that take the requests of disks",
+        |c, _| block::io_threads(c)
+    ),
     topic!("irq", "", "counts of interrupts", |c, d| c
         .topic(InfoTopic::Irq, d)),
     topic!("jit", "", "the engine's blocks and counters", |c, d| c

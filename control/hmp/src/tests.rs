@@ -149,6 +149,7 @@ fn info_shows_what_the_queries_answer() {
             "info block-jobs",
             "Streaming device virtio0: Completed 7 of 100 bytes, speed limit 0 bytes/s\n",
         ),
+        ("info iothreads", "io0: thread_id=7\n"),
         (
             "info blockstats",
             "virtio0: rd_bytes=7 wr_bytes=7 rd_operations=7 wr_operations=7 flush_operations=7 wr_total_time_ns=7 \

@@ -6,9 +6,9 @@ mod blocks;
 
 use crate::{
     AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, Event, EventBus, IdentityInfo,
-    InfoTopic, Instruction, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciDeviceClass,
-    PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, RunState, ShutdownCause,
-    Timestamp, Vm,
+    InfoTopic, Instruction, IoThreadInfo, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo,
+    PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, RunState,
+    ShutdownCause, Timestamp, Vm,
 };
 
 /// 64 KiB of memory whose bytes count up, two vCPUs, no more.
@@ -211,6 +211,17 @@ impl Vm for FakeVm {
             label: "serial0".into(),
             filename: "pty:/dev/pts/3".into(),
             frontend_open: true,
+        }]
+    }
+
+    fn io_threads(&self) -> Vec<IoThreadInfo> {
+        vec![IoThreadInfo {
+            id: "io0".into(),
+            thread_id: 7,
+            poll_max_ns: 0,
+            poll_grow: 0,
+            poll_shrink: 0,
+            aio_max_batch: 0,
         }]
     }
 

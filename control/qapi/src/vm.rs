@@ -4,8 +4,8 @@ use crate::blocks::Blocks;
 use crate::error::QmpError;
 use crate::qapi_enum;
 use crate::types::{
-    ChardevInfo, CpuDefinitionInfo, IdentityInfo, Key, MachineInfo, ObjectPropertyInfo,
-    ObjectTypeInfo, PciInfo, RunState,
+    ChardevInfo, CpuDefinitionInfo, IdentityInfo, IoThreadInfo, Key, MachineInfo,
+    ObjectPropertyInfo, ObjectTypeInfo, PciInfo, RunState,
 };
 
 qapi_enum! {
@@ -129,6 +129,8 @@ pub trait Vm: Send + Sync {
     fn cpu_definitions(&self) -> Vec<CpuDefinitionInfo>;
     /// The streams.
     fn chardevs(&self) -> Vec<ChardevInfo>;
+    /// The threads that take the requests of disks.
+    fn io_threads(&self) -> Vec<IoThreadInfo>;
     /// The disks.
     fn blocks(&self) -> &dyn Blocks;
     /// The PCI buses.

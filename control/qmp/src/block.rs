@@ -4,8 +4,8 @@ use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobArgs, BlockJobCancelArgs, BlockJobInfo,
     BlockJobSetSpeedArgs, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs,
     BlockdevMirrorArgs, BlockdevOptions, BlockdevReopenArgs, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, BlockstatsArgs, Empty, IoThrottleArgs, JobArgs, JobChange, JobInfo,
-    NamedNodesArgs, NodeArgs, Qapi, QmpError,
+    BlockdevSnapshotSyncArgs, BlockstatsArgs, Empty, IoThreadInfo, IoThrottleArgs, JobArgs,
+    JobChange, JobInfo, NamedNodesArgs, NodeArgs, Qapi, QmpError,
 };
 
 use crate::commands::{CommandDef, Context, command};
@@ -57,6 +57,7 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
     command!("query-blockstats", "what disks did so far", BlockstatsArgs => Vec<BlockStats>, |c, a| {
         Ok(c.vm.blocks().stats(a.query_nodes == Some(true)))
     }),
+    command!("query-iothreads", "threads that take the requests of disks", Empty => Vec<IoThreadInfo>, |c, _| Ok(c.vm.io_threads())),
     command!("query-jobs", "jobs", Empty => Vec<JobInfo>, |c, _| Ok(c.vm.blocks().jobs())),
     command!("query-named-block-nodes", "nodes of the block graph", NamedNodesArgs => Vec<BlockDeviceInfo>, |c, a| {
         Ok(c.vm.blocks().nodes(a.flat == Some(true)))

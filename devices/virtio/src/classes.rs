@@ -72,6 +72,12 @@ const MAX_BYTES: Prop = prop(
 const PERIOD: Prop = prop("period", PropType::U32, "65536", "Period in milliseconds");
 
 const DRIVE: Prop = prop("drive", PropType::Link("drive"), "", "Disk to attach");
+const IOTHREAD: Prop = prop(
+    "iothread",
+    PropType::Link("iothread"),
+    "",
+    "Thread that takes the driver's requests; the main one if not given",
+);
 const SERIAL: Prop = prop("serial", PropType::Str, "", "Serial number, 20 bytes");
 const NUM_QUEUES: Prop = prop(
     "num-queues",
@@ -189,6 +195,7 @@ macro_rules! blk_props {
     ($bus:ident) => {
         $bus![
             DRIVE,
+            IOTHREAD,
             SERIAL,
             NUM_QUEUES,
             QUEUE_SIZE,

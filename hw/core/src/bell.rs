@@ -86,30 +86,31 @@ impl Bells {
         list
     }
 
-    /// Has `main_loop` call `poke` with the token of each bell that rang, until the watches are
-    /// dropped.
+    /// Has `server` call `poke` with the token of each bell that rang, until the watches are dropped.
+    /// Another loop may have done so before.
     pub(crate) fn serve(
         &self,
-        main_loop: &Handle,
+        server: &Handle,
         poke: &Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Vec<Watch> {
         let mut watches = Vec::new();
-        for bell in self.all().iter().filter(|bell| bell.event.get().is_none()) {
-            let event = match EventFd::new() {
-                Ok(event) => event,
-                Err(error) => {
+        for bell in self.all() {
+            if bell.event.get().is_none() {
+                match EventFd::new() {
+                    Ok(event) => {
+                        let _ = bell.event.set(event);
+                    }
                     // Writes go on reaching the device.
-                    log::info!("no event for a doorbell: {error}");
-                    continue;
+                    Err(error) => log::info!("no event for a doorbell: {error}"),
                 }
+            }
+            let Some(event) = bell.event.get() else {
+                continue;
             };
             let (heard, poke) = (bell.clone(), poke.clone());
-            watches.push(
-                main_loop.watch(event.fd().clone(), Interest::READ, move |_| {
-                    heard.attend(poke.as_ref());
-                }),
-            );
-            let _ = bell.event.set(event);
+            watches.push(server.watch(event.fd().clone(), Interest::READ, move |_| {
+                heard.attend(poke.as_ref());
+            }));
         }
         watches
     }

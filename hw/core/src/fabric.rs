@@ -89,7 +89,8 @@ pub struct Fabric {
 #[derive(Default)]
 struct Served {
     main_loop: Option<Handle>,
-    watches: Vec<Watch>,
+    /// By the path of the part.
+    watches: Vec<(String, Watch)>,
 }
 
 impl Fabric {
@@ -174,11 +175,19 @@ impl Fabric {
         self.parts().iter().for_each(|part| self.serve(part));
     }
 
-    fn serve(&self, part: &Part) {
+    /// Has another loop serve the doorbells of one part from now on.
+    pub fn serve_by(&self, part: &Part, server: &Handle) {
         let mut served = self.served.lock();
-        if let Some(main_loop) = &served.main_loop {
-            let watches = part.bells.serve(main_loop, &poker(&part.slot));
-            served.watches.extend(watches);
+        served.watches.retain(|(path, _)| *path != part.path);
+        let watches = part.bells.serve(server, &poker(&part.slot));
+        let watches = watches.into_iter().map(|watch| (part.path.clone(), watch));
+        served.watches.extend(watches);
+    }
+
+    fn serve(&self, part: &Part) {
+        let main_loop = self.served.lock().main_loop.clone();
+        if let Some(main_loop) = main_loop {
+            self.serve_by(part, &main_loop);
         }
     }
 

@@ -224,6 +224,7 @@ fn check_links(class: &DeviceClass, args: &Args, backends: &Backends<'_>) -> Res
             "chardev" => streams.specs.iter().map(|spec| spec.id.as_str()).collect(),
             "drive" => disks.ids(),
             "rng" => objects.iter().filter_map(Object::rng_id).collect(),
+            "iothread" => objects.iter().filter_map(Object::io_thread_id).collect(),
             _ => continue,
         };
         if ids.contains(&id) {
@@ -265,6 +266,7 @@ fn adding(kind: &str, id: &str) -> String {
     match kind {
         "chardev" => format!("-chardev null,id={id}"),
         "drive" => format!("-drive if=none,id={id},format=raw,file=FILE"),
+        "iothread" => format!("-object iothread,id={id}"),
         _ => format!("-object rng-random,id={id}"),
     }
 }

@@ -198,3 +198,23 @@ fn a_temporary_overlay_is_known_by_the_image_under_it() {
     qmp.execute("quit", json!({}));
     assert_eq!(qmp.end(), Some(0));
 }
+
+#[test]
+fn io_threads_are_there_and_devices_name_them() {
+    let disk = "-drive if=none,id=d,driver=null-co -device virtio-blk-pci,drive=d,iothread=io0";
+    let mut qmp = Qmp::start(&format!("-S -M q35 -object iothread,id=io0 {disk}"));
+    let threads = qmp.execute("query-iothreads", json!({}));
+    assert_eq!(threads[0]["id"], "io0");
+    let task = format!(
+        "/proc/{}/task/{}/comm",
+        qmp.child.id(),
+        threads[0]["thread-id"]
+    );
+    assert_eq!(std::fs::read_to_string(task).unwrap(), "IO io0\n");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+    let output = run(&format!("-S -M q35 -object iothread,id=io1 {disk}"));
+    assert_eq!(output.status.code(), Some(1));
+    let text = "there is no iothread with the id 'io0'; did you mean 'io1'?";
+    assert!(stderr(&output).contains(text), "{}", stderr(&output));
+}

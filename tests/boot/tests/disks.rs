@@ -138,7 +138,8 @@ fn with_disk(guest: &Guest, drive: String) -> Result<Vm, Error> {
         .option("-initrd", &guest.initrd_modules)
         .append("quiet guest.modules=virtio_pci,virtio_blk")
         .option("-drive", format!("if=none,id=d,{drive}"))
-        .option("-device", "virtio-blk-pci,drive=d")
+        .args("-object iothread,id=io")
+        .option("-device", "virtio-blk-pci,drive=d,iothread=io")
         .with_qmp()
         .boot()?;
     vm.expect("GUEST-UP")?;

@@ -683,3 +683,21 @@ qapi_struct! {
         mode: Option<NewImageMode> = "mode",
     }
 }
+
+qapi_struct! {
+    /// A thread that takes the requests of disks. None polls.
+    pub struct IoThreadInfo {
+        /// Its name.
+        id: String = "id",
+        /// The host's number for it.
+        thread_id: i64 = "thread-id",
+        /// How long it polls.
+        poll_max_ns: i64 = "poll-max-ns",
+        /// How that grows.
+        poll_grow: i64 = "poll-grow",
+        /// How that shrinks.
+        poll_shrink: i64 = "poll-shrink",
+        /// Requests handed to the host together; 0 for any number.
+        aio_max_batch: i64 = "aio-max-batch",
+    }
+}
