@@ -7,7 +7,7 @@ use hw_state::{Section, StateError};
 use crate::core::Core;
 use crate::exclusive::Exclusive;
 use crate::logs::{log_unit, logs_units};
-use crate::pending::{Pending, reason};
+use crate::pending::{Pending, Sleeper, reason};
 use crate::target::{Executor, Exit, Target};
 use crate::vcpu::{Vcpu, VcpuError, VcpuExit};
 
@@ -41,6 +41,7 @@ pub struct EngineVcpu<T: Guest, E: Executor<T>> {
     core: Core<T>,
     executor: E,
     exclusive: Arc<Exclusive>,
+    shared: Option<Arc<Sleeper>>,
 }
 
 impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
@@ -60,7 +61,14 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
             core,
             executor,
             exclusive,
+            shared: None,
         }
+    }
+
+    /// Has it run in turn with all others with the same sleeper, on one thread.
+    pub fn share_thread(&mut self, sleeper: Arc<Sleeper>) {
+        self.core.pending.sleep_at(sleeper.clone());
+        self.shared = Some(sleeper);
     }
 
     /// The CPU, for tests.
@@ -68,10 +76,9 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
         &mut self.core
     }
 
-    /// Sleeps until something ends the CPU's wait for an interrupt.
-    fn wait(&self) {
-        let wake = T::wake_mask(&self.core);
-        self.core.pending.wait(wake | reason::STOP | reason::WORK);
+    /// What ends the CPU's wait for an interrupt.
+    fn wake(&self) -> u32 {
+        T::wake_mask(&self.core) | reason::STOP | reason::WORK
     }
 
     /// What a run's end means for the thread.
@@ -106,7 +113,11 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
 impl<T: Guest, E: Executor<T>> Vcpu for EngineVcpu<T, E> {
     fn run(&mut self) -> VcpuExit {
         if T::is_halted(&self.core) {
-            self.wait();
+            match self.shared {
+                None => self.core.pending.wait(self.wake()),
+                Some(_) if self.is_idle() => return VcpuExit::Again,
+                Some(_) => {}
+            }
             // Only what ends the halt may let it execute: the bit that woke it may be gone again.
             if let Err(exit) = T::service(&mut self.core) {
                 return self.outcome(exit);
@@ -124,6 +135,15 @@ impl<T: Guest, E: Executor<T>> Vcpu for EngineVcpu<T, E> {
 
     fn pending(&self) -> Arc<Pending> {
         self.core.pending.clone()
+    }
+
+    fn shares_thread(&self) -> Option<Arc<Sleeper>> {
+        self.shared.clone()
+    }
+
+    fn is_idle(&self) -> bool {
+        let is_due = self.core.pending.get() & self.wake() != 0;
+        self.shared.is_some() && T::is_halted(&self.core) && !is_due
     }
 
     fn reset(&mut self) {

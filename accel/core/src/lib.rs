@@ -21,14 +21,14 @@ pub use engine::{EngineVcpu, Guest};
 pub use exclusive::{Exclusive, ExclusiveGuard};
 pub use logs::{LogFilter, logs_units};
 pub use map::{Map, Mixer};
-pub use pending::{Pending, reason};
+pub use pending::{Pending, Sleeper, reason};
 pub use source::{PageRef, Source};
 pub use target::{
     Effects, Executor, Exit, Helper, HelperFn, Intrinsic, Layout, RegInfo, Target, Trap,
 };
 pub use vcpu::{Vcpu, VcpuError, VcpuExit};
 
-pub use accel_softmmu::{Access, Fast, Mmu, Permissions, Physical, Translation};
+pub use accel_softmmu::{Access, CONTEXTS, Fast, Mmu, Peek, Permissions, Physical, Translation};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! How others reach a CPU: one atomic word, and a wake-up.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// Reasons for a CPU to look up from its work.
 pub mod reason {
@@ -27,14 +27,49 @@ pub mod reason {
     pub const CODE: u32 = 1 << 9;
 }
 
+/// Where a thread that runs CPUs sleeps while none of them has anything to do.
+#[derive(Default)]
+pub struct Sleeper {
+    asleep: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl std::fmt::Debug for Sleeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sleeper({})", self.asleep.load(Ordering::Relaxed))
+    }
+}
+
+impl Sleeper {
+    /// Sleeps until `is_due`, which is asked again after each [`wake`](Self::wake).
+    pub fn wait(&self, is_due: impl Fn() -> bool) {
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.store(true, Ordering::SeqCst);
+        while !is_due() {
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Something may be due.
+    pub fn wake(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake.notify_all();
+        }
+    }
+}
+
 /// A CPU's pending word. Setting a bit never blocks and takes no lock unless the CPU sleeps.
 #[derive(Default)]
 pub struct Pending {
     word: AtomicU32,
-    asleep: AtomicBool,
-    lock: Mutex<()>,
-    wake: Condvar,
-    kick: std::sync::OnceLock<Box<dyn Fn() + Send + Sync>>,
+    sleeper: OnceLock<Arc<Sleeper>>,
+    kick: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Pending {
@@ -44,6 +79,15 @@ impl std::fmt::Debug for Pending {
 }
 
 impl Pending {
+    /// Has the CPU sleep together with others. Once, before it first does.
+    pub fn sleep_at(&self, sleeper: Arc<Sleeper>) {
+        let _ = self.sleeper.set(sleeper);
+    }
+
+    fn sleeper(&self) -> &Sleeper {
+        self.sleeper.get_or_init(Arc::default)
+    }
+
     /// Sets what drags the CPU out of code that does not look at the word (KVM: a signal). Once.
     pub fn set_kick(&self, kick: impl Fn() + Send + Sync + 'static) {
         let _ = self.kick.set(Box::new(kick));
@@ -52,10 +96,7 @@ impl Pending {
     /// Sets bits and wakes the CPU.
     pub fn raise(&self, bits: u32) {
         self.word.fetch_or(bits, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) {
-            let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            self.wake.notify_all();
-        }
+        self.sleeper().wake();
         if let Some(kick) = self.kick.get() {
             kick();
         }
@@ -79,14 +120,7 @@ impl Pending {
 
     /// Sleeps until one of `bits` is set. Called by the CPU's own thread.
     pub fn wait(&self, bits: u32) {
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.asleep.store(true, Ordering::SeqCst);
-        while self.word.load(Ordering::SeqCst) & bits == 0 {
-            guard = self
-                .wake
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        self.asleep.store(false, Ordering::SeqCst);
+        self.sleeper()
+            .wait(|| self.word.load(Ordering::SeqCst) & bits != 0);
     }
 }

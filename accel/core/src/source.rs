@@ -130,6 +130,11 @@ impl Source {
         &self.buffer[..self.len]
     }
 
+    /// The bytes that the unit was made from.
+    pub fn code(&self) -> &[u8] {
+        self.bytes.get(..self.used).unwrap_or_default()
+    }
+
     /// Adds the beginning of the next page, for an instruction that crosses into it. May fault.
     pub fn extend<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Trap> {
         if self.len == self.first {

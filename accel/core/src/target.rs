@@ -96,6 +96,14 @@ pub struct Helper<T: Target + 'static> {
     pub intrinsic: Option<Intrinsic>,
 }
 
+impl<T: Target> Helper<T> {
+    /// Whether it is a function of its arguments, but for exceptions: it may be called twice, or not
+    /// at all where an executor knows better.
+    pub fn is_plain(&self) -> bool {
+        self.effects == Effects::PURE || self.intrinsic.is_some()
+    }
+}
+
 impl<T: Target> Clone for Helper<T> {
     fn clone(&self) -> Self {
         *self
@@ -166,6 +174,12 @@ pub trait Target: Sized + Send + 'static {
     /// Decodes from `source` on. Returns a unit of at least one instruction, or the trap of the
     /// first one. An undecodable instruction becomes a unit that raises the exception.
     fn translate(core: &mut Core<Self>, source: &mut Source, limit: u32) -> Result<Unit, Trap>;
+
+    /// Guest code for people, a line for each instruction, from `start` on in the current mode.
+    fn disassemble(core: &Core<Self>, start: u64, code: &[u8]) -> String {
+        let _ = (core, start, code);
+        String::new()
+    }
 
     /// Translates an address, or notes the exception. The result allows at least `access`.
     fn walk(core: &mut Core<Self>, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hw_state::{Section, StateError};
 
-use crate::pending::Pending;
+use crate::pending::{Pending, Sleeper};
 
 /// Why a vCPU's run returned to its thread.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +43,17 @@ pub trait Vcpu: Send {
 
     /// The word by which others reach it.
     fn pending(&self) -> Arc<Pending>;
+
+    /// Where the thread sleeps that runs this CPU and all others with the same sleeper in turn; `None`
+    /// for a thread of its own.
+    fn shares_thread(&self) -> Option<Arc<Sleeper>> {
+        None
+    }
+
+    /// Whether a CPU that shares its thread has nothing to run for. Its runs do not wait.
+    fn is_idle(&self) -> bool {
+        false
+    }
 
     /// To the state after power-on.
     fn reset(&mut self);

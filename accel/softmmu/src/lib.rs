@@ -12,10 +12,12 @@
 
 mod bank;
 mod mmu;
+mod peek;
 mod recent;
 
 pub use bank::{Bank, CONTEXTS, Permissions, Translation, layout};
 pub use mmu::{Access, Fast, Mmu, Physical};
+pub use peek::Peek;
 pub use recent::layout as recent_layout;
 
 #[cfg(test)]

@@ -243,6 +243,15 @@ impl Mmu {
             .map_or(0, |t| t.exec_id(va))
     }
 
+    pub(crate) fn tables(&self, ctx: u8) -> Option<&Tables> {
+        self.slots[self.current].bank.tables(ctx)
+    }
+
+    /// Host address behind `va` by the pages that generated code used last.
+    pub(crate) fn recent_at(&self, ctx: u8, va: u64, write: bool) -> Option<*mut u8> {
+        self.recent.host(ctx, va, write)
+    }
+
     /// The memory map this looks at.
     pub fn map(&self) -> &MemoryMap {
         &self.map

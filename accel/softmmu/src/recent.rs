@@ -60,6 +60,16 @@ impl RecentPages {
         }
     }
 
+    /// Host address behind `va`, if its page was read or written lately.
+    pub(crate) fn host(&self, ctx: u8, va: u64, write: bool) -> Option<*mut u8> {
+        let entries = &self.entries[usize::from(ctx) % CONTEXTS];
+        let mut pages = entries
+            .iter()
+            .map(|entry| if write { &entry.write } else { &entry.read });
+        let page = pages.find(|page| page.limit != 0 && page.tag == va & PAGE)?;
+        Some((page.host + (va & !PAGE)) as *mut u8)
+    }
+
     /// Forgets a page of a context.
     pub(crate) fn clear_page(&mut self, ctx: u8, va: u64) {
         let ctx = usize::from(ctx) % CONTEXTS;

@@ -10,6 +10,7 @@ mod machine;
 mod parts;
 mod smbios;
 mod spec;
+mod turns;
 
 pub use board::{Board, BoardError};
 pub use bootorder::BootOrder;

@@ -1,8 +1,8 @@
 //! The life cycle: start, stop, reset, power off; saving and restoring.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use accel_core::{Vcpu, VcpuError, VcpuExit};
+use accel_core::{Sleeper, Vcpu, VcpuError, VcpuExit};
 use control_qapi::RunState;
 use hw_core::{Fabric, Request, ResetKind};
 use hw_memory::What;
@@ -10,6 +10,7 @@ use hw_state::{Section, StateError};
 use runtime::{Handle, Rank, Ranked};
 
 use crate::cpu_thread::CpuThread;
+use crate::turns::Turns;
 
 /// What happens in a machine's life, for monitors and the binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,8 @@ struct Life {
 struct Shared {
     fabric: Fabric,
     cpus: Mutex<Vec<Arc<CpuThread>>>,
+    /// The thread of CPUs that share one.
+    turns: Mutex<Option<Weak<Turns>>>,
     /// Held over every change of the life cycle, so that they never interleave.
     turn: Ranked<()>,
     life: Ranked<Life>,
@@ -141,6 +144,7 @@ impl Machine {
             shared: Arc::new(Shared {
                 fabric: fabric.clone(),
                 cpus: Mutex::default(),
+                turns: Mutex::default(),
                 turn: Ranked::new(Rank::Machine, ()),
                 life: Ranked::new(
                     Rank::Leaf,
@@ -184,10 +188,27 @@ impl Machine {
                 }
             });
         };
-        let thread =
-            CpuThread::spawn(name, cpu, exited).map_err(|e| MachineError::Thread(index, e))?;
+        let thread = match cpu.shares_thread() {
+            None => CpuThread::spawn(name, cpu, exited),
+            Some(sleeper) => self
+                .turns(&sleeper)
+                .map(|turns| CpuThread::share(turns, cpu, Box::new(exited))),
+        };
+        let thread = thread.map_err(|e| MachineError::Thread(index, e))?;
         lock(&self.shared.cpus).push(Arc::new(thread));
         Ok(())
+    }
+
+    /// The thread of all CPUs that sleep there.
+    fn turns(&self, sleeper: &Arc<Sleeper>) -> std::io::Result<Arc<Turns>> {
+        let mut known = lock(&self.shared.turns);
+        let found = known.as_ref().and_then(Weak::upgrade);
+        if let Some(turns) = found.filter(|turns| turns.is_of(sleeper)) {
+            return Ok(turns);
+        }
+        let turns = Arc::new(Turns::spawn("ALL CPUs", sleeper.clone())?);
+        *known = Some(Arc::downgrade(&turns));
+        Ok(turns)
     }
 
     /// The vCPUs.

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
 
-use accel_core::{Pending, Vcpu, VcpuError, VcpuExit, reason};
+use accel_core::{Pending, Sleeper, Vcpu, VcpuError, VcpuExit, reason};
 use control_qapi::RunState;
 use hw_clock::Clock;
 use hw_core::{Device, DeviceError, Fabric, Placement, Request, ResetKind, StateError, Wiring};
@@ -15,11 +16,20 @@ struct Counter {
     pending: Arc<Pending>,
     runs: u64,
     resets: Arc<AtomicU32>,
+    /// Of all CPUs, if they share a thread.
+    sleeper: Option<Arc<Sleeper>>,
+    /// Told when it has run so often that it has nothing to do until it is told to stop.
+    done: Sender<i32>,
 }
+
+const MOST: u64 = 1000;
 
 impl Vcpu for Counter {
     fn run(&mut self) -> VcpuExit {
         self.runs += 1;
+        if self.runs == MOST {
+            let _ = self.done.send(runtime::thread::current_id());
+        }
         if self.pending.get() & reason::STOP != 0 {
             VcpuExit::Stopped
         } else {
@@ -28,6 +38,12 @@ impl Vcpu for Counter {
     }
     fn pending(&self) -> Arc<Pending> {
         self.pending.clone()
+    }
+    fn shares_thread(&self) -> Option<Arc<Sleeper>> {
+        self.sleeper.clone()
+    }
+    fn is_idle(&self) -> bool {
+        self.runs >= MOST && self.pending.get() == 0
     }
     fn reset(&mut self) {
         self.runs = 0;
@@ -59,6 +75,14 @@ impl Vcpu for Counter {
 }
 
 fn machine(events: &EventLoop) -> (Machine, Arc<AtomicU32>) {
+    machine_of(events, None, &channel().0)
+}
+
+fn machine_of(
+    events: &EventLoop,
+    sleeper: Option<Arc<Sleeper>>,
+    done: &Sender<i32>,
+) -> (Machine, Arc<AtomicU32>) {
     let machine = Machine::new(Fabric::new(Clock::manual().0), events.handle());
     let resets = Arc::new(AtomicU32::new(0));
     for n in 0..2 {
@@ -66,7 +90,12 @@ fn machine(events: &EventLoop) -> (Machine, Arc<AtomicU32>) {
             pending: Arc::default(),
             runs: 0,
             resets: resets.clone(),
+            sleeper: sleeper.clone(),
+            done: done.clone(),
         };
+        if let Some(sleeper) = &sleeper {
+            cpu.pending.sleep_at(sleeper.clone());
+        }
         machine
             .add_cpu(format!("CPU {n}/test"), Box::new(cpu))
             .unwrap();
@@ -83,6 +112,29 @@ fn a_cpus_thread_has_its_id_from_the_start() {
         let ids: Vec<i32> = machine.cpus().iter().map(|cpu| cpu.thread_id()).collect();
         assert!(ids.iter().all(|id| *id > 0), "{ids:?}");
     }
+}
+
+#[test]
+fn cpus_that_share_a_thread_run_in_turn_sleep_together_and_are_parked_together() {
+    let mut events = EventLoop::new().unwrap();
+    let (send, done) = channel();
+    let (machine, resets) = machine_of(&events, Some(Arc::default()), &send);
+    let ids: Vec<i32> = machine.cpus().iter().map(|cpu| cpu.thread_id()).collect();
+    for turn in 1..50 {
+        machine.start();
+        machine.stop(RunState::Paused);
+        machine.start();
+        machine.fabric().requests.post(Request::Reset);
+        events.turn(None);
+        assert_eq!(resets.load(Ordering::SeqCst), 2 + 2 * turn);
+        machine.stop(RunState::Paused);
+    }
+    while done.try_recv().is_ok() {}
+    machine.start();
+    machine.fabric().requests.post(Request::Reset);
+    events.turn(None);
+    let threads = [done.recv().unwrap(), done.recv().unwrap()];
+    assert_eq!((&threads[..], threads[0]), (&ids[..], threads[1]));
 }
 
 #[test]

@@ -117,7 +117,8 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     source.set_used(used);
     let unit = c.b.finish();
     if log::log_enabled!(target: "in_asm", log::Level::Trace) {
-        log_code(start, source.bytes().get(..used).unwrap_or_default());
+        let text = disassemble(start, source.code());
+        log::trace!(target: "in_asm", "IN:{text}");
     }
     debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
     Ok(unit)
@@ -164,15 +165,15 @@ fn landing(word: u32, bt: bool) -> u64 {
     }
 }
 
-/// Logs the guest code of a unit.
+/// Guest code for people, each instruction in a line of its own.
 #[cold]
-fn log_code(start: u64, bytes: &[u8]) {
-    let mut text = String::from("IN:");
+pub(crate) fn disassemble(start: u64, bytes: &[u8]) -> String {
+    let mut text = String::new();
     for (n, word) in bytes.chunks_exact(4).enumerate() {
         let word = u32::from_le_bytes(word.try_into().unwrap_or_default());
         let pc = start.wrapping_add((n as u64).wrapping_mul(4));
         let what = describe(word).unwrap_or_else(|| "undefined".into());
         text.push_str(&format!("\n{pc:#010x}:  {word:08x}  {what}"));
     }
-    log::trace!(target: "in_asm", "{text}");
+    text
 }

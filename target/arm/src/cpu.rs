@@ -46,6 +46,10 @@ impl Target for Arm {
         a64::translate(core, source, limit)
     }
 
+    fn disassemble(_: &Core, start: u64, code: &[u8]) -> String {
+        a64::disassemble(start, code)
+    }
+
     fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap> {
         translation::walk(core, va, access, ctx)
     }

@@ -129,6 +129,10 @@ impl Target for X86 {
         decode::translate(core, source, limit)
     }
 
+    fn disassemble(core: &Core, start: u64, code: &[u8]) -> String {
+        decode::disassemble(core.mode, start, code)
+    }
+
     fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<Translation, Trap> {
         system::walk(core, va, access, ctx)
     }

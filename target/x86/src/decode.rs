@@ -139,25 +139,26 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     source.set_used(used);
     let unit = c.b.finish();
     if log::log_enabled!(target: "in_asm", log::Level::Trace) && core.log_filter.has(start) {
-        log_code(mode, start, source.bytes().get(..used).unwrap_or_default());
+        let text = disassemble(core.mode, start, source.code());
+        log::trace!(target: "in_asm", "IN:{text}");
     }
     debug_assert_eq!(accel_ir::verify(&unit), Ok(()), "{unit}");
     Ok(unit)
 }
 
-/// Logs the guest code of a unit.
+/// Guest code for people, each instruction in a line of its own.
 #[cold]
-fn log_code(mode: Mode, start: u64, bytes: &[u8]) {
-    let Ok(decoder) = Decoder::try_with_ip(mode.bitness(), bytes, start, 0) else {
-        return;
+pub(crate) fn disassemble(mode: u64, start: u64, bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let Ok(decoder) = Decoder::try_with_ip(Mode(mode).bitness(), bytes, start, 0) else {
+        return text;
     };
     let mut formatter = NasmFormatter::new();
-    let mut text = String::from("IN:");
     for insn in decoder {
         text.push_str(&format!("\n{:#010x}:  ", insn.ip()));
         formatter.format(&insn, &mut text);
     }
-    log::trace!(target: "in_asm", "{text}");
+    text
 }
 
 /// Translates the instructions after the first, which took `used` bytes. Returns the bytes used in
