@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Target, Vcpu, logs_units};
+use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Sleeper, Target, Vcpu, logs_units};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
@@ -79,6 +79,12 @@ pub static ACCELERATORS: &[AccelDef] = &[
             )
             .or("auto"),
             PropDef::new(
+                "check",
+                PropKind::Bool,
+                "run generated code in lock step with the interpreter; stop where they differ",
+            )
+            .or("off"),
+            PropDef::new(
                 "one-insn-per-tb",
                 PropKind::Bool,
                 "run each guest instruction by itself",
@@ -99,7 +105,7 @@ pub static ACCELERATORS: &[AccelDef] = &[
             PropDef::new(
                 "thread",
                 PropKind::Enum(&["multi", "single"]),
-                "host threads for several vCPUs: one each, or one for all",
+                "host threads for several vCPUs: one each, or one that runs all in turn (as for check=on)",
             )
             .or("multi"),
         ],
@@ -168,12 +174,6 @@ pub fn choose(list: &[AccelOpt], wanted: &Wanted<'_>) -> Result<Chosen> {
 }
 
 fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
-    let cpus = wanted.topology.cpus;
-    if props.text("thread") == Some("single") && cpus > 1 {
-        bail!(
-            "-accel: 'thread=single' with {cpus} vCPUs is not available; leave it out: each vCPU has its thread"
-        );
-    }
     if !props.is_on("split-wx") {
         bail!(
             "-accel: 'split-wx=off' is not available: generated code is never writable where it runs"
@@ -194,6 +194,7 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     let default = wanted.default_model.unwrap_or("qemu64");
     let mut tcg = Tcg::new(wanted.cpu, default, wanted.topology)?;
     tcg.engine = engine;
+    tcg.sleeper = engine.sleeper();
     tcg.log_filter = LogFilter::new(wanted.log_filter);
     Ok(Chosen {
         cpu_model: tcg.model.name.clone(),
@@ -257,6 +258,8 @@ pub struct Tcg {
     model: Arc<CpuModel>,
     topology: system::Topology,
     exclusive: Arc<Exclusive>,
+    /// Where all CPUs sleep if one thread runs them.
+    sleeper: Option<Arc<Sleeper>>,
     engine: Engine,
     log_filter: LogFilter,
 }
@@ -270,6 +273,10 @@ struct Engine {
     single: bool,
     /// Generated code is named for perf.
     perf_map: bool,
+    /// Generated code runs in lock step with the interpreter.
+    check: bool,
+    /// One thread runs all CPUs in turn.
+    one_thread: bool,
 }
 
 impl Engine {
@@ -282,22 +289,39 @@ impl Engine {
         if wanted == OnOffAuto::On && !HAS_JIT {
             bail!("-accel: 'jit=on' is not available on this host; leave it out to interpret");
         }
+        let check = props.is_on("check");
+        let is_compiled = HAS_JIT && wanted != OnOffAuto::Off && !logs_units();
+        if check && !is_compiled {
+            let why = match (HAS_JIT, wanted) {
+                (false, _) => "this host has no JIT",
+                (_, OnOffAuto::Off) => "'jit=off' leaves nothing to check",
+                _ => "'-d exec' and '-d cpu' have everything interpreted",
+            };
+            bail!("-accel: 'check=on' is not available: {why}");
+        }
         let code_bytes = match mib {
             0 => DEFAULT_CODE,
             mib => (mib as usize) << 20,
         };
         Ok(Engine {
             // A log of each unit is the interpreter's.
-            code_bytes: (HAS_JIT && wanted != OnOffAuto::Off && !logs_units())
-                .then_some(code_bytes),
+            code_bytes: is_compiled.then_some(code_bytes),
             single: props.is_on("one-insn-per-tb"),
             perf_map: false,
+            check,
+            // What is compared must not be changed by another CPU meanwhile.
+            one_thread: check || props.text("thread") == Some("single"),
         })
+    }
+
+    /// Where all CPUs of a machine sleep, if one thread runs them.
+    fn sleeper(self) -> Option<Arc<Sleeper>> {
+        self.one_thread.then(Arc::default)
     }
 
     fn executor<T: Target>(self) -> Result<Box<dyn Executor<T>>, String> {
         match self.code_bytes {
-            Some(bytes) => jit(bytes, self.perf_map),
+            Some(bytes) => jit(bytes, self.perf_map, self.check),
             None => Ok(Box::new(Interp::default())),
         }
     }
@@ -317,9 +341,13 @@ mod host_jit {
     pub(super) fn jit<T: Target>(
         bytes: usize,
         perf_map: bool,
+        check: bool,
     ) -> Result<Box<dyn Executor<T>>, String> {
         let mut jit = accel_jit::Jit::<T>::new(bytes)
             .map_err(|error| format!("{error}; '-accel tcg,jit=off' does without"))?;
+        if check {
+            jit.check();
+        }
         if perf_map {
             jit.map_for_perf()
                 .map_err(|error| format!("-perfmap: {error}"))?;
@@ -335,7 +363,11 @@ mod host_jit {
     pub(super) const DEFAULT_CODE: usize = 0;
     pub(super) const HAS_JIT: bool = false;
 
-    pub(super) fn jit<T: Target>(_: usize, _: bool) -> Result<Box<dyn Executor<T>>, String> {
+    pub(super) fn jit<T: Target>(
+        _: usize,
+        _: bool,
+        _: bool,
+    ) -> Result<Box<dyn Executor<T>>, String> {
         Err("this host has no JIT".to_owned())
     }
 }
@@ -361,6 +393,7 @@ impl Tcg {
             model: Arc::new(model),
             topology: topology_of(topology),
             exclusive: Arc::default(),
+            sleeper: None,
             engine: Engine::default(),
             log_filter: LogFilter::default(),
         })
@@ -394,7 +427,11 @@ impl machine_x86::Accelerator for Tcg {
         core.single = self.engine.single;
         core.log_filter = self.log_filter.clone();
         let exclusive = Arc::clone(&self.exclusive);
-        Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
+        let mut cpu = EngineVcpu::new(core, executor, exclusive);
+        if let Some(sleeper) = &self.sleeper {
+            cpu.share_thread(sleeper.clone());
+        }
+        Ok(Box::new(cpu))
     }
 
     fn tsc_hz(&self) -> u64 {

@@ -132,7 +132,7 @@ impl Source {
 
     /// The bytes that the unit was made from.
     pub fn code(&self) -> &[u8] {
-        self.bytes.get(..self.used).unwrap_or_default()
+        self.bytes().get(..self.used).unwrap_or_default()
     }
 
     /// Adds the beginning of the next page, for an instruction that crosses into it. May fault.

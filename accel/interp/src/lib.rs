@@ -7,9 +7,12 @@ mod cache;
 mod code;
 mod exec;
 mod lower;
+mod machine;
 mod run;
+mod shadow;
 
 pub use run::Interp;
+pub use shadow::{Differing, Distance, Shadow, Stop, lazy_flags, packed_flags};
 
 #[cfg(test)]
 mod tests;

@@ -113,6 +113,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Bytes of its code.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Whether it was made from any of these granules of a page.
     pub(crate) fn reads(&self, page: u64, granules: u64) -> bool {
         self.pages
@@ -231,6 +236,11 @@ impl Cache {
     /// Units alive, and bytes of their code.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.by_address.len(), self.used)
+    }
+
+    /// The unit for this, without remembering that it was asked for.
+    pub(crate) fn known(&self, key: &Key) -> Option<Id> {
+        self.index.get(key).copied()
     }
 
     pub(crate) fn find(&mut self, key: &Key) -> Option<Id> {

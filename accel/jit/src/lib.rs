@@ -7,6 +7,7 @@
 //! - `grow.rs`, `graph.rs`: which units are hot and become one;
 //! - `cache.rs`: which units are compiled, how they are linked, what makes them stale;
 //! - `run.rs`: the executor; `runtime.rs`: what generated code calls;
+//! - `check.rs`: all of that in lock step with the interpreter;
 //! - `listing.rs`: generated code for people and profilers.
 //!
 //! Hosts of other architectures use the interpreter.
@@ -15,6 +16,7 @@
 
 mod asm;
 mod cache;
+mod check;
 mod compile;
 mod graph;
 mod grow;

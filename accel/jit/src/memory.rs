@@ -153,6 +153,17 @@ impl CodeMemory {
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(from), code.len()) };
     }
 
+    /// The code at an offset.
+    pub(crate) fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        let from = at.wrapping_sub(cell::CODE);
+        assert!(
+            at >= cell::CODE && from + len <= self.len,
+            "code fits its memory"
+        );
+        // SAFETY: the range was checked to lie in the writable mapping, which only this thread writes.
+        unsafe { std::slice::from_raw_parts(self.write.add(from), len) }.to_vec()
+    }
+
     /// The budget.
     pub(crate) fn budget(&self) -> &AtomicU32 {
         // SAFETY: the cell lies in the control pages, is aligned, and is only accessed as an atomic.

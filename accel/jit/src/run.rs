@@ -11,6 +11,7 @@ use accel_softmmu::Mmu;
 use hw_memory::{CodeWatcher, RamBlock};
 
 use crate::cache::{Cache, Id, Key};
+use crate::check::Check;
 use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, Workshop, compile};
 use crate::grow;
 use crate::listing::{PerfMap, listing};
@@ -92,9 +93,14 @@ pub struct Jit<T: Target> {
     pub(crate) statistics: Statistics,
     perf_map: Option<PerfMap>,
     /// Most instructions between two looks of generated code at anything else.
-    slice: i64,
+    pub(crate) slice: i64,
     /// Samples after which a unit is hot.
     pub(crate) hot: u8,
+    /// Lock step with the interpreter.
+    pub(crate) check: Option<Box<Check>>,
+    /// Spoils units before they are compiled.
+    #[cfg(test)]
+    pub(crate) spoil: Option<fn(&mut accel_ir::Unit)>,
     target: std::marker::PhantomData<fn(T)>,
 }
 
@@ -165,6 +171,9 @@ impl<T: Target> Jit<T> {
             perf_map: None,
             slice: SLICE,
             hot: grow::HOT,
+            check: None,
+            #[cfg(test)]
+            spoil: None,
             target: std::marker::PhantomData,
         })
     }
@@ -174,6 +183,14 @@ impl<T: Target> Jit<T> {
     pub(crate) fn hasten(&mut self) {
         self.slice = 25;
         self.hot = 1;
+    }
+
+    #[cfg(test)]
+    fn spoiled(&self, mut unit: accel_ir::Unit) -> accel_ir::Unit {
+        if let Some(spoil) = self.spoil {
+            spoil(&mut unit);
+        }
+        unit
     }
 
     /// Names code for `perf` from now on.
@@ -362,6 +379,8 @@ impl<T: Target> Jit<T> {
                 return Ok(Found::Interpret);
             }
             let went = Vec::new();
+            #[cfg(test)]
+            let unit = self.spoiled(unit);
             let member = Member { unit, at, went };
             let origin = self.cache.origin();
             let compiled = compile(&self.env, &member, origin, &mut self.shop);
@@ -475,6 +494,9 @@ impl<T: Target> Jit<T> {
                 return Ok(());
             }
             self.statistics.entries += 1;
+            if self.check.is_some() {
+                self.check_entry(core, id);
+            }
             let this: *mut Self = self;
             // SAFETY: the executor is lent to the run: nothing touches it but what generated code
             // calls, until that returns.
@@ -494,10 +516,13 @@ impl<T: Target> Jit<T> {
             // No unit is at 0.
             let site = self.cache.memory.offset(out.site).unwrap_or(0);
             match out.why {
-                out::LEAVE => match self.next(core)? {
-                    Some(next) => id = next,
-                    None => return Ok(()),
-                },
+                out::LEAVE => {
+                    self.check_exit(core, done, core.pc(), out.site)?;
+                    match self.next(core)? {
+                        Some(next) => id = next,
+                        None => return Ok(()),
+                    }
+                }
                 out::LINK => {
                     let Some((from, block)) = self.cache.at(site) else {
                         return Err(Exit::Internal("a way out of no unit"));
@@ -507,6 +532,7 @@ impl<T: Target> Jit<T> {
                     };
                     let source = block.key.va;
                     core.set_pc(found.pc);
+                    self.check_exit(core, done, found.pc, out.site)?;
                     if left < 0 {
                         self.sample_next(core);
                     }
@@ -524,6 +550,7 @@ impl<T: Target> Jit<T> {
                 }
                 out::MISS => {
                     let pc = core.pc();
+                    self.check_exit(core, done, pc, out.site)?;
                     // Mostly the page has only left the translation bank.
                     if !table::has(&self.cache.memory, pc) {
                         self.cache.note_target(site, pc);
@@ -552,6 +579,7 @@ impl<T: Target> Jit<T> {
                     if at.is_none() {
                         return Err(Exit::Internal("a trap from nowhere"));
                     }
+                    self.check_trap(core, out.site)?;
                     core.after_trap(trap, at)?;
                     match self.next(core)? {
                         Some(next) => id = next,
@@ -563,12 +591,13 @@ impl<T: Target> Jit<T> {
                         let mark = block.mark_of(site)?;
                         Some((block.marks.get(mark)?.pc, mark))
                     });
-                    let Some((pc, done)) = at else {
+                    let Some((pc, since)) = at else {
                         return Err(Exit::Internal("stale code of no unit"));
                     };
                     core.set_pc(pc);
-                    core.budget -= done as i64;
-                    core.counters.insns += done as u64;
+                    core.budget -= since as i64;
+                    core.counters.insns += since as u64;
+                    self.check_exit(core, done + since as i64, pc, out.site)?;
                     return Ok(());
                 }
             }
@@ -686,12 +715,15 @@ impl<T: Target> Executor<T> for Jit<T> {
         self.cache.clear();
         self.left = Map::default();
         self.interp.forget();
+        if let Some(check) = &mut self.check {
+            check.flush();
+        }
     }
 
     fn report(&self) -> Vec<(&'static str, u64)> {
         let (units, code_bytes) = self.cache.size();
         let counted = &self.statistics;
-        vec![
+        let mut report = vec![
             ("units compiled", counted.compiled),
             ("of them alive", units as u64),
             ("host code", code_bytes as u64),
@@ -700,6 +732,11 @@ impl<T: Target> Executor<T> for Jit<T> {
             ("units sharing nothing", counted.wary),
             ("left to interpret", counted.left),
             ("entries", counted.entries),
-        ]
+        ];
+        if let Some(check) = &self.check {
+            report.push(("times compared", check.compared));
+            report.push(("not compared", check.lost));
+        }
+        report
     }
 }

@@ -4,6 +4,7 @@
 //! code.
 
 use accel_core::{Access, Core, Exit, Target, Trap};
+use accel_interp::Stop;
 use accel_ir::{FlagKind, Rmw, Ty};
 
 use crate::compile::{ARG, QUESTION, RESULT, answer};
@@ -59,19 +60,32 @@ impl How {
     }
 }
 
-/// Ends a call: what it came to, and what it stored.
-fn done<T: Target>(
+/// Carries out what generated code asks for, and ends the call: what it came to, and what it stored.
+/// `act` returns what it read, as it was in memory.
+fn carry_out<T: Target>(
     core: &mut Core<T>,
     site: u64,
     executor: *mut Jit<T>,
-    result: Result<(), Trap>,
+    asked: impl FnOnce(&mut Core<T>) -> (Stop, u8),
+    act: impl FnOnce(&mut Core<T>) -> Result<u128, Trap>,
 ) -> u32 {
+    // SAFETY: generated code passes the executor that runs it, which lent itself to the run and is
+    // used by nobody else meanwhile.
+    let executor = unsafe { &mut *executor };
+    let result = match executor.check {
+        None => act(core).map(|_| ()),
+        Some(_) => {
+            let (asked, ctx) = asked(core);
+            executor.check_call(core, site, &asked).and_then(|met| {
+                let result = act(core);
+                executor.check_result(core, (met, site), (&asked, ctx), result)
+            })
+        }
+    };
     match result {
         Ok(()) => {
             if std::mem::take(&mut core.code_hit) {
-                // SAFETY: generated code passes the executor that runs it, which lent itself to the
-                // run and is used by nobody else meanwhile.
-                unsafe { (*executor).code_hit(site) };
+                executor.code_hit(site);
             }
             0
         }
@@ -84,7 +98,7 @@ fn done<T: Target>(
 }
 
 macro_rules! function {
-    ($(#[$doc:meta])* $name:ident($core:ident, $how:ident) $body:block) => {
+    ($(#[$doc:meta])* $name:ident($core:ident, $how:ident) asks $asked:block does $body:block) => {
         $(#[$doc])*
         extern "C" fn $name<T: Target>(
             core: *mut Core<T>,
@@ -93,68 +107,81 @@ macro_rules! function {
             executor: *mut Jit<T>,
         ) -> u32 {
             // SAFETY: generated code passes the core it runs on, which nobody else uses meanwhile.
-            let $core = unsafe { &mut *core };
-            let $how = how;
-            #[allow(clippy::redundant_closure_call)]
-            let result = (|| -> Result<(), Trap> { $body })();
-            done($core, site, executor, result)
+            let core = unsafe { &mut *core };
+            let $how = How::of(how);
+            let asked = |$core: &mut Core<T>| ($asked, $how.ctx);
+            carry_out(core, site, executor, asked, |$core: &mut Core<T>| $body)
         }
     };
 }
 
 function! {
     /// The load behind the fast path.
-    load(core, how) {
-        let how = How::of(how);
+    load(core, how) asks {
+        Stop::Load { va: core.regs.raw()[ARG], bytes: how.bytes }
+    } does {
         let va = core.regs.raw()[ARG];
         how.check(core, va, Access::Read)?;
         if how.bytes == 16 {
             let value = core.load_v(va, how.ctx)?;
             core.regs.raw()[RESULT] = value as u64;
             core.regs.raw()[RESULT + 1] = (value >> 64) as u64;
+            Ok(value)
         } else {
             let value = core.load(va, how.bytes, how.ctx)?;
             core.regs.raw()[RESULT] = value;
+            Ok(value.into())
         }
-        Ok(())
+    }
+}
+
+/// The value that a store is given.
+fn stored<T: Target>(core: &mut Core<T>, bytes: u8) -> u128 {
+    let [low, high] = [ARG + 1, ARG + 2].map(|i| core.regs.raw()[i]);
+    match bytes {
+        16 => u128::from(low) | u128::from(high) << 64,
+        _ => (low & Ty::of_bytes(bytes.into()).mask()).into(),
     }
 }
 
 function! {
     /// The store behind the fast path.
-    store(core, how) {
-        let how = How::of(how);
+    store(core, how) asks {
+        let value = stored(core, how.bytes);
+        Stop::Store { va: core.regs.raw()[ARG], bytes: how.bytes, value }
+    } does {
         let va = core.regs.raw()[ARG];
         how.check(core, va, Access::Write)?;
-        let low = core.regs.raw()[ARG + 1];
-        if how.bytes == 16 {
-            let high = core.regs.raw()[ARG + 2];
-            core.store_v(va, u128::from(low) | u128::from(high) << 64, how.ctx)
-        } else {
-            let mask = Ty::of_bytes(how.bytes.into()).mask();
-            core.store(va, how.bytes, low & mask, how.ctx)
+        let value = stored(core, how.bytes);
+        match how.bytes {
+            16 => core.store_v(va, value, how.ctx)?,
+            bytes => core.store(va, bytes, value as u64, how.ctx)?,
         }
+        Ok(0)
     }
 }
 
 function! {
     /// A store has hit a page with flags.
-    announce(core, how) {
-        let how = How::of(how);
+    announce(core, how) asks {
+        Stop::Probe { va: core.regs.raw()[ARG], bytes: how.bytes }
+    } does {
         let va = core.regs.raw()[ARG];
         if core.mmu.announce(how.ctx, va, how.bytes) {
             core.code_hit = true;
         }
-        Ok(())
+        Ok(0)
     }
 }
 
 function! {
     /// Faults as a store would.
-    probe(core, how) {
-        let how = How::of(how);
+    probe(core, how) asks {
+        Stop::Probe { va: core.regs.raw()[ARG], bytes: how.bytes }
+    } does {
         let va = core.regs.raw()[ARG];
-        core.probe_write(va, how.bytes, how.ctx)
+        core.probe_write(va, how.bytes, how.ctx)?;
+        Ok(0)
     }
 }
 
@@ -167,11 +194,27 @@ extern "C" fn complex<T: Target>(
 ) -> u32 {
     // SAFETY: as for the others.
     let core = unsafe { &mut *core };
-    let result = atomic(core);
-    done(core, site, executor, result)
+    let asked = |core: &mut Core<T>| {
+        let how = How::of(core.regs.raw()[ARG + 4] as u32);
+        let mask = Ty::of_bytes(how.bytes.into()).mask();
+        let [va, first, second] = [ARG, ARG + 1, ARG + 2].map(|i| core.regs.raw()[i]);
+        let second = match Complex::of_number(core.regs.raw()[ARG + 4] as u32) {
+            Complex::Cas => second & mask,
+            Complex::Rmw(_) => 0,
+        };
+        let operands = [first & mask, second];
+        let bytes = how.bytes;
+        let asked = Stop::Atomic {
+            va,
+            bytes,
+            operands,
+        };
+        (asked, how.ctx)
+    };
+    carry_out(core, site, executor, asked, atomic)
 }
 
-fn atomic<T: Target>(core: &mut Core<T>) -> Result<(), Trap> {
+fn atomic<T: Target>(core: &mut Core<T>) -> Result<u128, Trap> {
     let [va, first, second] = [ARG, ARG + 1, ARG + 2].map(|i| core.regs.raw()[i]);
     let number = core.regs.raw()[ARG + 4] as u32;
     let how = How::of(number);
@@ -197,7 +240,7 @@ fn atomic<T: Target>(core: &mut Core<T>) -> Result<(), Trap> {
         Some(how.swap(new & mask))
     })?;
     core.regs.raw()[RESULT] = how.swap(old);
-    Ok(())
+    Ok(old.into())
 }
 
 /// A helper of the target.
@@ -205,12 +248,25 @@ extern "C" fn call<T: Target>(core: *mut Core<T>, site: u64, _: u32, executor: *
     // SAFETY: as for the others.
     let core = unsafe { &mut *core };
     let args = [ARG, ARG + 1, ARG + 2, ARG + 3].map(|i| core.regs.raw()[i]);
-    let number = core.regs.raw()[ARG + 4] as u32 as usize;
-    let result = match T::helpers().get(number) {
-        Some(helper) => (helper.run)(core, args).map(|value| core.regs.raw()[RESULT] = value),
-        None => Err(Trap::Exit(Exit::Internal("unknown helper"))),
+    let helper = core.regs.raw()[ARG + 4] as u16;
+    let asked = |_: &mut Core<T>| {
+        let args = args.map(Some);
+        (Stop::Call { helper, args }, 0)
     };
-    done(core, site, executor, result)
+    carry_out(
+        core,
+        site,
+        executor,
+        asked,
+        |core: &mut Core<T>| match T::helpers().get(usize::from(helper)) {
+            Some(helper) => {
+                let value = (helper.run)(core, args)?;
+                core.regs.raw()[RESULT] = value;
+                Ok(value.into())
+            }
+            None => Err(Trap::Exit(Exit::Internal("unknown helper"))),
+        },
+    )
 }
 
 /// A condition on the flags in the register file, or all of them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use accel_core::{
-    Access, Core, Effects, Executor, Exit, Helper, Layout, Permissions, Source, Target,
+    Access, Core, Effects, Executor, Exit, Helper, Layout, Permissions, RegInfo, Source, Target,
     Translation, Trap,
 };
 use accel_interp::Interp;
@@ -19,6 +19,8 @@ use crate::Jit;
 // The interpreter's own tests make the same units.
 #[path = "../../interp/src/tests/maker.rs"]
 mod maker;
+
+mod check;
 
 /// Slots that units set at random: all below the floating-point control.
 const SLOTS: u8 = 7;
@@ -67,6 +69,16 @@ static HELPERS: [Helper<Toy>; 1] = [Helper {
     intrinsic: None,
 }];
 
+const fn reg(name: &'static str, slot: u8) -> RegInfo {
+    RegInfo {
+        name,
+        slot: Slot(slot),
+        bits: 64,
+    }
+}
+
+static REGS: [RegInfo; 3] = [reg("r0", 0), reg("r1", 1), reg("r2", 2)];
+
 static PINNED: [Slot; 9] = [
     Slot(0),
     Slot(1),
@@ -86,7 +98,7 @@ impl Target for Toy {
         flags: FLAGS,
         fp: FP,
         pinned: &PINNED,
-        regs: &[],
+        regs: &REGS,
     };
     type State = State;
     type Port = ();
@@ -275,6 +287,19 @@ fn compare_from(
     };
     assert_eq!(got, wanted, "seed {seed}\n{}", text());
     assert!(got_memory == memory, "memory, seed {seed}\n{}", text());
+    let mut checked = Jit::<Toy>::new(0).unwrap();
+    checked.check();
+    checked.hasten();
+    let (got, got_memory) = run(&mut checked, program, &regs, &bytes);
+    let report = checked
+        .check
+        .as_ref()
+        .and_then(|check| check.report.clone());
+    assert_eq!(report, None, "seed {seed}");
+    assert_eq!(got, wanted, "checked, seed {seed}\n{}", text());
+    assert!(got_memory == memory, "memory, checked, seed {seed}");
+    let lost = counted(&Executor::<Toy>::report(&checked), "not compared");
+    assert_eq!(lost, 0, "seed {seed}\n{}", text());
     Executor::<Toy>::report(&jit)
 }
 

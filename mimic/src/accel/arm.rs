@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, LogFilter, Vcpu};
+use accel_core::{EngineVcpu, Exclusive, LogFilter, Sleeper, Vcpu};
 use anyhow::{Result, anyhow};
 use machine_arm::{Accelerator, CpuWires};
 use target_arm::{Arm, CpuModel};
@@ -13,6 +13,8 @@ use super::{Engine, Wanted, cpu_text};
 pub(super) struct Tcg {
     model: CpuModel,
     exclusive: Arc<Exclusive>,
+    /// Where all CPUs sleep if one thread runs them.
+    sleeper: Option<Arc<Sleeper>>,
     engine: Engine,
     log_filter: LogFilter,
 }
@@ -27,6 +29,7 @@ impl Tcg {
         Ok(Tcg {
             model,
             exclusive: Arc::default(),
+            sleeper: engine.sleeper(),
             engine,
             log_filter: LogFilter::new(wanted.log_filter),
         })
@@ -70,6 +73,10 @@ impl Accelerator for Tcg {
         core.log_filter = self.log_filter.clone();
         let executor = self.engine.executor::<Arm>()?;
         let exclusive = Arc::clone(&self.exclusive);
-        Ok(Box::new(EngineVcpu::new(core, executor, exclusive)))
+        let mut cpu = EngineVcpu::new(core, executor, exclusive);
+        if let Some(sleeper) = &self.sleeper {
+            cpu.share_thread(sleeper.clone());
+        }
+        Ok(Box::new(cpu))
     }
 }

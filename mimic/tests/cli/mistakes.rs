@@ -22,7 +22,7 @@ const MISTAKES: &[&str] = &[
     "-accel kmv",
     "-accel kvm,kernel-irqchip=maybe",
     "-accel tcg,thread=both",
-    "-accel tcg,thread=single -smp 2",
+    "-accel tcg,check=on,jit=off",
     "-accel qtest",
     "-cpu qemu65",
     "-cpu host",
