@@ -23,6 +23,24 @@ pub(crate) struct Key {
     pub(crate) is_wary: bool,
 }
 
+impl Key {
+    fn hash(&self) -> u64 {
+        let words = [
+            self.va,
+            self.page,
+            self.mode,
+            self.extra,
+            self.is_wary.into(),
+        ];
+        words.iter().fold(0, |hash: u64, word| {
+            // Pages often lie in the guest as they do in the host: bits must not meet before they are mixed.
+            (hash ^ word)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+        })
+    }
+}
+
 /// A compiled unit, by its place and by how often that was used before: no two are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Id {
@@ -88,18 +106,14 @@ pub(crate) struct Block {
     /// Offset of its code.
     pub(crate) start: usize,
     len: usize,
-    pub(crate) marks: Box<[Mark]>,
+    marks: Box<[CompactMark]>,
     sites: Box<[Site]>,
     ways: Box<[Way]>,
     pub(crate) pages: Vec<PageRef>,
     /// Pages beside the first that it is from, and the identities that the code checks them for.
-    pub(crate) others: Vec<(u64, u32)>,
-    /// What leaves its code when that was overwritten, if it is not the thunk.
-    stale: Option<usize>,
-    /// Whether it is a region.
-    pub(crate) is_region: bool,
-    /// Its units and how many targets of each one's computed jump were known, if it is a region.
-    pub(crate) shape: Box<[(u64, usize)]>,
+    pub(crate) others: Box<[(u64, u32)]>,
+    /// What only regions have.
+    region_parts: Option<Box<RegionParts>>,
     /// The region that is run in its place.
     region: Option<Id>,
     /// It ends with a computed jump.
@@ -112,10 +126,59 @@ pub(crate) struct Block {
     incoming: Vec<(Id, u16)>,
 }
 
+/// What a region has beside what all units have.
+struct RegionParts {
+    /// What leaves its code when that was overwritten.
+    stale: usize,
+    /// Its units and how many targets of each one's computed jump were known.
+    shape: Box<[(u64, usize)]>,
+}
+
+/// A [`Mark`] in half the memory: there are some for each unit.
+#[derive(Clone, Copy)]
+struct CompactMark {
+    at: u32,
+    /// The PC, counted from the unit's.
+    pc: i32,
+    done: u16,
+    is_first: bool,
+}
+
+/// Whether PCs of units may be kept as the distances from one of them.
+pub(crate) fn is_near(pc: u64, base: u64) -> bool {
+    i32::try_from(pc.wrapping_sub(base).cast_signed()).is_ok()
+}
+
 impl Block {
     /// Bytes of its code.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it is a region.
+    pub(crate) fn is_region(&self) -> bool {
+        self.region_parts.is_some()
+    }
+
+    /// Its units and how many targets of each one's computed jump were known, if it is a region.
+    pub(crate) fn shape(&self) -> &[(u64, usize)] {
+        self.region_parts.as_ref().map_or(&[], |parts| &parts.shape)
+    }
+
+    /// Its instructions.
+    pub(crate) fn insns(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Where an instruction's code is.
+    pub(crate) fn mark(&self, insn: usize) -> Option<Mark> {
+        let mark = self.marks.get(insn)?;
+        Some(Mark {
+            at: mark.at,
+            pc: self.pc.wrapping_add_signed(mark.pc.into()),
+            done: mark.done,
+            is_first: mark.is_first,
+        })
     }
 
     /// Whether it was made from any of these granules of a page.
@@ -173,10 +236,9 @@ const PIECES: usize = 8;
 pub(crate) struct Cache {
     pub(crate) memory: std::sync::Arc<CodeMemory>,
     blocks: Blocks,
-    index: Map<Key, Id>,
+    /// By the hash of what they are for.
+    index: Map<u64, Id>,
     by_address: BTreeMap<usize, Id>,
-    /// The unit whose code is in each piece of [`CHUNK`] bytes, or was.
-    by_chunk: Vec<Id>,
     by_page: Map<u64, Vec<Id>>,
     /// Where the first unit's code may be: behind the thunks.
     first: usize,
@@ -201,7 +263,6 @@ impl Cache {
             blocks: Blocks::default(),
             index: Map::default(),
             by_address: BTreeMap::new(),
-            by_chunk: Vec::new(),
             by_page: Map::default(),
             first,
             next: first,
@@ -240,7 +301,9 @@ impl Cache {
 
     /// The unit for this, without remembering that it was asked for.
     pub(crate) fn known(&self, key: &Key) -> Option<Id> {
-        self.index.get(key).copied()
+        let id = *self.index.get(&key.hash())?;
+        self.get(id).filter(|block| block.key == *key)?;
+        Some(id)
     }
 
     pub(crate) fn find(&mut self, key: &Key) -> Option<Id> {
@@ -250,7 +313,7 @@ impl Cache {
         {
             return Some(id);
         }
-        let id = self.index.get(key).copied()?;
+        let id = self.known(key)?;
         self.recent[slot] = Some((*key, id));
         Some(id)
     }
@@ -264,7 +327,7 @@ impl Cache {
         }
         let (_, block) = self.at(at)?;
         let insn = block.insn_of(at)?;
-        let mark = block.marks.get(insn)?;
+        let mark = block.mark(insn)?;
         let (pc, nth) = (mark.pc, u64::from(mark.done) + 1);
         self.sites[slot] = (at, pc, nth);
         Some((pc, nth))
@@ -280,9 +343,9 @@ impl Cache {
 
     /// The unit whose code an offset lies in or just behind.
     pub(crate) fn at(&self, at: usize) -> Option<(Id, &Block)> {
-        let id = *self.by_chunk.get(at.checked_sub(1)? / CHUNK)?;
-        let block = self.get(id)?;
-        (block.start < at && at <= block.start + block.len).then_some((id, block))
+        let (_, id) = self.by_address.range(..at).next_back()?;
+        let block = self.get(*id)?;
+        (at <= block.start + block.len).then_some((*id, block))
     }
 
     /// Where the next unit's code will be.
@@ -323,11 +386,12 @@ impl Cache {
         pages: Vec<PageRef>,
         others: Vec<(u64, u32)>,
     ) -> Id {
-        if let Some(old) = self.find(&key) {
-            self.kill(old);
+        // Another unit with this hash has to go too.
+        if let Some(old) = self.index.get(&key.hash()) {
+            self.kill(*old);
         }
         let id = self.keep(key, pc, compiled, pages, others);
-        self.index.insert(key, id);
+        self.index.insert(key.hash(), id);
         id
     }
 
@@ -346,8 +410,8 @@ impl Cache {
         }
         let id = self.keep(key, key.va, compiled, pages, others);
         if let Some(region) = self.blocks.get_mut(id) {
-            region.is_region = true;
-            region.shape = shape;
+            let stale = compiled.stale.unwrap_or(region.start);
+            region.region_parts = Some(Box::new(RegionParts { stale, shape }));
         }
         let Some(block) = self.blocks.get_mut(unit) else {
             return;
@@ -397,19 +461,23 @@ impl Cache {
         self.next = (start + len).next_multiple_of(CHUNK).min(self.end);
         self.used += len;
         let of_pages: Vec<u64> = pages.iter().map(PageRef::page_id).collect();
+        let compact = |mark: &Mark| CompactMark {
+            at: mark.at,
+            pc: mark.pc.wrapping_sub(pc) as i32,
+            done: mark.done,
+            is_first: mark.is_first,
+        };
         let block = Block {
             key,
             pc,
             start,
             len,
-            marks: compiled.marks.as_slice().into(),
+            marks: compiled.marks.iter().map(compact).collect(),
             sites: compiled.sites.as_slice().into(),
             ways: compiled.ways.as_slice().into(),
             pages,
-            others,
-            stale: compiled.stale,
-            is_region: false,
-            shape: Box::default(),
+            others: others.into(),
+            region_parts: None,
             region: None,
             computes: compiled.computes,
             went: Vec::new(),
@@ -424,13 +492,6 @@ impl Cache {
             }
         }
         self.by_address.insert(start, id);
-        let chunks = start / CHUNK..(start + len).div_ceil(CHUNK);
-        if self.by_chunk.len() < chunks.end {
-            self.by_chunk.resize(chunks.end, id);
-        }
-        if let Some(of_unit) = self.by_chunk.get_mut(chunks) {
-            of_unit.fill(id);
-        }
         id
     }
 
@@ -460,7 +521,7 @@ impl Cache {
             target.incoming = incoming;
         }
         if let Some(check) = found.check {
-            let at = start + check as usize - 4;
+            let at = start + check.get() as usize - 4;
             self.memory.patch(at, page.to_le_bytes());
         }
         self.point(start + found.jump as usize, start_of_target);
@@ -486,8 +547,8 @@ impl Cache {
                 }
             }
         }
-        if self.index.get(&block.key) == Some(&id) {
-            self.index.remove(&block.key);
+        if self.index.get(&block.key.hash()) == Some(&id) {
+            self.index.remove(&block.key.hash());
         }
         let slot = (block.key.va ^ block.key.va >> 10) as usize & (RECENT - 1);
         if self.recent[slot].is_some_and(|(_, found)| found == id) {
@@ -538,10 +599,10 @@ impl Cache {
     /// that may overwrite code last, the budget is looked at.
     pub(crate) fn divert(&self, id: Id, mark: usize, to: usize) {
         if let Some(block) = self.get(id)
-            && let Some(mark) = block.marks.get(mark)
+            && let Some(mark) = block.mark(mark)
             && !mark.is_first
         {
-            let to = block.stale.unwrap_or(to);
+            let to = block.region_parts.as_ref().map_or(to, |parts| parts.stale);
             let at = block.start + mark.at as usize;
             let distance = to as i64 - (at + CALL) as i64;
             let mut call = [0xe8, 0, 0, 0, 0];

@@ -212,7 +212,10 @@ impl<T: Target> Jit<T> {
         }
         let insns = insns.max(0) as u64;
         let at = self.cache.memory.offset(site).unwrap_or(0);
-        let is_region = self.cache.at(at).is_some_and(|(_, block)| block.is_region);
+        let is_region = self
+            .cache
+            .at(at)
+            .is_some_and(|(_, block)| block.is_region());
         let is_ahead = insns > check.shadow.insns() && check.shadow.stop().is_none();
         if is_ahead || check.shadow.is_blank() {
             check.lose();

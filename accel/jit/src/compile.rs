@@ -20,6 +20,8 @@ mod region;
 mod share;
 mod vector;
 
+use std::num::NonZeroU32;
+
 use accel_core::{Effects, Intrinsic, Layout};
 use accel_ir::{Op, Slot, Unit, Val};
 
@@ -106,7 +108,7 @@ pub(crate) struct Way {
     pub(crate) jump: u32,
     /// Offset behind the constant that the target's page identity is compared with, for jumps into
     /// other pages.
-    pub(crate) check: Option<u32>,
+    pub(crate) check: Option<NonZeroU32>,
     /// Where it goes.
     pub(crate) pc: u64,
     /// To code that shares no checks.

@@ -5,7 +5,7 @@
 
 use accel_core::{Core, Source, Target};
 
-use crate::cache::{Id, Key};
+use crate::cache::{Id, Key, is_near};
 use crate::compile::{self, Member, Where};
 use crate::graph::Graph;
 use crate::run::Jit;
@@ -133,7 +133,7 @@ impl<T: Target> Jit<T> {
             let Some(unit) = unit.filter(|unit| unit.others.is_empty()) else {
                 continue;
             };
-            insns += unit.marks.len();
+            insns += unit.insns();
             if insns > MOST_INSNS || known.len() >= MOST_UNITS {
                 break;
             }
@@ -169,6 +169,9 @@ impl<T: Target> Jit<T> {
             return;
         };
         let mut others: Vec<(u64, u32)> = Vec::new();
+        if !members.iter().all(|member| is_near(member.at.pc, va)) {
+            return;
+        }
         for member in &members {
             let page = member.at.pc & PAGE;
             if page != va & PAGE && !others.iter().any(|(other, _)| *other == page) {
@@ -188,7 +191,7 @@ impl<T: Target> Jit<T> {
         let shape_of = |member: &Member| (member.at.pc, member.went.len());
         let shape: Box<[_]> = members.iter().map(shape_of).collect();
         let old = self.cache.region_of(unit).and_then(|id| self.cache.get(id));
-        if old.is_some_and(|old| old.shape == shape) {
+        if old.is_some_and(|old| *old.shape() == *shape) {
             return;
         }
         if let Some(first) = members.first_mut() {

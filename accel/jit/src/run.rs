@@ -589,7 +589,7 @@ impl<T: Target> Jit<T> {
                 _ => {
                     let at = self.cache.at(site).and_then(|(_, block)| {
                         let mark = block.mark_of(site)?;
-                        Some((block.marks.get(mark)?.pc, mark))
+                        Some((block.mark(mark)?.pc, mark))
                     });
                     let Some((pc, since)) = at else {
                         return Err(Exit::Internal("stale code of no unit"));
@@ -650,7 +650,10 @@ impl<T: Target> Jit<T> {
         }
         let va = target.key.va;
         // A region checks all its pages on the way in.
-        let is_near = self.cache.get(from.0).is_some_and(|block| block.is_region)
+        let is_near = self
+            .cache
+            .get(from.0)
+            .is_some_and(|block| block.is_region())
             || (va ^ source) >> hw_memory::PAGE_BITS == 0;
         let page = match checked {
             true => core.mmu.exec_id(T::fetch_ctx(core), va),

@@ -1,5 +1,7 @@
 //! Ways out of blocks and of the unit.
 
+use std::num::NonZeroU32;
+
 use accel_ir::{BlockId, End, Val};
 use accel_softmmu::layout;
 
@@ -29,7 +31,7 @@ pub(super) struct PendingWay {
     stubs: [Option<Fix>; 3],
     /// The rest is as in [`Way`].
     jump: u32,
-    check: Option<u32>,
+    check: Option<NonZeroU32>,
     pc: u64,
     is_wary: bool,
 }
@@ -85,7 +87,7 @@ impl Compiler<'_> {
             let id = Mem::base(RCX, line as i32 + layout::EXEC_ID);
             // No page has this identity.
             self.asm.alu_imm(Alu::Cmp, Size::D, id, i32::MIN);
-            check = Some(self.asm.code.len() as u32);
+            check = NonZeroU32::new(self.asm.code.len() as u32);
             moved = Some(self.asm.jcc(CC_NE));
         }
         let jump = self.asm.jmp();
