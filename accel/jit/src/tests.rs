@@ -290,7 +290,7 @@ fn compare_from(
     let mut checked = Jit::<Toy>::new(0).unwrap();
     checked.check();
     checked.hasten();
-    let (got, got_memory) = run(&mut checked, program, &regs, &bytes);
+    let (got, got_memory) = run(&mut checked, program, regs, &bytes);
     let report = checked
         .check
         .as_ref()
@@ -454,7 +454,7 @@ fn plain(random: &mut impl FnMut() -> u64) -> Plain {
         11 | 12 => Plain::Pop(data, base),
         13 => Plain::Compare(data, slot(3 + random() % 4)),
         14 => Plain::Leave,
-        _ if random() % 4 == 0 => Plain::Helper(data),
+        _ if random().is_multiple_of(4) => Plain::Helper(data),
         // A pointer out of memory, that leads anywhere.
         _ => Plain::Load(base, base, offset, Ty::I16, Endian::Little),
     }

@@ -249,12 +249,13 @@ impl Clock {
 
 /// Nanoseconds to ticks of `hz`, rounded down.
 pub fn ns_to_ticks(ns: u64, hz: u64) -> u64 {
+    const NS: u128 = NS_PER_S as u128;
     // Counters are read all the time: no division of 128 bits where it can be helped.
     let (seconds, rest) = (ns / NS_PER_S, ns % NS_PER_S);
     let whole = seconds.wrapping_mul(hz);
     let part = match rest.checked_mul(hz) {
         Some(product) => product / NS_PER_S,
-        None => (u128::from(rest).wrapping_mul(u128::from(hz)) / u128::from(NS_PER_S)) as u64,
+        None => (u128::from(rest).wrapping_mul(u128::from(hz)) / NS) as u64,
     };
     whole.wrapping_add(part)
 }
