@@ -95,6 +95,8 @@ pub struct Core<T: Target> {
     pub budget: i64,
     /// Set when a store hit translated code: the unit is left after the instruction.
     pub code_hit: bool,
+    /// The instruction that is being executed is to be the last of its unit.
+    pub last_insn: bool,
     /// What ended the last run of generated code early.
     pub trap: Option<Trap>,
     /// Set while all other CPUs are parked: atomics may be done in pieces.
@@ -139,6 +141,7 @@ impl<T: Target> Core<T> {
             mode: 0,
             budget: 0,
             code_hit: false,
+            last_insn: false,
             trap: None,
             alone: false,
             spare: accel_ir::Unit::default(),
@@ -170,11 +173,20 @@ impl<T: Target> Core<T> {
 
     /// Most instructions the next unit may have.
     pub fn unit_limit(&self) -> u32 {
-        if self.alone || self.single {
+        let near_watch = || self.mmu.is_watching() && self.mmu.watches_code(T::fetch_address(self));
+        if self.alone || self.single || near_watch() {
             1
         } else {
             T::unit_limit(self)
         }
+    }
+
+    /// Has the unit left after the instruction that is being executed. A bit of the pending word says
+    /// what is to be done then.
+    pub fn leave_after(&mut self, why: u32) {
+        self.code_hit = true;
+        self.last_insn = true;
+        self.pending.raise(why);
     }
 
     /// Acts on a trap. `at` is the PC of the instruction that trapped and its number in the unit from
@@ -182,6 +194,7 @@ impl<T: Target> Core<T> {
     #[cold]
     pub fn after_trap(&mut self, trap: Trap, at: Option<(u64, u64)>) -> Result<(), Exit> {
         self.code_hit = false;
+        self.last_insn = false;
         let (pc, done) = at.unwrap_or((self.pc(), 0));
         let complete = !matches!(trap, Trap::Exception | Trap::Exclusive);
         let count = if complete {

@@ -28,7 +28,9 @@ pub use target::{
 };
 pub use vcpu::{Vcpu, VcpuError, VcpuExit};
 
-pub use accel_softmmu::{Access, CONTEXTS, Fast, Mmu, Peek, Permissions, Physical, Translation};
+pub use accel_softmmu::{
+    Access, CONTEXTS, Fast, Mmu, Peek, Permissions, Physical, Translation, Watch,
+};
 
 #[cfg(test)]
 mod tests;

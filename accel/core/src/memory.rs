@@ -96,7 +96,10 @@ impl<T: Target> Core<T> {
                 .mmu
                 .read_physical(pa, size, ByteOrder::Little, self.attrs)
             {
-                Ok(value) => Ok(value),
+                Ok(value) => {
+                    self.look_at(va, size, Access::Read);
+                    Ok(value)
+                }
                 Err(fault) => Ok(T::bus_fault(self, pa, Access::Read, fault)? & mask(size)),
             },
             None => self.load_fast(va, size, ctx).ok_or(Trap::Leave),
@@ -123,7 +126,10 @@ impl<T: Target> Core<T> {
                     ByteOrder::Little,
                     self.attrs,
                 ) {
-                    Ok(hit) => self.code_hit |= hit,
+                    Ok(hit) => {
+                        self.code_hit |= hit;
+                        self.look_at(va, size, Access::Write);
+                    }
                     Err(fault) => {
                         T::bus_fault(self, pa, Access::Write, fault)?;
                     }
@@ -136,6 +142,13 @@ impl<T: Target> Core<T> {
             }
         }
         Ok(())
+    }
+
+    /// Tells the target of an access that touches what is watched.
+    fn look_at(&mut self, va: u64, size: u8, access: Access) {
+        if self.mmu.is_watching() && self.mmu.watches_data(va, size) {
+            T::watched(self, va, size, access);
+        }
     }
 
     /// Loads 16 bytes, little-endian.

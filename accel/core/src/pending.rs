@@ -25,6 +25,8 @@ pub mod reason {
     pub const WORK: u32 = 1 << 8;
     /// Translated code was overwritten: the executor's own business.
     pub const CODE: u32 = 1 << 9;
+    /// A watched address was touched: the target knows how.
+    pub const DEBUG: u32 = 1 << 10;
 }
 
 /// Where a thread that runs CPUs sleeps while none of them has anything to do.

@@ -200,6 +200,18 @@ pub trait Target: Sized + Send + 'static {
     /// Called between units while the pending word is not zero: takes interrupts that can be taken.
     fn service(core: &mut Core<Self>) -> Result<(), Exit>;
 
+    /// Called before a unit of [`unit_limit`](Self::unit_limit) one: breakpoints on its instruction.
+    fn before_step(core: &mut Core<Self>) -> Result<(), Trap> {
+        let _ = core;
+        Ok(())
+    }
+
+    /// An access has touched what the target has the MMU watch. The instruction goes on;
+    /// [`Core::leave_after`] has its unit left after it.
+    fn watched(core: &mut Core<Self>, va: u64, size: u8, access: Access) {
+        let _ = (core, va, size, access);
+    }
+
     /// Called after a unit of [`unit_limit`](Self::unit_limit) one: single-step traps, shadows end.
     fn after_step(core: &mut Core<Self>) -> Result<(), Exit>;
 }

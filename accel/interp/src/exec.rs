@@ -105,13 +105,16 @@ fn load_slow<M: Machine>(m: &mut M, d: Loc, va: u64, size: u8, ctx: u8) -> Resul
 
 /// A load from plain RAM, or the slow way.
 macro_rules! load {
-    ($machine:ident, $at:ident, $load:ident, $size:expr, $d:expr, $a:expr, $ctx:expr, $imm:expr) => {{
+    ($machine:ident, $code:ident, $at:ident, $load:ident, $size:expr, $d:expr, $a:expr, $ctx:expr, $imm:expr) => {{
         let va = $machine.get($a).wrapping_add($imm);
         match $machine.$load($ctx, va) {
             Some(value) => $machine.set($d, u64::from(value)),
             None => {
                 if let Err(trap) = load_slow($machine, $d, va, $size, $ctx) {
                     return Flow::Trap(trap, $at - 1);
+                }
+                if $machine.code_hit() {
+                    return finish_insn($machine, $code, $at);
                 }
             }
         }
@@ -241,15 +244,20 @@ macro_rules! define {
                         let value = machine.get(from);
                         machine.set(d, value);
                     }
-                    Instr::Load8 { d, a, ctx, imm } => load!(machine, at, load8, 1, d, a, ctx, imm),
-                    Instr::Load16 { d, a, ctx, imm } => load!(machine, at, load16, 2, d, a, ctx, imm),
-                    Instr::Load32 { d, a, ctx, imm } => load!(machine, at, load32, 4, d, a, ctx, imm),
-                    Instr::Load64 { d, a, ctx, imm } => load!(machine, at, load64, 8, d, a, ctx, imm),
+                    Instr::Load8 { d, a, ctx, imm } => load!(machine, code, at, load8, 1, d, a, ctx, imm),
+                    Instr::Load16 { d, a, ctx, imm } => load!(machine, code, at, load16, 2, d, a, ctx, imm),
+                    Instr::Load32 { d, a, ctx, imm } => load!(machine, code, at, load32, 4, d, a, ctx, imm),
+                    Instr::Load64 { d, a, ctx, imm } => load!(machine, code, at, load64, 8, d, a, ctx, imm),
                     Instr::Store8 { a, v, ctx, imm } => store!(machine, code, at, store8, u8, 1, a, v, ctx, imm),
                     Instr::Store16 { a, v, ctx, imm } => store!(machine, code, at, store16, u16, 2, a, v, ctx, imm),
                     Instr::Store32 { a, v, ctx, imm } => store!(machine, code, at, store32, u32, 4, a, v, ctx, imm),
                     Instr::Store64 { a, v, ctx, imm } => store!(machine, code, at, store64, u64, 8, a, v, ctx, imm),
-                    Instr::LoadAny { d, a, mem } => attempt!(at, load_any(machine, d, a, &code.mems[usize::from(mem)])),
+                    Instr::LoadAny { d, a, mem } => {
+                        attempt!(at, load_any(machine, d, a, &code.mems[usize::from(mem)]));
+                        if machine.code_hit() {
+                            return finish_insn(machine, code, at);
+                        }
+                    }
                     Instr::StoreAny { a, v, mem } => {
                         if attempt!(at, store_any(machine, a, v, &code.mems[usize::from(mem)])) {
                             return finish_insn(machine, code, at);

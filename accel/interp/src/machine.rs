@@ -207,6 +207,7 @@ impl<T: Target> Machine for Core<T> {
 
     #[inline(always)]
     fn code_hit(&mut self) -> bool {
+        self.last_insn = false;
         std::mem::take(&mut self.code_hit)
     }
 

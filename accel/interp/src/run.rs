@@ -129,6 +129,11 @@ impl Interp {
     /// Runs one unit: of one instruction where the target wants that.
     pub fn step<T: Target>(&mut self, core: &mut Core<T>) -> Result<(), Exit> {
         let limit = core.unit_limit();
+        if limit == 1
+            && let Err(trap) = T::before_step(core)
+        {
+            return core.after_trap(trap, None);
+        }
         let found = match self.find(core, limit) {
             Ok(found) => found,
             Err(trap) => return core.after_trap(trap, None),

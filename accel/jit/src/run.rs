@@ -359,6 +359,9 @@ impl<T: Target> Jit<T> {
         }
         let pc = core.pc();
         let mut limit = core.unit_limit();
+        if limit == 1 {
+            return Ok(Found::Interpret);
+        }
         // Code may change while it is read, by another CPU: a few times at most.
         for _ in 0..24 {
             let mut source = Source::new(core, key.va, ctx)?;
@@ -448,6 +451,17 @@ impl<T: Target> Jit<T> {
                 };
                 let watcher: Weak<Stale> = Arc::downgrade(&stale);
                 self.watched.insert(page.block_id(), page.watch(watcher));
+            }
+        }
+    }
+
+    /// Has the unit that a call at `site` is of left after the instruction, as if its code had been
+    /// overwritten.
+    pub(crate) fn leave_after(&mut self, site: u64) {
+        let at = self.cache.memory.offset(site).unwrap_or(0);
+        if let (Some((_, block)), Some(stale)) = (self.cache.at(at), &self.stale) {
+            for page in &block.pages {
+                stale.stale(page.page_id(), page.granules());
             }
         }
     }

@@ -84,6 +84,9 @@ fn carry_out<T: Target>(
     };
     match result {
         Ok(()) => {
+            if std::mem::take(&mut core.last_insn) {
+                executor.leave_after(site);
+            }
             if std::mem::take(&mut core.code_hit) {
                 executor.code_hit(site);
             }
@@ -91,6 +94,7 @@ fn carry_out<T: Target>(
         }
         Err(trap) => {
             core.code_hit = false;
+            core.last_insn = false;
             core.trap = Some(trap);
             1
         }

@@ -212,6 +212,8 @@ pub(crate) struct Backing {
     pub(crate) host: *mut u8,
     pub(crate) writable: bool,
     pub(crate) flags: *const AtomicU8,
+    /// By [`Kind`]: accesses take the slow path all the same.
+    pub(crate) slow: [bool; 3],
 }
 
 /// Cached translations of one address space.
@@ -266,18 +268,21 @@ impl Bank {
         tables.filled[i / 64] |= bit;
         tables.global[i / 64] = tables.global[i / 64] & !bit | if found.global { bit } else { 0 };
         let physical = found.physical & PAGE;
-        let (to, slow) = backing.map_or((physical, true), |b| (b.host as u64, false));
+        let fast = |kind: Kind| backing.filter(|b| !b.slow[kind as usize]);
+        let place = |kind| fast(kind).map_or((physical, true), |b| (b.host as u64, false));
         if found.allow.read {
+            let (to, slow) = place(Kind::Read);
             tables.set(Kind::Read, va, to, slow);
         }
         if found.allow.exec {
+            let (to, slow) = place(Kind::Exec);
             tables.set(Kind::Exec, va, to, slow);
             tables.lines[i].exec_id = exec_id;
         }
         if found.allow.write {
-            match backing {
+            match fast(Kind::Write) {
                 Some(b) if b.writable => {
-                    tables.set(Kind::Write, va, to, false);
+                    tables.set(Kind::Write, va, b.host as u64, false);
                     tables.lines[i].flags = b.flags;
                 }
                 _ => tables.set(Kind::Write, va, physical, true),

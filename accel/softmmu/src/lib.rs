@@ -14,11 +14,13 @@ mod bank;
 mod mmu;
 mod peek;
 mod recent;
+mod watch;
 
 pub use bank::{Bank, CONTEXTS, Permissions, Translation, layout};
 pub use mmu::{Access, Fast, Mmu, Physical};
 pub use peek::Peek;
 pub use recent::layout as recent_layout;
+pub use watch::Watch;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use hw_memory::{Attrs, ByteOrder, Fault, Initiator, MemoryMap, RamBlock, Snapsho
 
 use crate::bank::{Backing, Bank, CONTEXTS, Hit, Kind, PAGE, Tables, Translation};
 use crate::recent::RecentPages;
+use crate::watch::Watch;
 
 /// Banks of a vCPU: address spaces whose translations are kept at once.
 const BANKS: usize = 8;
@@ -111,6 +112,7 @@ pub struct Mmu {
     map: MemoryMap,
     snapshot: Arc<Snapshot>,
     by: Initiator,
+    pub(crate) watches: Vec<Watch>,
 }
 
 // SAFETY: `hot` points into tables that `slots` and `empty` own; nobody else follows it.
@@ -215,6 +217,7 @@ impl Mmu {
             map,
             snapshot,
             by,
+            watches: Vec::new(),
         }
     }
 
@@ -332,9 +335,15 @@ impl Mmu {
         let backing = self
             .snapshot
             .find(found.physical)
-            .and_then(|span| backing(span, found.physical & PAGE));
+            .and_then(|span| backing(span, found.physical & PAGE))
+            .map(|backing| Backing {
+                slow: self.slow_kinds(va),
+                ..backing
+            });
         let id = match &backing {
-            Some(b) if found.allow.exec => self.exec_ids.of(va & PAGE, b.host as u64),
+            Some(b) if found.allow.exec && !b.slow[Kind::Exec as usize] => {
+                self.exec_ids.of(va & PAGE, b.host as u64)
+            }
             _ => 0,
         };
         self.recent.clear_page(ctx, va);
@@ -588,5 +597,6 @@ fn backing(span: &Span, page: u64) -> Option<Backing> {
         host: block.host_ptr().wrapping_add(offset as usize),
         writable: matches!(span.what, What::Ram { .. }),
         flags,
+        slow: [false; 3],
     })
 }

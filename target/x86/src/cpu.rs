@@ -161,6 +161,14 @@ impl Target for X86 {
         system::service(core)
     }
 
+    fn before_step(core: &mut Core) -> Result<(), Trap> {
+        system::debug::before_step(core)
+    }
+
+    fn watched(core: &mut Core, va: u64, size: u8, access: Access) {
+        system::debug::watched(core, va, size, access);
+    }
+
     fn after_step(core: &mut Core) -> Result<(), Exit> {
         system::after_step(core)
     }

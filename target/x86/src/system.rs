@@ -3,8 +3,8 @@
 //! Spec: Intel SDM volume 3, AMD APM volume 2; each file names its chapter.
 //!
 //! Not modelled: system management mode (SMIs are dropped, RSM is undefined), virtual-8086 mode
-//! extensions and protected-mode virtual interrupts (CR4.VME, CR4.PVI), hardware breakpoints and
-//! watchpoints (the debug registers only hold values), 5-level paging, VMX and SVM.
+//! extensions and protected-mode virtual interrupts (CR4.VME, CR4.PVI), branch records and branch
+//! traps, 5-level paging, VMX and SVM.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use accel_core::Trap;
 pub(crate) mod calls;
 mod control;
 pub mod cpuid;
+pub(crate) mod debug;
 mod describe;
 mod exception;
 mod fast;
@@ -69,7 +70,7 @@ pub struct SystemState {
     pub apic_id: u32,
     /// The four page-directory-pointer-table entries of PAE paging.
     pub pdptes: [u64; 4],
-    /// DR0 to DR3. Breakpoints and watchpoints are not modelled: the registers only hold values.
+    /// DR0 to DR3.
     pub dr: [u64; 4],
     /// DR6.
     pub dr6: u64,
@@ -83,6 +84,10 @@ pub struct SystemState {
     pub(crate) fresh_shadow: Option<Shadow>,
     /// TF before the instruction that has just run alone, if that changed it.
     pub(crate) tf_before: Option<bool>,
+    /// Data and port breakpoints that were hit and have not trapped yet, as bits of DR6.
+    pub(crate) debug_hits: u64,
+    /// Linear address of the instruction that RF holds breakpoints off for.
+    pub(crate) resume_at: Option<u64>,
     /// Level of the A20 gate that cached translations were made with.
     pub(crate) a20: bool,
     /// MSRs.

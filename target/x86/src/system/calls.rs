@@ -260,7 +260,7 @@ calls! {
     read_cr(core, n) control::read_cr(core, n);
     write_cr(core, n, value, next) control::write_cr(core, n, value, next);
     read_dr(core, n) control::read_dr(core, n);
-    write_dr(core, n, value) control::write_dr(core, n, value);
+    write_dr(core, n, value, next) control::write_dr(core, n, value, next);
     smsw(core) control::smsw(core);
     lmsw(core, value, next) control::lmsw(core, value, next);
     clts(core, next) control::clts(core, next);

@@ -3,7 +3,7 @@
 use accel_core::Trap;
 
 use super::paging;
-use super::{gp, is_vm86, leave, leave_if_changed, mode_changed, need_cpl0, raise, ud};
+use super::{debug, gp, is_vm86, leave, leave_if_changed, mode_changed, need_cpl0, raise, ud};
 use crate::regs::{self, index};
 use crate::state::{Segment, cr0, cr4, efer, vector};
 use crate::{Core, system::feature};
@@ -29,7 +29,6 @@ const DR6_BD: u64 = 1 << 13;
 /// DR7 with nothing enabled.
 pub(crate) const DR7_FIXED: u64 = 1 << 10;
 const DR7_RESERVED_ZERO: u64 = 0xd800;
-const DR7_GD: u64 = 1 << 13;
 
 /// x87 and SSE state.
 const XCR0_BITS: u64 = 3;
@@ -236,8 +235,7 @@ fn debug_register(core: &mut Core, n: u64) -> Result<u64, Trap> {
         0..=7 => n,
         _ => return Err(ud(core)),
     };
-    if core.arch.system.dr7 & DR7_GD != 0 {
-        core.arch.system.dr7 &= !DR7_GD;
+    if core.arch.system.dr7 & debug::DR7_GD != 0 {
         core.arch.system.dr6 |= DR6_BD;
         return Err(raise(core, vector::DB, None));
     }
@@ -256,7 +254,7 @@ pub(crate) fn read_dr(core: &mut Core, n: u64) -> Result<u64, Trap> {
 }
 
 /// MOV to DRn.
-pub(crate) fn write_dr(core: &mut Core, n: u64, value: u64) -> Result<u64, Trap> {
+pub(crate) fn write_dr(core: &mut Core, n: u64, value: u64, next: u64) -> Result<u64, Trap> {
     let n = debug_register(core, n)?;
     if n >= 6 && value >> 32 != 0 {
         return Err(gp(core, 0));
@@ -271,7 +269,11 @@ pub(crate) fn write_dr(core: &mut Core, n: u64, value: u64) -> Result<u64, Trap>
             }
         }
     }
-    Ok(0)
+    if n == 6 {
+        return Ok(0);
+    }
+    debug::arm(core);
+    leave(core, next)
 }
 
 fn edx_eax(core: &Core) -> u64 {

@@ -5,7 +5,7 @@ use accel_core::{Exit, Trap};
 use super::segment::{self, Descriptor, kind};
 use super::stack::{self, Stack, ctx_at, load_entry};
 use super::task::{self, Reason};
-use super::{flags, gp, mode_changed, np, raise};
+use super::{debug, flags, gp, mode_changed, np, raise};
 use crate::regs::{self, index, rflags};
 use crate::state::{Segment, SegmentIndex, vector};
 use crate::{Core, Exception};
@@ -68,6 +68,10 @@ pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
     while let Some(mut noted) = core.arch.exception.take() {
         if let Some(address) = noted.address {
             core.arch.cr2 = address;
+        }
+        if noted.vector == vector::DB {
+            // SDM vol. 3, 19.2.4: the handler may touch debug registers.
+            core.arch.system.dr7 &= !debug::DR7_GD;
         }
         let now = class(noted.vector);
         match (before, now) {
@@ -235,8 +239,11 @@ fn pass_flags(core: &mut Core, gate: Descriptor) {
     flags::clear(core, gone);
 }
 
-fn saved_flags(core: &Core, event: &Event) -> u64 {
-    flags::read(core) | if event.fault { rflags::RF } else { 0 }
+fn saved_flags(core: &mut Core, event: &Event) -> u64 {
+    let fault = if event.fault { rflags::RF } else { 0 };
+    let flags = flags::read(core) | debug::rf(core) | fault;
+    core.arch.system.resume_at = None;
+    flags
 }
 
 /// Protected mode, 32-bit and 16-bit gates (SDM vol. 3, 6.12).
@@ -405,7 +412,9 @@ pub(crate) fn after_step(core: &mut Core) -> Result<(), Exit> {
         .tf_before
         .take()
         .unwrap_or_else(|| is_traced(core));
+    debug::after_step(core);
     if traced && !held {
+        debug::take_hits(core);
         note_step(core);
         return deliver(core);
     }

@@ -28,7 +28,7 @@ fn arithmetic(core: &Core) -> u64 {
     flags::pack(kind, ty, a, b, c)
 }
 
-/// Sets all of RFLAGS. RF is dropped: it only matters for breakpoints, which are not modelled.
+/// Sets all of RFLAGS. RF is not kept there: see `debug::resume`.
 pub fn write(core: &mut Core, value: u64) {
     core.regs.set(slot(0), 8);
     core.regs.set(slot(1), value & flags::ALL);

@@ -3,7 +3,7 @@
 use accel_core::{Exit, reason};
 
 use super::exception::external;
-use super::{io, reset};
+use super::{debug, io, reset};
 use crate::Core;
 use crate::regs::{self, rflags};
 use crate::state::vector;
@@ -53,6 +53,9 @@ pub(crate) fn service(core: &mut Core) -> Result<(), Exit> {
     if word & reason::SMI != 0 {
         core.pending.clear(reason::SMI);
         log::debug!("CPU {}: SMI ignored: no system management mode", core.index);
+    }
+    if word & reason::DEBUG != 0 {
+        debug::trap(core)?;
     }
     if word & THREAD != 0 {
         return Err(Exit::Pending);

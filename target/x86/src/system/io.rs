@@ -4,7 +4,7 @@ use accel_core::{Exit, Trap};
 
 use super::exception::hold_off;
 use super::task::io_allowed;
-use super::{Shadow, flags, gp, is_vm86, leave, leave_if_changed, mode_changed, need_cpl0};
+use super::{Shadow, debug, flags, gp, is_vm86, leave, leave_if_changed, mode_changed, need_cpl0};
 use crate::Core;
 use crate::regs::{self, index, rflags};
 
@@ -24,7 +24,9 @@ fn check_port(core: &mut Core, port: u16, size: u8) -> Result<(), Trap> {
 pub(crate) fn input(core: &mut Core, port: u16, size: u8) -> Result<u64, Trap> {
     check_port(core, port, size)?;
     let index = core.index;
-    Ok(u64::from(core.port.io_in(index, port, size)))
+    let value = core.port.io_in(index, port, size);
+    debug::port(core, port, size);
+    Ok(u64::from(value))
 }
 
 /// OUT and OUTS.
@@ -33,6 +35,7 @@ pub(crate) fn output(core: &mut Core, port: u16, size: u8, value: u32) -> Result
     let index = core.index;
     core.port.io_out(index, port, size, value);
     sync_a20(core);
+    debug::port(core, port, size);
     Ok(0)
 }
 

@@ -7,7 +7,7 @@ use hw_memory::MemoryMap;
 
 use super::control::{DR6_FIXED, DR7_FIXED};
 use super::cpuid::{Topology, View};
-use super::{CpuModel, Msrs, SystemState, flags, mode_changed, paging, segment};
+use super::{CpuModel, Msrs, SystemState, debug, flags, mode_changed, paging, segment};
 use crate::regs::{self, index};
 use crate::state::{Segment, SegmentIndex, Table, cr0};
 use crate::{Core, Port, State};
@@ -124,12 +124,15 @@ fn common(core: &mut Core) {
     system.fresh_shadow = None;
     system.nmi_blocked = false;
     system.pdptes = [0; 4];
+    system.debug_hits = 0;
+    system.resume_at = None;
     system.dr = [0; 4];
     system.dr6 = DR6_FIXED;
     system.dr7 = DR7_FIXED;
     system.a20 = core.port.a20();
     paging::switch(core);
     core.mmu.flush_all();
+    debug::arm(core);
     mode_changed(core);
 }
 

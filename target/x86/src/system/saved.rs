@@ -6,7 +6,7 @@ use hw_state::{Section, StateError, Value};
 use target_softfloat::F80;
 
 use super::msr::{self, number};
-use super::{flags, mode_changed, paging, segment};
+use super::{debug, flags, mode_changed, paging, segment};
 use crate::float::X87;
 use crate::regs;
 use crate::state::{SegmentIndex, cr0, efer};
@@ -134,7 +134,7 @@ impl CpuState {
         CpuState {
             gprs,
             rip: core.pc(),
-            rflags: flags::read(core),
+            rflags: flags::read(core) | debug::rf(core),
             segments: state.segments,
             ldtr: state.ldtr,
             tr: state.tr,
@@ -231,6 +231,8 @@ impl CpuState {
         paging::switch(core);
         core.mmu.sync_map();
         core.mmu.flush_all();
+        debug::arm(core);
+        debug::resume(core, self.rflags);
         mode_changed(core);
     }
 

@@ -6,7 +6,7 @@ use accel_core::Trap;
 
 use super::segment::{self, Descriptor, kind};
 use super::stack;
-use super::{flags, gp, mode_changed, np, paging, raise};
+use super::{debug, flags, gp, mode_changed, np, paging, raise};
 use crate::regs::{self, rflags};
 use crate::state::{Segment, SegmentIndex, cr0, cr4, vector};
 use crate::{Core, Table};
@@ -214,6 +214,7 @@ pub(crate) fn switch(
     }
     core.arch.tr = Descriptor(tss.0 | 2 << 40).segment(selector);
     core.arch.cr0 |= cr0::TS;
+    debug::task_switched(core);
     take_over(core, &new, nested)
 }
 

@@ -5,7 +5,7 @@ use accel_core::Trap;
 use super::segment::{self, Descriptor, kind};
 use super::stack::{Stack, ctx_at};
 use super::task::{self, Reason};
-use super::{flags, gp, is_vm86, mode_changed, np, paging, raise};
+use super::{debug, flags, gp, is_vm86, mode_changed, np, paging, raise};
 use crate::Core;
 use crate::regs::{self, index, rflags};
 use crate::state::{SegmentIndex, vector};
@@ -437,6 +437,7 @@ fn iret_real(core: &mut Core, size: u8, vm86: bool) -> Result<(), Trap> {
     load_real_cs(core, selector);
     core.set_pc(offset);
     flags::merge(core, popped, mask);
+    debug::resume(core, if size == 2 { 0 } else { popped });
     Ok(())
 }
 
@@ -477,6 +478,7 @@ fn iret_protected(core: &mut Core, size: u8) -> Result<(), Trap> {
     }
     core.set_pc(offset);
     flags::merge(core, popped, mask);
+    debug::resume(core, if size == 2 { 0 } else { popped });
     Ok(())
 }
 
@@ -504,5 +506,6 @@ fn iret_to_vm86(
     core.arch.cpl = 3;
     core.regs.set(regs::gpr(index::RSP), sp);
     core.set_pc(offset);
+    debug::resume(core, popped);
     Ok(())
 }

@@ -177,8 +177,9 @@ fn xcr0_holds_x87_and_sse_only() {
 fn debug_registers_keep_their_fixed_bits() {
     let mut b = Bench::protected();
     b.call(WRITE_DR, [6, 0, 0, 0]).unwrap();
-    b.call(WRITE_DR, [7, 0, 0, 0]).unwrap();
-    b.call(WRITE_DR, [0, 0x1234, 0, 0]).unwrap();
+    // What is watched is looked at before the next unit.
+    assert_eq!(b.call(WRITE_DR, [7, 0, 0, 0]), Err(Trap::Leave));
+    assert_eq!(b.call(WRITE_DR, [0, 0x1234, 0, 0]), Err(Trap::Leave));
     assert_eq!(b.call(READ_DR, [4, 0, 0, 0]), Ok(0xffff_0ff0));
     assert_eq!(b.call(READ_DR, [7, 0, 0, 0]), Ok(0x400));
     assert_eq!(b.call(READ_DR, [0, 0, 0, 0]), Ok(0x1234));
