@@ -15,12 +15,13 @@ use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockErrorAction, BlockInfo, BlockJobInfo, BlockResizeArgs,
     BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
     BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, ErrorClass, Event, EventBus,
-    IoOperationType, IoThrottleArgs, JobChange, JobInfo, NewImageMode, Qapi as _, QmpError,
-    RunState,
+    IoOperationType, IoThrottleArgs, JobChange, JobInfo, NewImageMode, ObjectOptions, Qapi as _,
+    QmpError, RunState,
 };
 use machine_core::{Board, Event as MachineEvent};
 use runtime::Handle;
 
+use crate::objects::{self, Object};
 use crate::storage::{Storage, protocol_of};
 
 /// What a monitor needs to know of the disks.
@@ -488,5 +489,37 @@ impl Blocks for BlockControl {
 
     fn change_job(&self, id: &str, change: JobChange, is_block: bool) -> Result<(), QmpError> {
         self.change(id, change, is_block)
+    }
+
+    fn add_object(&self, object: ObjectOptions) -> Result<(), QmpError> {
+        let option = "object-add";
+        let opts = Opts::from_json(option, &object.to_json()).map_err(failed)?;
+        let object = objects::object(option, &opts, None);
+        let object = object.map_err(|error| QmpError::generic(format!("{error:#}")))?;
+        let Object::Throttle(id, limits) = object else {
+            return Err(QmpError::generic(
+                "only objects of type 'throttle-group' can be added to a machine that is there; give others on the \
+                 command line",
+            ));
+        };
+        let throttles = &self.storage.opener.throttles;
+        if throttles.find(&id).is_some() {
+            let problem = format!("the id '{id}' is used twice; every id must be unique");
+            return Err(QmpError::generic(problem));
+        }
+        let group = throttles.group(&id, &self.storage.clock);
+        group.set_limits(limits);
+        throttles.own(group);
+        Ok(())
+    }
+
+    fn delete_object(&self, id: &str) -> Result<(), QmpError> {
+        match self.storage.opener.throttles.disown(id) {
+            Some(true) => Ok(()),
+            Some(false) => Err(QmpError::generic(format!(
+                "object '{id}' is in use, can not be deleted"
+            ))),
+            None => Err(QmpError::generic(format!("object '{id}' not found"))),
+        }
     }
 }

@@ -259,51 +259,55 @@ fn nameless(folder: &Path) -> std::io::Result<File> {
 
 /// Checks all objects.
 pub(crate) fn plan(config: &Config) -> Result<Vec<Object>> {
-    let mut objects = Vec::new();
-    for opts in &config.objects {
-        let mut opts = opts.clone();
-        let name = opts.take("qom-type").unwrap_or_default();
-        let Some(def) = OBJECTS.iter().find(|def| def.name == name) else {
-            return Err(OptionError::unknown_name(
-                "-object",
-                "type of object",
-                &name,
-                OBJECTS.iter().map(|d| d.name),
-            )
-            .into());
-        };
-        let Some(id) = opts.take("id").filter(|id| !id.is_empty()) else {
-            bail!("-object: object '{name}' needs 'id=...': name to refer to it by");
-        };
-        if def.name == "throttle-group" {
-            opts = limits_of(&opts);
-        }
-        let props = Props::check("-object", &format!("object '{name}'"), &opts, def.props)?;
-        for key in ["hugetlb", "readonly", "discard-data", "pmem"] {
-            if props.is_on(key) {
-                bail!("-object {name}: '{key}=on' is not available yet; leave it out");
-            }
-        }
-        objects.push(match def.name {
-            "rng-builtin" => Object::Builtin(id, config.seed),
-            "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
-            "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
-            "iothread" => Object::IoThread(id),
-            "throttle-group" => {
-                let limits = Limits::from_props(&props, "x-");
-                if let Err(problem) = limits.check() {
-                    bail!("-object {name} '{id}': {problem}");
-                }
-                Object::Throttle(id, limits)
-            }
-            _ => Object::Memory {
-                size: props.unsigned("size").unwrap_or(0),
-                keeping: keeping(&format!("-object {name} '{id}'"), &props),
-                id,
-            },
-        });
+    let objects = config.objects.iter();
+    objects
+        .map(|opts| object("-object", opts, config.seed))
+        .collect()
+}
+
+/// Checks an object that `option` asks for.
+pub(crate) fn object(option: &str, opts: &Opts, seed: Option<u64>) -> Result<Object> {
+    let mut opts = opts.clone();
+    let name = opts.take("qom-type").unwrap_or_default();
+    let Some(def) = OBJECTS.iter().find(|def| def.name == name) else {
+        return Err(OptionError::unknown_name(
+            option,
+            "type of object",
+            &name,
+            OBJECTS.iter().map(|d| d.name),
+        )
+        .into());
+    };
+    let Some(id) = opts.take("id").filter(|id| !id.is_empty()) else {
+        bail!("{option}: object '{name}' needs 'id=...': name to refer to it by");
+    };
+    if def.name == "throttle-group" {
+        opts = limits_of(&opts);
     }
-    Ok(objects)
+    let props = Props::check(option, &format!("object '{name}'"), &opts, def.props)?;
+    for key in ["hugetlb", "readonly", "discard-data", "pmem"] {
+        if props.is_on(key) {
+            bail!("{option} {name}: '{key}=on' is not available yet; leave it out");
+        }
+    }
+    Ok(match def.name {
+        "rng-builtin" => Object::Builtin(id, seed),
+        "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
+        "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
+        "iothread" => Object::IoThread(id),
+        "throttle-group" => {
+            let limits = Limits::from_props(&props, "x-");
+            if let Err(problem) = limits.check() {
+                bail!("{option} {name} '{id}': {problem}");
+            }
+            Object::Throttle(id, limits)
+        }
+        _ => Object::Memory {
+            size: props.unsigned("size").unwrap_or(0),
+            keeping: keeping(&format!("{option} {name} '{id}'"), &props),
+            id,
+        },
+    })
 }
 
 /// `limits.bps-total` is `x-bps-total`.

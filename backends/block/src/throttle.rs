@@ -600,6 +600,17 @@ impl Throttles {
     pub fn own(&self, group: Arc<ThrottleGroup>) {
         self.lock().owned.insert(group.name.clone(), group);
     }
+
+    /// Lets go of a group that is kept, unless it has members: whether it is gone; `None` if there is
+    /// no such group.
+    pub fn disown(&self, name: &str) -> Option<bool> {
+        let mut groups = self.lock();
+        let is_free = Arc::strong_count(groups.owned.get(name)?) == 1;
+        if is_free {
+            groups.owned.remove(name);
+        }
+        Some(is_free)
+    }
 }
 
 #[cfg(test)]

@@ -262,6 +262,18 @@ pub(crate) fn stream(c: &Call<'_>, a: &Args) -> Text {
     c.qmp_do("block-stream", arguments)
 }
 
+/// `object_add type,id=...`.
+pub(crate) fn object_add(c: &Call<'_>, a: &Args) -> Text {
+    let text = a.text("object").unwrap_or_default();
+    let opts = control_options::Opts::parse("object_add", text, Some("qom-type"));
+    let opts = opts.map_err(|error| QmpError::generic(error.to_string()))?;
+    let mut arguments = json!({});
+    for (key, value) in opts.iter() {
+        set(&mut arguments, key, value.text());
+    }
+    c.qmp_do("object-add", arguments)
+}
+
 /// `block_job_cancel [-f] device`.
 pub(crate) fn job_cancel(c: &Call<'_>, a: &Args) -> Text {
     let (force, device) = match (a.text("device").unwrap_or_default(), a.text("more")) {

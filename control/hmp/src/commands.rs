@@ -197,6 +197,20 @@ pub static COMMANDS: &[CommandDef] = &[
     command!("nmi", "", "send a non-maskable interrupt", &[], |c, _| c
         .qmp_do("inject-nmi", json!({}))),
     command!(
+        "object_add",
+        "type,id=ID[,prop=value...]",
+        "make an object that disks can use",
+        &[ArgDef::new("object", Kind::Rest)],
+        block::object_add
+    ),
+    command!(
+        "object_del",
+        "id",
+        "delete an object that nobody uses",
+        &[ArgDef::new("id", Kind::Word)],
+        |c, a| c.qmp_do("object-del", json!({ "id": a.text("id") }))
+    ),
+    command!(
         "pmemsave",
         "addr size file",
         "save physical memory to a file",

@@ -4,7 +4,7 @@ use crate::error::QmpError;
 use crate::types::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats,
     BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, IoThrottleArgs, JobInfo,
+    BlockdevSnapshotSyncArgs, IoThrottleArgs, JobInfo, ObjectOptions,
 };
 
 /// What is asked of a job.
@@ -123,4 +123,16 @@ pub trait Blocks: Send + Sync {
     /// # Errors
     /// When there is no such job, or it cannot in its state.
     fn change_job(&self, id: &str, change: JobChange, is_block: bool) -> Result<(), QmpError>;
+
+    /// Makes an object that disks can use.
+    ///
+    /// # Errors
+    /// What is wrong with its properties, or that its kind is made at the start only.
+    fn add_object(&self, object: ObjectOptions) -> Result<(), QmpError>;
+
+    /// Deletes an object that nobody uses.
+    ///
+    /// # Errors
+    /// When there is none, or it is used.
+    fn delete_object(&self, id: &str) -> Result<(), QmpError>;
 }

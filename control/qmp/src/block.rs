@@ -5,7 +5,7 @@ use control_qapi::{
     BlockJobSetSpeedArgs, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs,
     BlockdevMirrorArgs, BlockdevOptions, BlockdevReopenArgs, BlockdevSnapshotArgs,
     BlockdevSnapshotSyncArgs, BlockstatsArgs, Empty, IoThreadInfo, IoThrottleArgs, JobArgs,
-    JobChange, JobInfo, NamedNodesArgs, NodeArgs, Qapi, QmpError,
+    JobChange, JobInfo, NamedNodesArgs, NodeArgs, ObjectOptions, Qapi, QmpError,
 };
 
 use crate::commands::{CommandDef, Context, command};
@@ -52,6 +52,8 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
     command!("job-finalize", "end a job that is pending", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Finalize)),
     command!("job-pause", "pause a job", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Pause)),
     command!("job-resume", "let a job go on", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Resume)),
+    command!("object-add", "make an object that disks can use", ObjectOptions => Empty, |c, a| done(c.vm.blocks().add_object(a))),
+    command!("object-del", "delete an object that nobody uses", JobArgs => Empty, |c, a| done(c.vm.blocks().delete_object(&a.id))),
     command!("query-block", "disks", Empty => Vec<BlockInfo>, |c, _| Ok(c.vm.blocks().disks())),
     command!("query-block-jobs", "jobs on disks", Empty => Vec<BlockJobInfo>, |c, _| Ok(c.vm.blocks().block_jobs())),
     command!("query-blockstats", "what disks did so far", BlockstatsArgs => Vec<BlockStats>, |c, a| {

@@ -173,6 +173,29 @@ fn limits_of_a_drive_are_shown_and_changed() {
     let disk = qmp.execute("query-block", json!({}))[0]["inserted"].clone();
     assert_eq!((&disk["bps"], &disk["iops_rd"]), (&json!(0), &json!(10)));
     assert!(qmp.hmp("info block a").contains("iops_rd=10"));
+    assert_eq!(
+        qmp.hmp("object_add throttle-group,id=late,limits.iops-total=5"),
+        ""
+    );
+    let filter =
+        json!({ "driver": "throttle", "node-name": "l", "throttle-group": "late", "file": "n" });
+    qmp.execute(
+        "blockdev-add",
+        json!({ "driver": "null-co", "node-name": "n" }),
+    );
+    assert_eq!(qmp.execute("blockdev-add", filter), json!({}));
+    let error = qmp.error("object-del", json!({ "id": "late" }));
+    assert_eq!(error, "object 'late' is in use, can not be deleted");
+    qmp.execute("blockdev-del", json!({ "node-name": "l" }));
+    assert_eq!(
+        qmp.execute("object-del", json!({ "id": "late" })),
+        json!({})
+    );
+    let error = qmp.error(
+        "object-add",
+        json!({ "qom-type": "throttle-gruop", "id": "x" }),
+    );
+    assert!(error.contains("did you mean 'throttle-group'?"), "{error}");
     let error = qmp.hmp("block_set_io_throttle a 1 1 0 0 0 0");
     assert!(
         error.contains("total values and read/write values cannot be used at the same time"),

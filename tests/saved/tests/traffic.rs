@@ -38,6 +38,7 @@ fn options(class: &DeviceClass, disk: &str, args: &mut Vec<String>) -> Result<()
         let (option, value) = match kind {
             "chardev" => ("-chardev", format!("ringbuf,id={id}_stream")),
             "rng" => ("-object", format!("rng-builtin,id={id}_rng")),
+            "iothread" => ("-object", format!("iothread,id={id}_thread")),
             "drive" => {
                 let drive = format!("{id}_disk");
                 let file = format!("{disk}-{drive}");

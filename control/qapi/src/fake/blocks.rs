@@ -6,7 +6,7 @@ use crate::{
     BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCacheInfo,
     BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
     BlockdevSnapshotSyncArgs, Blocks, ImageInfo, IoThrottleArgs, JobChange, JobInfo, JobStatus,
-    JobType, Qapi, QmpError, json,
+    JobType, ObjectOptions, Qapi, QmpError, json,
 };
 
 fn image(filename: &str, format: &str) -> ImageInfo {
@@ -168,5 +168,13 @@ impl Blocks for FakeVm {
     fn change_job(&self, id: &str, change: JobChange, is_block: bool) -> Result<(), QmpError> {
         let kind = if is_block { "block job" } else { "job" };
         self.asked(&format!("{kind} {id}: {change:?}"))
+    }
+
+    fn add_object(&self, object: ObjectOptions) -> Result<(), QmpError> {
+        self.asked(&format!("object-add {}", object.to_json()))
+    }
+
+    fn delete_object(&self, id: &str) -> Result<(), QmpError> {
+        self.asked(&format!("object-del {id}"))
     }
 }

@@ -701,3 +701,26 @@ qapi_struct! {
         aio_max_batch: i64 = "aio-max-batch",
     }
 }
+
+/// An object: which further properties there are depends on `qom-type`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ObjectOptions(pub Map<String, Value>);
+
+impl Qapi for ObjectOptions {
+    fn describe(schema: &mut Schema) -> String {
+        schema.object("ObjectOptions", |schema| {
+            vec![
+                Member::of::<String>(schema, "qom-type"),
+                Member::of::<String>(schema, "id"),
+            ]
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
+    fn from_json(at: &str, value: Value) -> Result<Self, QmpError> {
+        object_members(at, value).map(Self)
+    }
+}
