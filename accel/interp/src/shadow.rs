@@ -334,6 +334,11 @@ impl Shadow {
         self.runs.is_empty()
     }
 
+    /// Whether one of the units that the other code leaves late was run since the beginning.
+    pub fn has_long(&self) -> bool {
+        self.has_long
+    }
+
     /// Whether the state at the end of so many instructions can be had by going back.
     pub fn has(&self, insns: u64) -> bool {
         (self.done..=self.insns()).contains(&insns) && !self.runs.is_empty()
