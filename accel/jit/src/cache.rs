@@ -258,6 +258,7 @@ const RECENT: usize = 1024;
 
 impl Cache {
     pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
+        let first = first.next_multiple_of(CHUNK);
         let mut cache = Cache {
             memory,
             blocks: Blocks::default(),
@@ -280,8 +281,8 @@ impl Cache {
     }
 
     fn piece_end(&self, at: usize) -> usize {
-        let size = (self.limit() - self.first) / PIECES;
-        let n = (at - self.first) / size.max(1);
+        let size = self.largest();
+        let n = (at - self.first) / size;
         if n + 1 >= PIECES {
             self.limit()
         } else {
@@ -289,9 +290,10 @@ impl Cache {
         }
     }
 
-    /// Most bytes that one unit's code may have.
+    /// Most bytes that one unit's code may have: all of a piece. No chunk is in two pieces, as it is one
+    /// unit's.
     pub(crate) fn largest(&self) -> usize {
-        (self.limit() - self.first) / PIECES
+        ((self.limit() - self.first) / PIECES / CHUNK * CHUNK).max(CHUNK)
     }
 
     /// Units alive, and bytes of their code.
@@ -455,6 +457,7 @@ impl Cache {
         others: Vec<(u64, u32)>,
     ) -> Id {
         let start = self.next;
+        debug_assert!(start.is_multiple_of(CHUNK));
         self.memory.write(start, &compiled.code);
         let len = compiled.code.len();
         // Code begins at multiples of 16, where the host fetches best.
