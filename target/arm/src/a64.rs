@@ -14,6 +14,7 @@ mod memory;
 mod register;
 pub(crate) mod simd;
 pub(crate) mod structures;
+mod vector;
 
 use context::Ctx;
 

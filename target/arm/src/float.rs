@@ -27,9 +27,21 @@ const FPSR_BITS: u64 = 0x0800_009f;
 /// FPSR.QC.
 pub(crate) const QC: u64 = 1 << 27;
 
-/// FPSR.
+/// MXCSR: the sticky flags.
+const MXCSR_FLAGS: u64 = 0x3f;
+/// MXCSR: where its rounding direction is.
+const MXCSR_ROUNDING: u32 = 13;
+
+/// FPSR: what helpers left there, and what generated code left in MXCSR.
 pub(crate) fn fpsr_now(core: &Core) -> u64 {
-    core.regs.get(regs::FPSR)
+    let sse = core.regs.get(regs::MXCSR);
+    // IE; ZE, OE, UE and PE. DE says nothing that Arm would.
+    core.regs.get(regs::FPSR) | sse & 1 | sse >> 1 & 0x1e
+}
+
+/// FPCR.FZ.
+pub(crate) fn flushes(core: &Core) -> bool {
+    core.regs.get(regs::FPCR) >> 24 & 1 != 0
 }
 
 /// FPSR.
@@ -40,6 +52,8 @@ pub(crate) fn fpsr(core: &mut Core) -> u64 {
 /// Writes FPSR.
 pub(crate) fn set_fpsr(core: &mut Core, value: u64) {
     core.regs.set(regs::FPSR, value & FPSR_BITS);
+    let sse = core.regs.get(regs::MXCSR);
+    core.regs.set(regs::MXCSR, sse & !MXCSR_FLAGS);
 }
 
 /// Writes FPCR.
@@ -51,6 +65,16 @@ pub(crate) fn set_fpcr(core: &mut Core, value: u64) {
         FPCR_BITS & !(1 << 19)
     };
     core.regs.set(regs::FPCR, value & bits);
+    // Up and down are numbered the other way round.
+    let direction = match value >> 22 & 3 {
+        1 => 2,
+        2 => 1,
+        n => n,
+    };
+    let flags = core.regs.get(regs::MXCSR) & MXCSR_FLAGS;
+    let sse = crate::system::reset::MXCSR | direction << MXCSR_ROUNDING | flags;
+    core.regs.set(regs::MXCSR, sse);
+    mode::refresh(core);
 }
 
 /// The rounding direction of RMode.

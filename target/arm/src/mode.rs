@@ -37,6 +37,8 @@ const NO_CTR: u64 = 1 << 12;
 const NO_DAIF: u64 = 1 << 13;
 const STEP: u64 = 1 << 14;
 const BTI: u64 = 1 << 15;
+/// FPCR.FZ.
+const FLUSH: u64 = 1 << 16;
 
 impl Mode {
     /// The exception level.
@@ -122,6 +124,11 @@ impl Mode {
         self.has(STEP)
     }
 
+    /// Subnormal numbers are taken for zeros.
+    pub(crate) fn flushes(self) -> bool {
+        self.has(FLUSH)
+    }
+
     /// Branch targets are checked.
     pub(crate) fn has_bti(self) -> bool {
         self.has(BTI)
@@ -157,6 +164,7 @@ fn current(core: &Core) -> u64 {
         add(NO_CTR, !may(control::sctlr_bits::UCT));
         add(NO_DAIF, !may(control::sctlr_bits::UMA) || in_host);
     }
+    add(FLUSH, crate::float::flushes(core));
     add(STEP, control::steps(core));
     add(BTI, state.guarded && state.model.has(Feature::Bti));
     mode

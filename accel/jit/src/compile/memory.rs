@@ -560,18 +560,18 @@ impl Compiler<'_> {
         for reg in [RAX, HOST, FLAGS] {
             self.claim(reg)?;
         }
-        let old = self.reg(expected)?;
+        // Where the instruction wants it: the address may need a register, too.
+        self.copy_into(RAX, expected)?;
         let value = self.reg(new)?;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
         let by = self.entry(addr, mem);
         self.address_into(HOST, addr)?;
         let check = self.check(by, mem, true, true);
-        self.asm.mov(Size::Q, RAX, old);
         self.asm.lock_cmpxchg(size, check.at, value);
         self.announce(by, mem, vectors);
         let slow = Slow::Complex {
-            args: [old, value],
+            args: [RAX, value],
             what: self.complex_number(Complex::Cas, mem),
             to: RAX,
             vectors,

@@ -533,21 +533,23 @@ fn pair_slot(first: u8) -> (accel_ir::Slot, accel_ir::Slot) {
 fn store_exclusive(c: &mut Ctx, ty: Ty, address: Val, new: Val, rs: u32) {
     let monitor = c.b.get(regs::MONITOR);
     let is_open = c.b.cmp(Cmp::Ne, monitor, address);
+    // Without parameters of blocks, which the compiler leaves to the interpreter.
     let (attempt, fail, done) = (c.b.block(), c.b.block(), c.b.block());
-    let status = c.b.param(done, Ty::I8);
     c.b.branch(is_open, fail, attempt);
     c.b.switch(attempt);
     let expected = c.b.get_low(regs::MONITOR_DATA, ty);
     let mem = c.mem_ordered(ty, Ordering::SeqCst);
     let old = c.b.cas(address, expected, new, mem);
     let differs = c.b.cmp(Cmp::Ne, old, expected);
-    c.b.jump(done, &[differs]);
+    c.set_const(regs::MONITOR, u64::MAX);
+    c.set_x(rs, differs);
+    c.b.jump(done, &[]);
     c.b.switch(fail);
     let one = c.imm(Ty::I8, 1);
-    c.b.jump(done, &[one]);
-    c.b.switch(done);
     c.set_const(regs::MONITOR, u64::MAX);
-    c.set_x(rs, status);
+    c.set_x(rs, one);
+    c.b.jump(done, &[]);
+    c.b.switch(done);
 }
 
 fn atomic(c: &mut Ctx, ty: Ty, swap: bool, opc: u32, (rs, rn, rt): (u32, u32, u32)) {

@@ -1,6 +1,8 @@
 //! Advanced SIMD (DDI 0487, C4.1.97): what the IR has, in the IR; the rest by [`crate::simd`].
 
 use super::context::Ctx;
+use super::float;
+use super::vector;
 use crate::helper;
 
 mod table {
@@ -9,11 +11,10 @@ mod table {
 pub(crate) use table::{FORMS, Insn, decode};
 
 pub(super) fn translate(c: &mut Ctx) -> Option<()> {
-    decode(c.word)?;
-    if !c.fp_access() {
+    let insn = decode(c.word)?;
+    if !c.fp_access() || vector::emit(c, insn).is_some() {
         return Some(());
     }
-    let word = c.imm(accel_ir::Ty::I64, c.word.into());
-    c.b.call_void(helper::SIMD, &[word]);
+    float::again(c, helper::SIMD);
     Some(())
 }
