@@ -4,6 +4,7 @@
 //! says more about the host. Runs alternate, so that both meet the same conditions, and medians
 //! are compared. There are two tables: programs in a running guest, and whole machines.
 
+mod kind;
 mod monitor;
 mod newer;
 mod options;
@@ -35,6 +36,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let mut options = Options::read(args)?;
     let folder = guests::ready()?;
+    if options.kind.name != kind::X86_64.name && !options.suites.is_empty() {
+        bail!("--qemu-of fetches QEMU for x86_64 guests only; name another by --qemu");
+    }
     for suite in &options.suites {
         options.qemus.push(newer::qemu(suite, &folder)?);
     }
@@ -50,15 +54,19 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
 }
 
 /// What a QEMU calls itself: `QEMU 7.2.22`.
-fn version(qemu: &Path) -> Result<String> {
-    let said = host::output(Command::new(qemu).arg("--version"))
-        .context("nothing to compare with; `apt-get install qemu-system-x86` installs it")?;
+fn version(qemu: &Path, package: &str) -> Result<String> {
+    let said = host::output(Command::new(qemu).arg("--version")).with_context(|| {
+        format!("nothing to compare with; `apt-get install {package}` installs it")
+    })?;
     let number = said.split_whitespace().nth(3).unwrap_or("of no version");
     Ok(format!("QEMU {number}"))
 }
 
 /// The table of whole machines: time to the first byte and memory too.
 fn machines(options: &Options, mimic: &PathBuf, folder: &Path) -> Result<()> {
+    if options.kind.name != kind::X86_64.name {
+        return Ok(());
+    }
     let mut scenarios = scenario::all(folder)?;
     scenarios.retain(|scenario| options.wants_machine(&scenario.name));
     let Some(qemu) = options.qemus.first().filter(|_| !scenarios.is_empty()) else {
@@ -66,7 +74,7 @@ fn machines(options: &Options, mimic: &PathBuf, folder: &Path) -> Result<()> {
     };
     println!(
         "\nAgainst {}, {} runs each, medians; ratios below 1 are in Mimic's favour.\n",
-        version(qemu)?,
+        version(qemu, options.kind.package)?,
         options.pairs
     );
     println!("{}", Row::HEAD);

@@ -70,7 +70,8 @@ impl Programs {
     /// Boots `machine` with the kernel of `guest` until it takes orders.
     pub fn serve(&self, machine: VmBuilder, guest: &Guest) -> Result<Server, Error> {
         let mut vm = machine
-            .kernel(&guest.vmlinuz)
+            .linux(guest)
+            // The last one counts.
             .option("-initrd", &self.initrd)
             .append("quiet guest.run=bench,serve")
             .boot()?;

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::kind::{KINDS, Kind, X86_64};
+
 /// The row of the programs' table that is no program: the kernel from reset to power-off.
 pub(super) const BOOT: &str = "boot";
 
 pub(super) const USAGE: &str = "\
 usage: cargo xtask bench [OPTIONS]
 
+  --guest KIND  what the programs run in: x86_64 (default) or aarch64
   --only A,B    these programs of bench/ only, `boot`, or machines with such a word in their name
   --quick       short runs, one pair each, programs only: for use while developing
   --pairs N     runs of each row on each emulator, in turns (default 5)
   --mimic PATH  a built program instead of a fresh release build
   --flags WORDS further flags for Mimic: --flags '-cpu max -accel tcg,thread=single'
-  --qemu PATH   what to compare with (default qemu-system-x86_64); given again, the better of them
+  --qemu PATH   what to compare with (default qemu-system-KIND); given again, the better of them
                 counts in each row of the programs' table
   --qemu-of SUITE
                 compare with the QEMU of this suite of Debian too: fetched once, not installed
@@ -25,6 +28,7 @@ usage: cargo xtask bench [OPTIONS]
 ";
 
 pub(super) struct Options {
+    pub(super) kind: &'static Kind,
     pub(super) only: Vec<String>,
     pub(super) is_quick: bool,
     pub(super) pairs: usize,
@@ -38,6 +42,7 @@ pub(super) struct Options {
 impl Options {
     pub(super) fn read(args: &[String]) -> Result<Self> {
         let mut options = Self {
+            kind: &X86_64,
             only: Vec::new(),
             is_quick: false,
             pairs: 0,
@@ -58,6 +63,13 @@ impl Options {
                 .with_context(|| format!("`{name}` needs a value\n{USAGE}"))?;
             let words = || value.split_whitespace().map(str::to_owned);
             match name.as_str() {
+                "--guest" => {
+                    let found = KINDS.iter().find(|kind| kind.name == value);
+                    let names = || KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>();
+                    options.kind = found.with_context(|| {
+                        format!("no guest `{value}`; there is {}", names().join(", "))
+                    })?;
+                }
                 "--only" => options
                     .only
                     .extend(value.split(',').map(|word| word.trim().to_owned())),
@@ -80,7 +92,7 @@ impl Options {
             options.pairs = if options.is_quick { 1 } else { 5 };
         }
         if options.qemus.is_empty() {
-            options.qemus.push(PathBuf::from("qemu-system-x86_64"));
+            options.qemus.push(PathBuf::from(options.kind.qemu()));
         }
         Ok(options)
     }

@@ -11,16 +11,20 @@ use test_boot::programs::Programs;
 use super::options::{BOOT, Options};
 use super::sample::median;
 use super::scenario::Scenario;
-use super::side::{MACHINE, RAM_MIB, Side};
+use super::side::{RAM_MIB, Side};
 use super::{monitor, version};
 
 /// Prints the table, row by row. `mimic` and then the QEMUs of `options` are the columns.
 pub(super) fn table(options: &Options, mimic: &Path, folder: &Path) -> Result<()> {
-    let Some(guest) = Guest::find("amd64")? else {
+    let kind = options.kind;
+    let Some(guest) = Guest::find(kind.arch)? else {
         bail!("no guest to measure in: `cargo xtask guests` fetches it");
     };
-    let programs = Programs::build(&folder.join("bench"), None, &guest)?;
-    let mut names = programs.names()?;
+    let home = folder.join(format!("bench-{}", kind.name));
+    let programs = Programs::build(&home, kind.triple, &guest)?;
+    // The same programs, built for this host, say what they are.
+    let own = Programs::build(&folder.join("bench"), None, &guest)?;
+    let mut names = own.names()?;
     names.push(BOOT.to_owned());
     names.retain(|name| options.wants_program(name));
     if names.is_empty() {
@@ -28,22 +32,22 @@ pub(super) fn table(options: &Options, mimic: &Path, folder: &Path) -> Result<()
     }
     let mut sides = vec![Side::new(
         ("Mimic".to_owned(), mimic),
-        &options.mimic_flags,
+        (kind, &options.mimic_flags),
         (&guest, &programs),
         options.patience(),
     )];
     for qemu in &options.qemus {
         sides.push(Side::new(
-            (version(qemu)?, qemu),
-            &options.qemu_flags,
+            (version(qemu, kind.package)?, qemu),
+            (kind, &options.qemu_flags),
             (&guest, &programs),
             options.patience(),
         ));
     }
     println!(
-        "\nProcessor seconds for the same work in a guest on `{MACHINE}`, {RAM_MIB} MiB, {} pairs, \
+        "\nProcessor seconds for the same work in a guest on `{}`, {RAM_MIB} MiB, {} pairs, \
          medians.\n",
-        options.pairs
+        kind.machine, options.pairs
     );
     let mut head = "| program | units |".to_owned();
     let mut rule = "|---|--:|".to_owned();
@@ -143,7 +147,7 @@ fn boots(sides: &[Side<'_>], pairs: usize) -> Result<Row> {
     let mut samples: Vec<Vec<f64>> = sides.iter().map(|_| Vec::new()).collect();
     for _ in 0..pairs {
         for (side, samples) in sides.iter().zip(&mut samples) {
-            let scenario = Scenario::boot(MACHINE, RAM_MIB, side.guest, side.flags());
+            let scenario = Scenario::boot(side.kind.machine, RAM_MIB, side.guest, side.flags());
             samples.push(monitor::watched(&side.program, &scenario)?.cpu_s);
         }
     }

@@ -32,7 +32,7 @@ impl Scenario {
         args.extend(flags);
         args.extend(["-kernel".to_owned(), path(&guest.vmlinuz)]);
         args.extend(["-initrd".to_owned(), path(&guest.initrd)]);
-        let mut append = "console=ttyS0 guest.poweroff".to_owned();
+        let mut append = format!("console={} guest.poweroff", guest.console);
         if machine == "microvm" {
             append = format!("{append} {TSC_KHZ}");
         }

@@ -9,14 +9,15 @@ use nix::unistd::Pid;
 use test_boot::programs::{Programs, Server};
 use test_boot::{Guest, Vm};
 
-/// The flags of every machine that runs programs, `-nodefaults` and the like apart.
-pub(super) const MACHINE: &str = "pc";
+use super::kind::Kind;
+
 pub(super) const RAM_MIB: u64 = 512;
 
 /// An emulator, with the guest that takes orders once it is up.
 pub(super) struct Side<'a> {
     pub(super) label: String,
     pub(super) program: PathBuf,
+    pub(super) kind: &'static Kind,
     pub(super) flags: &'a [String],
     pub(super) guest: &'a Guest,
     pub(super) programs: &'a Programs,
@@ -36,13 +37,14 @@ pub(super) struct Run {
 impl<'a> Side<'a> {
     pub(super) fn new(
         (label, program): (String, &Path),
-        flags: &'a [String],
+        (kind, flags): (&'static Kind, &'a [String]),
         (guest, programs): (&'a Guest, &'a Programs),
         patience: Duration,
     ) -> Self {
         Self {
             label,
             program: program.to_owned(),
+            kind,
             flags,
             guest,
             programs,
@@ -54,8 +56,11 @@ impl<'a> Side<'a> {
 
     /// What both emulators are told, then what this one is.
     pub(super) fn flags(&self) -> Vec<String> {
-        let mut flags = vec!["-m".to_owned(), RAM_MIB.to_string(), "-L".to_owned()];
-        flags.push(self.guest.seabios.display().to_string());
+        let mut flags = vec!["-m".to_owned(), RAM_MIB.to_string()];
+        if self.guest.seabios.exists() {
+            flags.extend(["-L".to_owned(), self.guest.seabios.display().to_string()]);
+        }
+        flags.extend(self.kind.flags.iter().map(|&flag| flag.to_owned()));
         if !self.flags.iter().any(|flag| flag == "-accel") {
             flags.extend(["-accel".to_owned(), "tcg".to_owned()]);
         }
@@ -71,7 +76,7 @@ impl<'a> Side<'a> {
             None => {
                 ensure!(!self.is_dead, "{}: its guest does not come up", self.label);
                 self.is_dead = true;
-                let mut machine = Vm::new(MACHINE)
+                let mut machine = Vm::new(self.kind.machine)
                     .program(&self.program)
                     .patience(self.patience);
                 for flag in self.flags() {
