@@ -11,6 +11,8 @@ use crate::mutate::Random;
 /// PCI configuration mechanism 1 (PCI Local Bus Specification 3.0, 3.2.2.3.2).
 const CONFIG_ADDRESS: u64 = 0xcf8;
 const CONFIG_DATA: u64 = 0xcfc;
+/// The name of a region that is configuration space in memory.
+const ECAM: &str = "pcie-mmcfg";
 /// A function's command register.
 const COMMAND: u64 = 4;
 /// Guest memory that rings, descriptors and buffers are made up in.
@@ -92,6 +94,14 @@ impl<'a> Traffic<'a> {
                 (register, 1 << self.random.below(3), self.random.number())
             }
         };
+        let memory = self.machine.fabric().memory.snapshot();
+        let ecam = memory.spans().iter().find(|span| &*span.name == ECAM);
+        if let Some(ecam) = ecam.filter(|_| ports.find(CONFIG_ADDRESS).is_none()) {
+            let address = ecam.start + (device << 15 | function << 12 | register);
+            let _ = memory.write(address, size, value, ByteOrder::Little, by, attrs);
+            let _ = memory.read(address, size, ByteOrder::Little, by, attrs);
+            return;
+        }
         let address = 1 << 31 | device << 11 | function << 8 | (register & 0xfc);
         let _ = ports.write(CONFIG_ADDRESS, 4, address, ByteOrder::Little, by, attrs);
         let data = CONFIG_DATA + (register & 3);
