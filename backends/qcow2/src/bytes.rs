@@ -29,8 +29,8 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) -> Option<()> {
 
 /// A table of 64-bit entries, in host order.
 pub(crate) fn entries(bytes: &[u8]) -> Vec<u64> {
-    let words = bytes.chunks_exact(8);
-    words.filter_map(|word| u64_at(word, 0)).collect()
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| u64::from_be_bytes(*word)).collect()
 }
 
 /// The bytes of a table.

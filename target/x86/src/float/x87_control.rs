@@ -198,7 +198,7 @@ pub(super) fn save(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Resu
     let image = image.get_mut(..env.wrapping_add(80)).unwrap_or_default();
     let (head, registers) = image.split_at_mut(env);
     put_fields(head, layout, environment(&core.arch.x87, layout));
-    for (to, i) in registers.chunks_exact_mut(10).zip(0..8) {
+    for (to, i) in registers.as_chunks_mut::<10>().0.iter_mut().zip(0..8) {
         let bits = bits_of(core.arch.x87.st(i)).to_le_bytes();
         for (to, from) in to.iter_mut().zip(bits) {
             *to = from;
@@ -224,7 +224,7 @@ pub(super) fn restore(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
     let (head, registers) = image.split_at(env);
     let x87 = &mut core.arch.x87;
     set_environment(x87, layout, get_fields(head, layout));
-    for (from, i) in registers.chunks_exact(10).zip(0..8_u8) {
+    for (from, i) in registers.as_chunks::<10>().0.iter().zip(0..8_u8) {
         let n = x87.top.wrapping_add(i);
         x87.set_register(n, super::fxsave::register_from(from));
     }
