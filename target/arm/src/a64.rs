@@ -170,8 +170,8 @@ fn landing(word: u32, bt: bool) -> u64 {
 #[cold]
 pub(crate) fn disassemble(start: u64, bytes: &[u8]) -> String {
     let mut text = String::new();
-    for (n, word) in bytes.chunks_exact(4).enumerate() {
-        let word = u32::from_le_bytes(word.try_into().unwrap_or_default());
+    for (n, word) in bytes.as_chunks().0.iter().enumerate() {
+        let word = u32::from_le_bytes(*word);
         let pc = start.wrapping_add((n as u64).wrapping_mul(4));
         let what = describe(word).unwrap_or_else(|| "undefined".into());
         text.push_str(&format!("\n{pc:#010x}:  {word:08x}  {what}"));

@@ -375,6 +375,7 @@ impl Program {
 
     /// Records from the memory they lie in.
     pub fn parse(&self, bytes: &[u8]) -> Vec<Record> {
-        bytes.chunks_exact(SIZE).filter_map(Record::parse).collect()
+        let (records, _) = bytes.as_chunks::<SIZE>();
+        records.iter().filter_map(|r| Record::parse(r)).collect()
     }
 }

@@ -36,8 +36,8 @@ fn words(section: &Section, tag: u16) -> Result<Vec<u64>, StateError> {
     if bytes.len() % 8 != 0 {
         return Err(section.bad(tag, "is cut off"));
     }
-    let word = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap_or_default());
-    Ok(bytes.chunks_exact(8).map(word).collect())
+    let words = bytes.as_chunks().0.iter();
+    Ok(words.map(|word| u64::from_le_bytes(*word)).collect())
 }
 
 fn exactly(section: &Section, tag: u16, count: usize) -> Result<Vec<u64>, StateError> {
@@ -116,11 +116,9 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
         let row = row.ok_or_else(|| section.bad(ENCODINGS, "names an unknown register"))?;
         core.regs.set(row.slot, value);
     }
-    for (n, value) in (0..).zip(vectors.chunks_exact(2)) {
-        if let [low, high] = value {
-            core.regs
-                .set_v(regs::v(n), u128::from(*high) << 64 | u128::from(*low));
-        }
+    for (n, [low, high]) in (0..).zip(vectors.as_chunks().0) {
+        core.regs
+            .set_v(regs::v(n), u128::from(*high) << 64 | u128::from(*low));
     }
     for (n, value) in (0..).zip(&sp) {
         core.regs.set(regs::sp_bank(n), *value);
@@ -135,8 +133,8 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
         core.regs
             .set_v(regs::MONITOR_DATA, u128::from(high) << 64 | u128::from(low));
     }
-    for (row, values) in core.arch.debug.iter_mut().zip(debug.chunks_exact(4)) {
-        row.copy_from_slice(values);
+    for (row, values) in core.arch.debug.iter_mut().zip(debug.as_chunks().0) {
+        *row = *values;
     }
     mode::set_nzcv(core, pstate);
     core.regs.set(regs::DAIF, pstate & 0x3c0);
