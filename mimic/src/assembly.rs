@@ -13,7 +13,7 @@ use runtime::{EventLoop, Handle, LoopThread, Timer, time};
 use crate::accel::Accelerator;
 use crate::build::Plan;
 use crate::objects::Object;
-use crate::storage::Storage;
+use crate::storage::{Storage, Use};
 use crate::{objects, storage};
 
 /// A machine with everything that keeps it going while its main loop runs.
@@ -36,10 +36,13 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
     objects::offer(&plan.objects, chardevs, &mut links)?;
     let clock = Clock::new(Arc::new(HostTime::default()));
     let groups = objects::throttle_groups(&plan.objects);
-    let used = |id: &str| shares_drive(&plan.spec, id);
+    let used = |id: &str| use_of_drive(&plan.spec, id);
     let storage = storage::open(&plan.disks, &groups, &clock, used)?;
-    for block in &storage.disks {
-        links.offer("drive", &block.info().id, Arc::clone(block));
+    for tray in &storage.drives {
+        if let Some(medium) = tray.medium() {
+            links.offer("drive", tray.id(), medium);
+        }
+        links.offer("medium", tray.id(), Arc::clone(tray));
     }
     offer_streams(&plan.spec, chardevs, &mut links)?;
     plan.spec.memory_block = Some(Arc::new(plan.memory.block(plan.spec.memory)?));
@@ -124,18 +127,22 @@ fn stream_uses(spec: &MachineSpec, id: &str) -> usize {
     by_device.count() + by_port.count()
 }
 
-/// Whether a device uses a drive, and then whether it lets others write to it.
-fn shares_drive(spec: &MachineSpec, id: &str) -> Option<bool> {
+/// How a device uses a drive, if one does.
+fn use_of_drive(spec: &MachineSpec, id: &str) -> Option<Use> {
     if spec.flash.iter().flatten().any(|flash| flash == id) {
-        return Some(false);
+        return Some(Use::default());
     }
-    let mut users = spec.devices.iter().filter(|device| {
-        let links = device.class.props.iter();
-        let mut drives = links.filter(|prop| prop.ty == PropType::Link("drive"));
-        drives.any(|prop| device.args.text(prop.name) == Some(id))
-    });
-    let user = users.next()?;
-    Some(user.args.flag("share-rw") == Some(true))
+    spec.devices.iter().find_map(|device| {
+        let mut props = device.class.props.iter();
+        let link = props.find(|prop| {
+            let is_drive = matches!(prop.ty, PropType::Link("drive" | "medium"));
+            is_drive && device.args.text(prop.name) == Some(id)
+        })?;
+        Some(Use {
+            share_rw: device.args.flag("share-rw") == Some(true),
+            is_cd: link.ty == PropType::Link("medium"),
+        })
+    })
 }
 
 /// Devices come before monitors: the first user of a multiplexer has the keys.

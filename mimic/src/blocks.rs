@@ -1,6 +1,7 @@
 //! The disks as monitors see them, and what monitors do to them.
 
 mod jobs;
+pub(crate) mod media;
 mod query;
 
 use std::path::Path;
@@ -14,9 +15,9 @@ use control_options::{Opts, Scalar};
 use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockErrorAction, BlockInfo, BlockJobInfo, BlockResizeArgs,
     BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
-    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, ErrorClass, Event, EventBus,
-    IoOperationType, IoThrottleArgs, JobChange, JobInfo, NewImageMode, ObjectOptions, Qapi as _,
-    QmpError, RunState,
+    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, Event, EventBus,
+    IoOperationType, IoThrottleArgs, JobChange, JobInfo, MediumChange, NewImageMode, ObjectOptions,
+    Qapi as _, QmpError, RunState,
 };
 use machine_core::{Board, Event as MachineEvent};
 use runtime::Handle;
@@ -304,6 +305,14 @@ fn limits(a: &IoThrottleArgs) -> Limits {
 }
 
 impl Blocks for BlockControl {
+    fn change_medium(
+        &self,
+        drive: DriveName<'_>,
+        change: MediumChange<'_>,
+    ) -> Result<(), QmpError> {
+        media::change(&self.board, &self.storage, drive, change)
+    }
+
     fn disks(&self) -> Vec<BlockInfo> {
         self.query_disks()
     }

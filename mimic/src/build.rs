@@ -68,7 +68,7 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
     let objects = objects::plan(config)?;
     let (memory, keeping) = memory::memory(config, &props, &objects)?;
     let streams = streams::plan(config)?;
-    let disks = storage::plan(config, machine.drive_interface)?;
+    let disks = storage::plan(config, machine)?;
     let kernel = kernel(config, guest)?;
     let dtb = dtb(config, guest)?;
     let globals = globals(config)?;

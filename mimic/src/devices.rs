@@ -9,6 +9,7 @@ static TABLES: &[&[&DeviceClass]] = &[
     device_flash::CLASSES,
     device_fwcfg::CLASSES,
     device_gpio::CLASSES,
+    device_ide::CLASSES,
     device_input::CLASSES,
     device_intc::CLASSES,
     device_misc::CLASSES,

@@ -22,7 +22,7 @@ use runtime::process::{self, PidFile};
 use runtime::signals::{self, Signal};
 use runtime::{EventLoop, Handle, terminal, time};
 
-use crate::blocks::BlockControl;
+use crate::blocks::{BlockControl, media};
 use crate::build::{self, Plan};
 use crate::guests::Guest;
 use crate::monitor::{Facts, Monitored};
@@ -183,6 +183,17 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
     }
 
     let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
+    for tray in &assembly.storage.drives {
+        let (events, device) = (Arc::clone(&events), tray.id().to_owned());
+        let id = media::device_of(&board, &device).unwrap_or_default();
+        tray.on_move(Arc::new(move |tray_open| {
+            events.emit(&QmpEvent::DeviceTrayMoved {
+                device: device.clone(),
+                id: id.clone(),
+                tray_open,
+            });
+        }));
+    }
     let policy = policy(config);
     machine.set_policy(policy);
     let the_end = Arc::new(Ending {

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use backend_block::{
     BackendOptions, BlockBackend, Cache, DriverClass, ErrorPolicy, Limits, OpenError, Opener,
-    SharedBlock,
+    SharedBlock, Tray,
 };
 use control_options::suggest::nearest;
 use control_options::{Config, Opts};
 use hw_clock::Clock;
+use machine_core::MachineDef;
 
 pub use drive::{Drive, Interface};
-pub(crate) use drive::{plain_file, protocol_of};
+pub(crate) use drive::{drive_of_its_own, plain_file, protocol_of};
 
 /// Drivers of the block graph.
 pub static DRIVERS: &[&DriverClass] = &[
@@ -78,9 +79,9 @@ impl Disks {
 ///
 /// # Errors
 /// The first mistake.
-pub fn plan(config: &Config, interface: &str) -> Result<Disks> {
+pub fn plan(config: &Config, machine: &MachineDef) -> Result<Disks> {
     let nodes = nodes(&config.blockdevs)?;
-    let drives = drive::plan(config, interface, &nodes)?;
+    let drives = drive::plan(config, machine, &nodes)?;
     Ok(Disks { nodes, drives })
 }
 
@@ -170,12 +171,22 @@ pub struct Storage {
     pub opener: Opener,
     /// What devices are connected to, used or not.
     pub disks: Vec<SharedBlock>,
+    /// The drives that they are in at first, and empty ones.
+    pub drives: Vec<Arc<Tray>>,
     /// The time that limits and measurements of requests go by.
     pub clock: Clock,
 }
 
-/// Opens all drives and nodes. `used` tells how a device uses one: not at all, or whether it lets
-/// others write too.
+/// How a device uses a drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Use {
+    /// It lets others write too.
+    pub share_rw: bool,
+    /// It takes media that are only read.
+    pub is_cd: bool,
+}
+
+/// Opens all drives and nodes. `used` tells how a device uses one, if one does.
 ///
 /// # Errors
 /// The host's reason.
@@ -183,7 +194,7 @@ pub fn open(
     disks: &Disks,
     groups: &[(String, Limits)],
     clock: &Clock,
-    used: impl Fn(&str) -> Option<bool>,
+    used: impl Fn(&str) -> Option<Use>,
 ) -> Result<Storage> {
     let opener = Opener::new(DRIVERS);
     for (id, limits) in groups {
@@ -194,7 +205,8 @@ pub fn open(
     let mut open: Vec<SharedBlock> = Vec::new();
     let mut add = |id: &str, node, options: BackendOptions| -> Result<SharedBlock> {
         let options = BackendOptions {
-            share_rw: used(id) == Some(true),
+            share_rw: used(id).is_some_and(|used| used.share_rw),
+            read_only: used(id).is_some_and(|used| used.is_cd),
             clock: Some(clock.clone()),
             ..options
         };
@@ -221,13 +233,13 @@ pub fn open(
             add(name, node, options)?;
         }
     }
-    for drive in &disks.drives {
+    for drive in disks.drives.iter().filter(|drive| !drive.is_empty) {
         let node = match drive.is_probed {
             true => opener.open_probed("-drive", &drive.opts),
             false => opener.open("-drive", &drive.opts),
         };
         let mut node = node.with_context(|| named(&drive.id))?;
-        if drive.is_probed && node.class().name == "raw" {
+        if drive.is_probed && node.class().name == "raw" && !node.options().read_only {
             log::warn!(
                 "-drive {}: the image's format was not given and is guessed to be raw; a guest could make it look \
                  like another format, so writes that would are refused: add 'format=raw'",
@@ -253,8 +265,14 @@ pub fn open(
             backend.set_throttle(Some(&group));
         }
     }
+    let full = open
+        .iter()
+        .map(|disk| Tray::new(disk.info().id, Some(disk.clone())));
+    let empty = disks.drives.iter().filter(|drive| drive.is_empty);
+    let drives = full.chain(empty.map(|drive| Tray::new(drive.id.clone(), None)));
     Ok(Storage {
         opener,
+        drives: drives.collect(),
         disks: open,
         clock: clock.clone(),
     })

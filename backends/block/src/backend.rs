@@ -27,6 +27,8 @@ pub struct BackendOptions {
     pub write_back: bool,
     /// Others may write too (`share-rw`).
     pub share_rw: bool,
+    /// Nothing is written through it, whatever the node takes.
+    pub read_only: bool,
     /// What is done when a read fails (`rerror`).
     pub on_read_error: ErrorPolicy,
     /// What is done when anything else fails (`werror`).
@@ -40,6 +42,7 @@ impl Default for BackendOptions {
         BackendOptions {
             write_back: true,
             share_rw: false,
+            read_only: false,
             on_read_error: ErrorPolicy::Report,
             on_write_error: ErrorPolicy::Report,
             clock: None,
@@ -92,7 +95,7 @@ impl BlockBackend {
         options: BackendOptions,
     ) -> Result<Self, OpenError> {
         let id = id.into();
-        let (used, shared) = match node.options().read_only {
+        let (used, shared) = match node.options().read_only || options.read_only {
             true => (perm::CONSISTENT_READ, perm::ALL),
             false if options.share_rw => (perm::CONSISTENT_READ | perm::WRITE, perm::ALL),
             false => (
@@ -302,7 +305,7 @@ impl Block for BlockBackend {
             id: self.shared.id.clone(),
             file: node.file().to_owned(),
             format: node.class().name.to_owned(),
-            read_only: node.options().read_only,
+            read_only: node.options().read_only || self.shared.options.read_only,
             discard: node.options().discard,
             write_back: self.shared.options.write_back,
         }

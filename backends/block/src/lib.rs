@@ -27,6 +27,7 @@ mod copy;
 mod debug;
 mod driver;
 mod edge;
+mod flights;
 mod graph;
 mod job;
 mod node;
@@ -39,6 +40,7 @@ mod request;
 mod tests;
 mod throttle;
 mod throttle_node;
+mod tray;
 mod workers;
 
 use std::sync::Arc;
@@ -51,6 +53,7 @@ pub use copy::{Commit, Mirror, Stream, commit_now, set_backing};
 pub use debug::CLASS as BLKDEBUG;
 pub use driver::{CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation};
 pub use edge::{Child, perm};
+pub use flights::Flights;
 pub use graph::{Claim, Graph, Still};
 pub use hw_memory::{BUFFER_ALIGN, IoVector};
 pub use job::{Job, JobError, JobEvent, JobInfo, JobKind, JobSpec, JobStatus, Jobs, Task, Verb};
@@ -64,6 +67,7 @@ pub use throttle::{
     Direction, LIMIT_RATE, Limit, Limited, Limits, Member, THROTTLE_PROPS, ThrottleGroup, Throttles,
 };
 pub use throttle_node::CLASS as THROTTLE;
+pub use tray::{Tray, TrayError};
 pub use workers::{Paused, Work, Workers};
 
 /// The unit in which sizes and offsets are given to guests.

@@ -9,7 +9,7 @@ use control_qapi::{AddressSpace, InfoTopic, Key, QKeyCode, Qapi, QmpError, Value
 use control_qmp::{Context, Human, execute};
 
 use crate::args::{ArgDef, Args, Kind};
-use crate::{block, dump, info};
+use crate::{block, dump, info, media};
 
 /// What clients and scripts look for.
 pub const PROMPT: &str = "(qemu) ";
@@ -146,6 +146,13 @@ pub static COMMANDS: &[CommandDef] = &[
         block::stream
     ),
     command!(
+        "change",
+        "[-f] device filename [format]",
+        "change the medium of a drive",
+        &[ArgDef::new("words", Kind::Rest)],
+        media::change
+    ),
+    command!(
         "commit",
         "device|all",
         "write what overlays hold into their backing files",
@@ -163,6 +170,13 @@ pub static COMMANDS: &[CommandDef] = &[
         "choose the vCPU that other commands are about",
         &[ArgDef::new("index", Kind::Expr)],
         cpu
+    ),
+    command!(
+        "eject",
+        "[-f] device",
+        "take the medium out of a drive; -f even if the guest holds it",
+        &[ArgDef::new("words", Kind::Rest)],
+        media::eject
     ),
     command!(
         "help" | "?",

@@ -12,6 +12,7 @@ mod commands;
 mod dump;
 mod expr;
 mod info;
+mod media;
 mod monitor;
 mod readline;
 

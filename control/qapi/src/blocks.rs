@@ -29,8 +29,54 @@ pub enum JobChange {
     Dismiss,
 }
 
+/// Which drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriveName<'a> {
+    /// The drive of this id.
+    Drive(&'a str),
+    /// The drive of the device with this id or path.
+    Device(&'a str),
+}
+
+/// What is done to the medium of a drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MediumChange<'a> {
+    /// The tray is opened and the medium taken out.
+    Eject {
+        /// Even if the guest holds it.
+        force: bool,
+    },
+    /// The tray is opened.
+    Open {
+        /// Even if the guest holds it.
+        force: bool,
+    },
+    /// The tray is closed.
+    Close,
+    /// The medium is taken out of the open tray.
+    Remove,
+    /// This node is put into the open tray.
+    Insert(&'a str),
+    /// The medium is taken out, and this image is put in its place.
+    Replace {
+        /// The image.
+        file: &'a str,
+        /// Its format; found out if not given.
+        format: Option<&'a str>,
+        /// Even if the guest holds the medium.
+        force: bool,
+    },
+}
+
 /// The disks behind the monitors, and the nodes that they are made of. Called as [`Vm`](crate::Vm) is.
 pub trait Blocks: Send + Sync {
+    /// Moves the tray of a drive, or changes its medium.
+    ///
+    /// # Errors
+    /// When there is no such drive, its media cannot be changed, or the guest holds this one.
+    fn change_medium(&self, drive: DriveName<'_>, change: MediumChange<'_>)
+    -> Result<(), QmpError>;
+
     /// All disks.
     fn disks(&self) -> Vec<BlockInfo>;
 

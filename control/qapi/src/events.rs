@@ -254,6 +254,15 @@ events! {
         /// Its name.
         id: String = "id",
     }
+    /// The tray of a drive moved.
+    DeviceTrayMoved = "DEVICE_TRAY_MOVED" {
+        /// The drive.
+        device: String = "device",
+        /// Its device.
+        id: String = "id",
+        /// Whether it is open now.
+        tray_open: bool = "tray-open",
+    }
     /// A device is gone.
     DeviceDeleted = "DEVICE_DELETED" {
         /// Its id.

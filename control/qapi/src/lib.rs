@@ -13,7 +13,7 @@ mod types;
 mod value;
 mod vm;
 
-pub use blocks::{Blocks, JobChange};
+pub use blocks::{Blocks, DriveName, JobChange, MediumChange};
 pub use error::{ErrorClass, QmpError};
 pub use events::{Event, EventBus, EventSink, Timestamp};
 pub use schema::{Member, Schema};

@@ -4,8 +4,10 @@ use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobArgs, BlockJobCancelArgs, BlockJobInfo,
     BlockJobSetSpeedArgs, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs,
     BlockdevMirrorArgs, BlockdevOptions, BlockdevReopenArgs, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, BlockstatsArgs, Empty, IoThreadInfo, IoThrottleArgs, JobArgs,
-    JobChange, JobInfo, NamedNodesArgs, NodeArgs, ObjectOptions, Qapi, QmpError,
+    BlockdevSnapshotSyncArgs, BlockstatsArgs, ChangeMediumArgs, ChangeMode, CloseTrayArgs,
+    DriveName, EjectArgs, Empty, InsertMediumArgs, IoThreadInfo, IoThrottleArgs, JobArgs,
+    JobChange, JobInfo, MediumChange, NamedNodesArgs, NodeArgs, ObjectOptions, Qapi, QmpError,
+    RemoveMediumArgs,
 };
 
 use crate::commands::{CommandDef, Context, command};
@@ -24,6 +26,35 @@ fn block_job(c: &Context<'_>, id: &str, change: JobChange) -> Done {
     done(c.vm.blocks().change_job(id, change, true))
 }
 
+fn drive<'a>(
+    device: &'a Option<String>,
+    id: &'a Option<String>,
+) -> Result<DriveName<'a>, QmpError> {
+    match (device, id) {
+        (None, Some(id)) => Ok(DriveName::Device(id)),
+        (Some(device), None) => Ok(DriveName::Drive(device)),
+        _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
+    }
+}
+
+fn medium(c: &Context<'_>, drive: DriveName<'_>, change: MediumChange<'_>) -> Done {
+    done(c.vm.blocks().change_medium(drive, change))
+}
+
+fn change_medium(c: &Context<'_>, a: ChangeMediumArgs) -> Done {
+    if a.read_only_mode == Some(ChangeMode::ReadWrite) {
+        return Err(QmpError::generic(
+            "Parameter 'read-only-mode': media of CD drives are read-only; leave it out",
+        ));
+    }
+    let change = MediumChange::Replace {
+        file: &a.filename,
+        format: a.format.as_deref(),
+        force: a.force.unwrap_or(false),
+    };
+    medium(c, drive(&a.device, &a.id)?, change)
+}
+
 /// Those commands.
 pub(crate) static COMMANDS: &[CommandDef] = &[
     command!("block-commit", "write overlays into an image behind them", BlockCommitArgs => Empty, |c, a| done(c.vm.blocks().commit(a))),
@@ -40,12 +71,30 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
     command!("block_resize", "change the size of a disk", BlockResizeArgs => Empty, |c, a| done(c.vm.blocks().resize(a))),
     command!("block_set_io_throttle", "limit a disk", IoThrottleArgs => Empty, |c, a| done(c.vm.blocks().set_throttle(a))),
     command!("blockdev-add", "open a node of the block graph", BlockdevOptions => Empty, |c, a| done(c.vm.blocks().add_node(a))),
+    command!("blockdev-change-medium", "change the medium of a drive", ChangeMediumArgs => Empty, change_medium),
+    command!("blockdev-close-tray", "close a drive's tray", CloseTrayArgs => Empty, |c, a| {
+        medium(c, drive(&a.device, &a.id)?, MediumChange::Close)
+    }),
     command!("blockdev-create", "make an image, as a job", BlockdevCreateArgs => Empty, |c, a| done(c.vm.blocks().create_image(a))),
     command!("blockdev-del", "close a node of the block graph", NodeArgs => Empty, |c, a| done(c.vm.blocks().delete_node(&a.node_name))),
+    command!("blockdev-insert-medium", "put a node into an open tray", InsertMediumArgs => Empty, |c, a| {
+        medium(c, DriveName::Device(&a.id), MediumChange::Insert(&a.node_name))
+    }),
     command!("blockdev-mirror", "copy a disk and keep the copy up to date", BlockdevMirrorArgs => Empty, |c, a| done(c.vm.blocks().mirror(a))),
+    command!("blockdev-open-tray", "open a drive's tray", EjectArgs => Empty, |c, a| {
+        let force = a.force.unwrap_or(false);
+        medium(c, drive(&a.device, &a.id)?, MediumChange::Open { force })
+    }),
+    command!("blockdev-remove-medium", "take the medium out of an open tray", RemoveMediumArgs => Empty, |c, a| {
+        medium(c, DriveName::Device(&a.id), MediumChange::Remove)
+    }),
     command!("blockdev-reopen", "give nodes other properties", BlockdevReopenArgs => Empty, |c, a| done(c.vm.blocks().reopen_nodes(a.options))),
     command!("blockdev-snapshot", "freeze a node behind another one", BlockdevSnapshotArgs => Empty, |c, a| done(c.vm.blocks().snapshot(a))),
     command!("blockdev-snapshot-sync", "freeze a disk behind a new image", BlockdevSnapshotSyncArgs => Empty, |c, a| done(c.vm.blocks().snapshot_sync(a))),
+    command!("eject", "take the medium out of a drive", EjectArgs => Empty, |c, a| {
+        let force = a.force.unwrap_or(false);
+        medium(c, drive(&a.device, &a.id)?, MediumChange::Eject { force })
+    }),
     command!("job-cancel", "end a job at once", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Cancel { force: true })),
     command!("job-complete", "end a job that is ready", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Complete)),
     command!("job-dismiss", "forget a job that has ended", JobArgs => Empty, |c, a| job(c, &a.id, JobChange::Dismiss)),

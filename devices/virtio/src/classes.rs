@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(seen, [(0, 0x1001), (1, 0x1043), (5, 0x1005)]);
         let port = create("virtconsole", &[("name", "org.example")], &mut links).unwrap();
         let serial = fabric.find("dev2").unwrap();
-        let child = serial.with(|d| d.child_bus()).unwrap();
+        let child = serial.with(|d| d.child_buses()).remove(0);
         assert_eq!(child.kind, BusKind::VirtioSerial);
         let placement = Placement {
             path: "port".into(),

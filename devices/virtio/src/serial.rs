@@ -460,6 +460,7 @@ impl VirtioDevice for Serial {
         Some(ChildBus {
             kind: BusKind::VirtioSerial,
             bus,
+            free: Some(0),
         })
     }
 }

@@ -39,6 +39,7 @@ const SYSTEM: &[&str] = &[
     "/usr/share/seabios",
     "/usr/share/qemu",
     "/usr/share/OVMF",
+    "/usr/share/ovmf",
     "/usr/local/share/qemu",
 ];
 

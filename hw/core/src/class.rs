@@ -18,6 +18,8 @@ pub enum BusKind {
     Virtio,
     /// The ports of a virtio console controller.
     VirtioSerial,
+    /// An ATA cable: parallel, or a port of an AHCI controller.
+    Ide,
 }
 
 impl BusKind {
@@ -29,6 +31,7 @@ impl BusKind {
             BusKind::Pci => "PCI",
             BusKind::Virtio => "virtio-bus",
             BusKind::VirtioSerial => "virtio-serial-bus",
+            BusKind::Ide => "IDE",
         }
     }
 }

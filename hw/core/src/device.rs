@@ -33,6 +33,8 @@ pub struct ChildBus {
     pub kind: BusKind,
     /// The bus as its crate knows it: goes into [`Placement::bus`](crate::Placement::bus).
     pub bus: Arc<dyn Any + Send + Sync>,
+    /// The first free place on it; `None` when it is full.
+    pub free: Option<u32>,
 }
 
 /// A model of a piece of hardware.
@@ -87,9 +89,10 @@ pub trait Device: Send + 'static {
     /// [`after_reset`](Self::after_reset) is called when all devices are restored.
     fn restore(&mut self, section: &Section) -> Result<(), StateError>;
 
-    /// The bus this device carries, once realized. The board names it `ID.0` and plugs into it.
-    fn child_bus(&self) -> Option<ChildBus> {
-        None
+    /// The buses this device carries, once realized. The board names them `ID.0` and so on, and plugs
+    /// into them.
+    fn child_buses(&self) -> Vec<ChildBus> {
+        Vec::new()
     }
 
     /// What `info qtree` and debuggers show beside the properties: register name and value.

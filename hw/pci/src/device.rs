@@ -223,8 +223,8 @@ impl<F: PciFunction> Device for PciDevice<F> {
         Ok(())
     }
 
-    fn child_bus(&self) -> Option<ChildBus> {
-        self.function.child_bus()
+    fn child_buses(&self) -> Vec<ChildBus> {
+        self.function.child_buses()
     }
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {

@@ -93,9 +93,9 @@ pub trait PciFunction: Send + 'static {
     /// Takes over a saved state.
     fn restore(&mut self, section: &Section) -> Result<(), StateError>;
 
-    /// The bus it carries.
-    fn child_bus(&self) -> Option<ChildBus> {
-        None
+    /// The buses it carries.
+    fn child_buses(&self) -> Vec<ChildBus> {
+        Vec::new()
     }
 
     /// Registers for `info qtree`.

@@ -122,8 +122,8 @@ impl Core {
     }
 
     /// The bus the device carries.
-    pub fn child_bus(&self) -> Option<ChildBus> {
-        self.device.child_bus()
+    pub fn child_buses(&self) -> Vec<ChildBus> {
+        self.device.child_bus().into_iter().collect()
     }
 
     /// All features on offer.

@@ -344,8 +344,11 @@ impl Device for VirtioMmio {
         Ok(())
     }
 
-    fn child_bus(&self) -> Option<ChildBus> {
-        self.core.as_ref().and_then(Core::child_bus)
+    fn child_buses(&self) -> Vec<ChildBus> {
+        self.core
+            .as_ref()
+            .map(Core::child_buses)
+            .unwrap_or_default()
     }
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {

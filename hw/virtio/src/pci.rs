@@ -384,8 +384,8 @@ impl PciFunction for VirtioPci {
         Ok(())
     }
 
-    fn child_bus(&self) -> Option<ChildBus> {
-        self.core.child_bus()
+    fn child_buses(&self) -> Vec<ChildBus> {
+        self.core.child_buses()
     }
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {

@@ -51,11 +51,17 @@ const VIRT: MachineDef = MachineDef {
     // QEMU's is the 32-bit cortex-a15, which no kernel for this guest runs on.
     default_cpu: Some("cortex-a57"),
     ram_id: "mach-virt.ram",
-    buses: &[BusKind::Pci, BusKind::Virtio, BusKind::VirtioSerial],
+    buses: &[
+        BusKind::Pci,
+        BusKind::Virtio,
+        BusKind::VirtioSerial,
+        BusKind::Ide,
+    ],
     levels: &[Level::Clusters],
     virtio_form: "-pci",
     drive_interface: "virtio",
     flash_chips: 2,
+    ide: (0, 0),
 };
 
 /// All Arm machines.

@@ -280,10 +280,10 @@ impl Virt<'_> {
                     let line = self.gic.spi(spi::VIRTIO + free);
                     let name = format!("virtio-mmio-bus.{free}");
                     self.parts.add_user(device, &name, Some(&place), &[line])?;
-                    let path = format!("/virtio-mmio@{:016x}", place.base);
+                    let path = format!("/virtio-mmio@{:016x}/disk@0,0", place.base);
                     self.parts.boot_order.add(device, &path)?;
                 }
-                BusKind::VirtioSerial => {
+                BusKind::VirtioSerial | BusKind::Ide => {
                     self.parts.add_child(device)?;
                 }
                 BusKind::Pci => {

@@ -32,7 +32,7 @@ impl BootOrder {
                 device.class.name
             )));
         }
-        self.entries.push((index, format!("{path}/disk@0,0")));
+        self.entries.push((index, path.to_owned()));
         Ok(())
     }
 
@@ -96,9 +96,13 @@ mod tests {
     fn devices_come_by_their_index_and_strict_ends_the_list() {
         let mut order = BootOrder::default();
         assert_eq!(order.file(true), None);
-        order.add(&disk(Some("7")), "/pci@i0cf8/scsi@4").unwrap();
+        order
+            .add(&disk(Some("7")), "/pci@i0cf8/scsi@4/disk@0,0")
+            .unwrap();
         order.add(&disk(None), "/pci@i0cf8/scsi@5").unwrap();
-        order.add(&disk(Some("0")), "/pci@i0cf8/scsi@3,1").unwrap();
+        order
+            .add(&disk(Some("0")), "/pci@i0cf8/scsi@3,1/disk@0,0")
+            .unwrap();
         assert!(order.add(&disk(Some("7")), "/pci@i0cf8/scsi@6").is_err());
         assert_eq!(
             order.file(true).unwrap(),

@@ -8,11 +8,28 @@ use hw_core::{
     BusKind, ChildBus, Clock, Device, DeviceClass, Fabric, IrqHub, Links, Part, Placement,
 };
 use hw_memory::{MappingSpec, RamBlock, What};
-use hw_pci::PciBus;
+use hw_pci::{FunctionInfo, PciBus};
 
 use crate::board::BoardError;
 use crate::bootorder::BootOrder;
 use crate::spec::{DeviceSpec, MachineSpec};
+
+/// A bus of a device.
+struct Child {
+    name: String,
+    kind: BusKind,
+    part: Arc<Part>,
+    index: usize,
+    /// The controller's path in the boot order.
+    path: String,
+}
+
+impl Child {
+    fn bus(&self) -> Option<ChildBus> {
+        let mut buses = self.part.with(|device| device.child_buses());
+        (self.index < buses.len()).then(|| buses.swap_remove(self.index))
+    }
+}
 
 /// A machine in the making.
 pub struct Parts<'a> {
@@ -30,7 +47,7 @@ pub struct Parts<'a> {
     pub boot_order: BootOrder,
     anonymous: usize,
     /// Buses of devices added so far.
-    children: Vec<(String, ChildBus)>,
+    children: Vec<Child>,
 }
 
 impl<'a> Parts<'a> {
@@ -168,10 +185,26 @@ impl<'a> Parts<'a> {
             bus,
         };
         let part = self.fabric.add(device, placement)?;
-        if let Some(child) = part.with(|device| device.child_bus()) {
-            self.children.push((format!("{}.0", part.path), child));
-        }
+        let id = spec
+            .id
+            .as_ref()
+            .map_or(part.path.as_str(), |id| id.as_str());
+        self.adopt(&part, id, "");
         Ok(part)
+    }
+
+    /// Makes the buses of a device known, as `NAME.0` and so on.
+    pub fn adopt(&mut self, part: &Arc<Part>, name: &str, path: &str) {
+        let buses = part.with(|device| device.child_buses());
+        for (index, bus) in buses.iter().enumerate() {
+            self.children.push(Child {
+                name: format!("{name}.{index}"),
+                kind: bus.kind,
+                part: Arc::clone(part),
+                index,
+                path: path.to_owned(),
+            });
+        }
     }
 
     /// Adds a user's PCI function, whose boot path begins with `root`.
@@ -182,29 +215,54 @@ impl<'a> Parts<'a> {
         irqs: &[IrqHub],
         root: &str,
     ) -> Result<(), BoardError> {
-        let before = bus.devfns();
-        self.add_user(device, bus.name(), Some(bus), irqs)?;
-        let added = bus.devfns().into_iter().find(|n| !before.contains(n));
-        if let Some(devfn) = added {
-            let function = match devfn & 7 {
-                0 => String::new(),
-                n => format!(",{n}"),
-            };
-            let path = format!("{root}/scsi@{:x}{function}", devfn >> 3);
-            self.boot_order.add(device, &path)?;
+        let part = self.add_user(device, bus.name(), Some(bus), irqs)?;
+        let functions = bus.functions();
+        // The user's is the one plugged last.
+        let place = part.with(|device| device.inspect());
+        let devfn = place.iter().find(|(name, _)| *name == "addr");
+        let added = devfn.and_then(|(_, devfn)| {
+            let is = |f: &&FunctionInfo| u64::from(f.slot << 3 | f.function) == *devfn;
+            functions.iter().find(is)
+        });
+        if let Some(function) = added {
+            let path = format!("{root}/{}", boot_name(function));
+            for child in self.children.iter_mut() {
+                if Arc::ptr_eq(&child.part, &part) {
+                    child.path.clone_from(&path);
+                }
+            }
+            self.boot_order.add(device, &format!("{path}/disk@0,0"))?;
         }
         Ok(())
     }
 
     /// Adds a user's device on the bus of another device.
     pub fn add_child(&mut self, spec: &DeviceSpec) -> Result<Arc<Part>, BoardError> {
-        let fits = |(name, child): &&(String, ChildBus)| {
-            child.kind == spec.class.bus && spec.bus.as_ref().is_none_or(|bus| bus == name)
+        let kind = spec.class.bus;
+        let fits = |child: &&Child| {
+            let is_named = spec.bus.as_ref().is_none_or(|bus| *bus == child.name);
+            child.kind == kind && is_named
         };
-        let Some((name, child)) = self.children.iter().find(fits).cloned() else {
+        let fitting: Vec<_> = self.children.iter().filter(fits).collect();
+        let Some(first) = fitting.first() else {
             return Err(self.no_bus(spec));
         };
-        self.add_user(spec, &name, Some(child.bus.as_ref()), &[])
+        // The first with room for it; if there is none, the device says so.
+        let has_room = |child: &&&Child| child.bus().is_some_and(|bus| bus.free.is_some());
+        let child = fitting.iter().find(has_room).unwrap_or(first);
+        let (name, path) = (child.name.clone(), child.path.clone());
+        let (index, bus) = (child.index, child.bus());
+        let Some(bus) = bus else {
+            return Err(self.no_bus(spec));
+        };
+        let part = self.add_user(spec, &name, Some(bus.bus.as_ref()), &[])?;
+        if kind == BusKind::Ide {
+            let unit = spec.args.int("unit").or(bus.free.map(u64::from));
+            let unit = unit.unwrap_or(0);
+            let path = format!("{path}/drive@{index:x}/disk@{unit:x}");
+            self.boot_order.add(spec, &path)?;
+        }
+        Ok(part)
     }
 
     /// The error for a device whose bus this machine lacks.
@@ -218,11 +276,40 @@ impl<'a> Parts<'a> {
             BusKind::VirtioSerial => {
                 "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
             }
+            BusKind::Ide => match &spec.bus {
+                Some(bus) => {
+                    let names = self.children.iter().filter(|c| c.kind == BusKind::Ide);
+                    let names: Vec<_> = names.map(|c| c.name.as_str()).collect();
+                    return BoardError::Config(match names.as_slice() {
+                        [] => format!(
+                            "-device {class}: there is no IDE bus; add -device ich9-ahci before it"
+                        ),
+                        names => format!(
+                            "-device {class}: there is no IDE bus '{bus}'; there are {}",
+                            names.join(", ")
+                        ),
+                    });
+                }
+                None => "; add -device ich9-ahci before it",
+            },
             BusKind::System => "; it is part of boards and cannot be added",
         };
         BoardError::Config(format!(
             "-device {class}: machine '{machine}' has no {bus} bus for it{hint}"
         ))
+    }
+}
+
+/// A function's part of a boot path: its kind, or who made it, and where it is.
+fn boot_name(info: &FunctionInfo) -> String {
+    let kind = match info.class {
+        0x0100 => "scsi".to_owned(),
+        0x0101 => "ide".to_owned(),
+        _ => format!("pci{:04x},{:04x}", info.vendor, info.device),
+    };
+    match info.function {
+        0 => format!("{kind}@{:x}", info.slot),
+        function => format!("{kind}@{:x},{function:x}", info.slot),
     }
 }
 

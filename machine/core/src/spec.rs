@@ -42,6 +42,8 @@ pub struct MachineDef {
     pub drive_interface: &'static str,
     /// Flash chips, at most 2: `-drive if=pflash` and the properties `pflash0` and `pflash1`.
     pub flash_chips: usize,
+    /// The buses of its own IDE controller, and the drives on each.
+    pub ide: (u32, u32),
 }
 
 /// A property that is on, off or up to the machine.

@@ -51,6 +51,57 @@ pub(crate) fn fill_fw_cfg(items: &Items, spec: &MachineSpec) -> Result<(), Board
     Ok(())
 }
 
+/// Bytes of the flash chips together, at most.
+const FLASH_MAX: u64 = 8 << 20;
+/// Bytes of an erase block of theirs.
+const FLASH_SECTOR: u64 = 4096;
+
+/// Maps the flash chips that have drives below 4 GiB, the first on top. Returns the last part of that
+/// one, as firmware in it is seen below 1 MiB, too.
+pub(crate) fn add_flash(b: &mut Builder<'_>) -> Result<Option<IsaBios>, BoardError> {
+    let error = |text: String| Err(BoardError::Boot(text));
+    let spec = b.spec;
+    let mut isa = None;
+    let mut end = FOUR_GIB;
+    for n in 0..spec.flash.len() {
+        let Some(len) = b.flash_len(n) else { continue };
+        if n > 0 && isa.is_none() {
+            return error(format!(
+                "flash chip {n} has a drive and chip 0 has none: firmware is in the first; add '-drive if=pflash,unit=0,...'"
+            ));
+        }
+        if spec.bios.is_some() {
+            return error(
+                "-bios: firmware is in the first flash chip already; leave either out".into(),
+            );
+        }
+        if len == 0 || !len.is_multiple_of(FLASH_SECTOR) || FOUR_GIB - end + len > FLASH_MAX {
+            return error(format!(
+                "flash chip {n}: an image of {len} bytes does not fit; it is a multiple of {FLASH_SECTOR} bytes, and all \
+                 chips together have {FLASH_MAX} at most"
+            ));
+        }
+        end -= len;
+        let (base, blocks) = (end.to_string(), (len / FLASH_SECTOR).to_string());
+        let (sector, name) = (FLASH_SECTOR.to_string(), format!("system.flash{n}"));
+        let props = [
+            ("base", base.as_str()),
+            ("name", name.as_str()),
+            ("num-blocks", blocks.as_str()),
+            ("sector-length", sector.as_str()),
+            ("width", "1"),
+        ];
+        let block = b.add_flash(n, &props)?;
+        let seen = len.min(ISA_BIOS_MAX);
+        isa.get_or_insert(IsaBios {
+            block,
+            offset: len - seen,
+            len: seen,
+        });
+    }
+    Ok(isa)
+}
+
 /// Maps a BIOS image below 4 GiB. Returns its last part, which belongs below 1 MiB.
 pub(crate) fn map_bios(b: &Builder<'_>, name: &str) -> Result<IsaBios, BoardError> {
     let executable = std::env::current_exe().ok();

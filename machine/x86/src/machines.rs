@@ -60,7 +60,7 @@ const PC_PROPS: &[Prop] = &[
     },
     switch("pic", "on", "i8259 interrupt controllers"),
     switch("pit", "on", "i8254 timer"),
-    absent("sata", "ICH9 AHCI controller"),
+    switch("sata", "on", "The AHCI controller of q35"),
     absent("smbus", "SMBus host controller"),
     Prop {
         name: "smbios-entry-point-type",
@@ -100,11 +100,17 @@ const PC: MachineDef = MachineDef {
     own_props: PC_PROPS,
     default_cpu: Some("qemu64"),
     ram_id: "pc.ram",
-    buses: &[BusKind::Isa, BusKind::Pci, BusKind::VirtioSerial],
+    buses: &[
+        BusKind::Isa,
+        BusKind::Pci,
+        BusKind::VirtioSerial,
+        BusKind::Ide,
+    ],
     levels: &[Level::Dies],
     virtio_form: "-pci",
     drive_interface: "ide",
-    flash_chips: 0,
+    flash_chips: 2,
+    ide: (2, 2),
 };
 
 const fn pc(name: &'static str, alias: Option<&'static str>, is_default: bool) -> MachineDef {
@@ -121,6 +127,7 @@ const fn q35(name: &'static str, alias: Option<&'static str>) -> MachineDef {
         doc: "Standard PC (Q35 + ICH9, 2009)",
         family: "q35",
         max_cpus: 288,
+        ide: (6, 1),
         ..pc(name, alias, false)
     }
 }
@@ -136,6 +143,8 @@ pub static MACHINES: &[MachineDef] = &[
         buses: &[BusKind::Isa, BusKind::Virtio, BusKind::VirtioSerial],
         virtio_form: "-device",
         drive_interface: "virtio",
+        ide: (0, 0),
+        flash_chips: 0,
         ..PC
     },
     MachineDef {
@@ -146,6 +155,8 @@ pub static MACHINES: &[MachineDef] = &[
         own_props: &[],
         default_cpu: None,
         buses: &[],
+        ide: (0, 0),
+        flash_chips: 0,
         ..PC
     },
     pc("pc-i440fx-10.0", Some("pc"), true),

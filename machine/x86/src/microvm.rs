@@ -95,7 +95,7 @@ pub(crate) fn build(
                     &[line],
                 )?;
                 b.boot_order
-                    .add(device, &format!("/virtio-mmio@{:016x}", slot.base))?;
+                    .add(device, &format!("/virtio-mmio@{:016x}/disk@0,0", slot.base))?;
                 if !has_acpi && auto {
                     let more = format!(
                         " virtio_mmio.device={VIRTIO_STRIDE}@{:#x}:{}",
@@ -112,7 +112,7 @@ pub(crate) fn build(
             BusKind::Isa => {
                 b.add_isa(device)?;
             }
-            BusKind::Pci | BusKind::System => return Err(b.no_bus(device)),
+            BusKind::Pci | BusKind::Ide | BusKind::System => return Err(b.no_bus(device)),
         }
     }
 

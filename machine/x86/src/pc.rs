@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use device_acpi::{PIIX4_GPE_BASE, PmBlock, PmConfig, PmLayout, PmWindow};
 use device_fwcfg::FwCfg;
+use device_ide::{Ahci, AhciOptions, Piix3Ide};
 use device_input::Input;
 use device_pci::{
     I440fx, Ich9Lpc, LpcConfig, Mch, MchConfig, Piix3, Piix4Pm, PirqRouter, PlaceIo, Smram,
@@ -15,8 +16,8 @@ use device_pci::{
 use device_timer::{HPET_BASE, Hpet, HpetConfig};
 use firmware_acpi::{Fixed, IrqOverride, Legacy, PciRoot, Power, Routing};
 use firmware_load::{E820, E820Kind};
-use hw_core::{Access, Attrs, BusKind, Clock, Device, Initiator, Links, Placement, RegionId};
-use hw_pci::{PciBus, devfn};
+use hw_core::{Access, Attrs, BusKind, Clock, Device, Initiator, Links, Part, Placement, RegionId};
+use hw_pci::{PciBus, PciOptions, devfn};
 use runtime::Handle;
 
 use crate::accelerator::Accelerator;
@@ -73,7 +74,7 @@ impl Pc<'_> {
         path: &str,
         class: &'static str,
         device: Box<dyn Device>,
-    ) -> Result<(), BoardError> {
+    ) -> Result<Arc<Part>, BoardError> {
         let placement = Placement {
             path: path.into(),
             class,
@@ -82,7 +83,23 @@ impl Pc<'_> {
             bus: Some(&self.bus),
             ..Placement::default()
         };
-        self.b.fabric.add(device, placement)?;
+        Ok(self.b.fabric.add(device, placement)?)
+    }
+
+    /// The controller of `-drive if=ide`.
+    fn add_ide(&mut self) -> Result<(), BoardError> {
+        if !self.q35 {
+            let function = Piix3Ide::new(devfn(1, 1));
+            let part = self.add_pci("piix3-ide", "piix3-ide", Box::new(function))?;
+            self.b.adopt(&part, "ide", "/pci@i0cf8/ide@1,1");
+        } else if self.b.spec.switch("sata") != Some(false) {
+            let options = AhciOptions {
+                devfn: Some(devfn(31, 2)),
+            };
+            let function = Ahci::new(options, PciOptions::default());
+            let part = self.add_pci("ich9-ahci", "ich9-ahci", Box::new(function))?;
+            self.b.adopt(&part, "ide", "/pci@i0cf8/pci8086,2922@1f,2");
+        }
         Ok(())
     }
 
@@ -178,7 +195,7 @@ impl Pc<'_> {
         let spec = self.b.spec;
         for device in &spec.devices {
             match device.class.bus {
-                BusKind::VirtioSerial => {
+                BusKind::VirtioSerial | BusKind::Ide => {
                     self.b.add_child(device)?;
                 }
                 BusKind::Isa => {
@@ -281,8 +298,10 @@ pub(crate) fn build(
         window: PmWindow::default(),
         smram: Smram::default(),
     };
-    let direct = spec.kernel.is_some() && spec.bios.is_none();
+    let has_flash = spec.flash.iter().any(Option::is_some);
+    let direct = spec.kernel.is_some() && spec.bios.is_none() && !has_flash;
     pc.add_chipset(router, direct)?;
+    pc.add_ide()?;
     pc.add_legacy()?;
     let fw_cfg = FwCfg::at_ports();
     let items = fw_cfg.items();
@@ -299,8 +318,11 @@ pub(crate) fn build(
     };
     let bus = pc.bus.clone();
     if !direct {
-        let bios = spec.bios.as_deref().unwrap_or("bios-256k.bin");
-        legacy::map_bios(&pc.b, bios)?.map(&pc.b);
+        let isa = match legacy::add_flash(&mut pc.b)? {
+            Some(isa) => isa,
+            None => legacy::map_bios(&pc.b, spec.bios.as_deref().unwrap_or("bios-256k.bin"))?,
+        };
+        isa.map(&pc.b);
         if let Some(kernel) = &spec.kernel {
             legacy::offer_kernel(&mut pc.b, &items, kernel, &map)?;
         }
@@ -349,5 +371,7 @@ fn as_firmware_leaves_it(bus: &PciBus, q35: bool) {
         write(devfn(0, 0), 0x59, 1, PAM_READS_RAM);
         write(devfn(1, 3), 0x40, 4, base);
         write(devfn(1, 3), 0x80, 1, 1);
+        // The ports of both IDE channels answer.
+        write(devfn(1, 1), 0x40, 4, 0x8000_8000);
     }
 }

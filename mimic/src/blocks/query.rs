@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backend_block::{
-    Count, Detail, ErrorPolicy, IoStatus, Limited, Limits, Node, SharedBlock, Stats, beside,
+    Count, Detail, ErrorPolicy, IoStatus, Limited, Limits, Node, SharedBlock, Stats, Tray, beside,
 };
 use backend_qcow2::Qcow2;
 use control_qapi::{
@@ -223,23 +223,34 @@ fn node_stats(node: &Arc<Node>) -> BlockStats {
 
 impl BlockControl {
     pub(super) fn query_disks(&self) -> Vec<BlockInfo> {
-        let disk = |disk: &SharedBlock| {
-            let id = disk.info().id;
+        let disk = |tray: &Arc<Tray>| {
+            let shown = BlockInfo {
+                qdev: self.user_of(tray.id()),
+                // Drives that a device made for itself have no name.
+                device: match tray.id() {
+                    id if id.starts_with('#') => String::new(),
+                    id => id.to_owned(),
+                },
+                kind: "unknown".to_owned(),
+                removable: tray.is_removable(),
+                locked: tray.is_locked(),
+                inserted: None,
+                tray_open: tray.is_removable().then(|| tray.is_open()),
+                io_status: None,
+            };
+            let Some(disk) = &tray.medium() else {
+                return shown;
+            };
             let (on_read, on_write) = disk.policies();
             let stops = |policy| matches!(policy, ErrorPolicy::Stop | ErrorPolicy::Enospc);
             let shows = stops(on_read) || stops(on_write);
             BlockInfo {
-                qdev: self.user_of(&id),
-                device: id,
-                kind: "unknown".to_owned(),
-                removable: false,
-                locked: false,
                 inserted: disk.node().map(|top| node(&top, Some(disk), false)),
-                tray_open: None,
                 io_status: shows.then(|| io_status(disk.io_status())),
+                ..shown
             }
         };
-        self.storage.disks.iter().map(disk).collect()
+        self.storage.drives.iter().map(disk).collect()
     }
 
     pub(super) fn query_stats(&self, nodes: bool) -> Vec<BlockStats> {

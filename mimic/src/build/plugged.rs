@@ -9,7 +9,7 @@ use machine_core::{DeviceSpec, GlobalSpec, MachineDef};
 
 use crate::devices;
 use crate::objects::Object;
-use crate::storage::{Disks, Interface};
+use crate::storage::{Disks, Interface, drive_of_its_own};
 use crate::streams::Streams;
 
 fn check_bus(class: &DeviceClass, machine: &MachineDef) -> Result<()> {
@@ -54,9 +54,10 @@ pub(super) fn flash(
 ) -> Result<Vec<Option<String>>> {
     let mut chips = vec![None; machine.flash_chips];
     for drive in &disks.drives {
-        let Interface::Flash(chip) = drive.interface else {
+        if drive.interface != Interface::Flash {
             continue;
-        };
+        }
+        let chip = usize::try_from(drive.unit).unwrap_or(usize::MAX);
         let Some(slot) = chips.get_mut(chip) else {
             bail!(
                 "-drive if=pflash,unit={chip}: machine '{}' has {}",
@@ -104,20 +105,26 @@ pub(super) fn devices_of(
     backends: &Backends<'_>,
 ) -> Result<Vec<DeviceSpec>> {
     let mut all = Vec::new();
+    let mut serial = 0;
     let mut taken = BTreeSet::new();
     for id in flash.iter().flatten() {
         if !taken.insert(("drive", id.clone())) {
             bail!("-machine: drive '{id}' is for two flash chips; give each its own");
         }
     }
-    for opts in &config.devices {
+    for (n, opts) in config.devices.iter().enumerate() {
         let driver = opts.text("driver").unwrap_or_default();
         let class = devices::creatable("-device", driver)?;
         check_bus(class, machine)?;
-        let given: Vec<_> = opts
+        let drive = drive_of_its_own(opts, n);
+        let own = own_serial(class, &mut serial);
+        let given = opts
             .iter()
             .filter(|(key, _)| *key != "driver")
-            .map(|(key, value)| (key, value.text()))
+            .map(|(key, value)| (key, value.text()));
+        let given: Vec<_> = (own.iter().map(|serial| ("serial", serial.as_str())))
+            .chain(drive.iter().map(|id| ("drive", id.as_str())))
+            .chain(given)
             .collect();
         let args = args(config, class, &given)?;
         check_links(class, &args, backends)?;
@@ -135,17 +142,40 @@ pub(super) fn devices_of(
         let args = args(config, class, &[("chardev", stream), ("iobase", "0xe9")])?;
         all.push(own(class, args));
     }
-    for drive in (backends.disks.drives.iter()).filter(|drive| drive.interface == Interface::Virtio)
-    {
-        let class = devices::creatable("-drive", &format!("virtio-blk{}", machine.virtio_form))?;
+    for drive in &backends.disks.drives {
+        let (name, bus) = match drive.interface {
+            Interface::None | Interface::Flash => continue,
+            Interface::Virtio => (format!("virtio-blk{}", machine.virtio_form), None),
+            Interface::Ide => {
+                let name = if drive.is_cd { "ide-cd" } else { "ide-hd" };
+                (name.to_owned(), Some(format!("ide.{}", drive.bus)))
+            }
+        };
+        let class = devices::creatable("-drive", &name)?;
         check_bus(class, machine)?;
+        let unit = drive.unit.to_string();
+        let serial = drive.serial.clone().or(own_serial(class, &mut serial));
         let mut given = vec![("drive", drive.id.as_str())];
-        given.extend((drive.serial.as_deref()).map(|serial| ("serial", serial)));
+        given.extend((serial.as_deref()).map(|serial| ("serial", serial)));
+        if bus.is_some() {
+            given.push(("unit", &unit));
+        }
         let args = args(config, class, &given)?;
         take_links(class, &args, &mut taken)?;
-        all.push(own(class, args));
+        all.push(DeviceSpec {
+            bus,
+            ..own(class, args)
+        });
     }
     Ok(all)
+}
+
+/// The serial number of an IDE drive that is given none: guests know their disks by it.
+fn own_serial(class: &DeviceClass, last: &mut u32) -> Option<String> {
+    (class.bus == BusKind::Ide).then(|| {
+        *last += 1;
+        format!("QM{last:05}")
+    })
 }
 
 fn own(class: &'static DeviceClass, args: Args) -> DeviceSpec {
@@ -222,7 +252,7 @@ fn check_links(class: &DeviceClass, args: &Args, backends: &Backends<'_>) -> Res
         };
         let ids: Vec<&str> = match kind {
             "chardev" => streams.specs.iter().map(|spec| spec.id.as_str()).collect(),
-            "drive" => disks.ids(),
+            "drive" | "medium" => disks.ids(),
             "rng" => objects.iter().filter_map(Object::rng_id).collect(),
             "iothread" => objects.iter().filter_map(Object::io_thread_id).collect(),
             _ => continue,
@@ -235,8 +265,9 @@ fn check_links(class: &DeviceClass, args: &Args, backends: &Backends<'_>) -> Res
             None => format!("add '{}'", adding(kind, id)),
         };
         bail!(
-            "-device {}: there is no {kind} with the id '{id}'; {hint}",
-            class.name
+            "-device {}: there is no {} with the id '{id}'; {hint}",
+            class.name,
+            if kind == "medium" { "drive" } else { kind },
         );
     }
     Ok(())
@@ -249,10 +280,13 @@ fn take_links(
     taken: &mut BTreeSet<(&'static str, String)>,
 ) -> Result<()> {
     for prop in class.props {
-        if let (PropType::Link(kind @ ("drive" | "rng")), Some(id)) =
+        if let (PropType::Link(kind @ ("drive" | "medium" | "rng")), Some(id)) =
             (prop.ty, args.text(prop.name))
-            && !taken.insert((kind, id.to_owned()))
         {
+            let kind = if kind == "medium" { "drive" } else { kind };
+            if taken.insert((kind, id.to_owned())) {
+                continue;
+            }
             bail!(
                 "-device {}: {kind} '{id}' is in use by another device; give each its own",
                 class.name
@@ -265,7 +299,7 @@ fn take_links(
 fn adding(kind: &str, id: &str) -> String {
     match kind {
         "chardev" => format!("-chardev null,id={id}"),
-        "drive" => format!("-drive if=none,id={id},format=raw,file=FILE"),
+        "drive" | "medium" => format!("-drive if=none,id={id},format=raw,file=FILE"),
         "iothread" => format!("-object iothread,id={id}"),
         _ => format!("-object rng-random,id={id}"),
     }

@@ -5,8 +5,11 @@ use std::os::unix::fs::FileTypeExt as _;
 use anyhow::{Result, bail};
 use backend_block::{Cache, ErrorPolicy, Limited, Limits, THROTTLE_PROPS};
 use control_options::{Config, Opts, Props, Scalar};
+use hw_core::PropType;
+use machine_core::MachineDef;
 
 use super::{ABSENT, cache_mode, check_driver};
+use crate::devices;
 
 /// What a drive is connected to (`if=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,8 +18,22 @@ pub enum Interface {
     None,
     /// A virtio-blk device of its own.
     Virtio,
-    /// The machine's flash chip of this number.
-    Flash(usize),
+    /// A flash chip of the machine's.
+    Flash,
+    /// A disk or CD drive on the machine's own controller.
+    Ide,
+}
+
+impl Interface {
+    /// QEMU's word.
+    fn name(self) -> &'static str {
+        match self {
+            Interface::None => "none",
+            Interface::Virtio => "virtio",
+            Interface::Flash => "pflash",
+            Interface::Ide => "ide",
+        }
+    }
 }
 
 /// One drive.
@@ -30,8 +47,16 @@ pub struct Drive {
     pub is_probed: bool,
     /// Writes go to a file that is gone when the machine is.
     pub is_temporary: bool,
+    /// There is no medium in it.
+    pub is_empty: bool,
+    /// It takes CDs.
+    pub is_cd: bool,
     /// What it is connected to.
     pub interface: Interface,
+    /// Which bus of that.
+    pub bus: u32,
+    /// Which place on the bus.
+    pub unit: u32,
     /// How the host caches.
     pub cache: Cache,
     /// What is done when a read fails.
@@ -42,6 +67,28 @@ pub struct Drive {
     pub throttle: Option<Throttle>,
     /// The serial number its device shows.
     pub serial: Option<String>,
+}
+
+impl Drive {
+    /// An empty CD drive that nothing is connected to yet.
+    pub(crate) fn empty_cd(id: String) -> Self {
+        Drive {
+            id,
+            opts: Opts::default(),
+            is_probed: false,
+            is_temporary: false,
+            is_empty: true,
+            is_cd: true,
+            interface: Interface::None,
+            bus: 0,
+            unit: 0,
+            cache: Cache::default(),
+            serial: None,
+            on_read_error: ErrorPolicy::Report,
+            on_write_error: ErrorPolicy::Enospc,
+            throttle: None,
+        }
+    }
 }
 
 /// Limits of a drive.
@@ -75,12 +122,16 @@ const OWN_KEYS: &[&str] = &[
 /// Keys that belong to the file below the format.
 const FILE_KEYS: &[&str] = &["aio", "locking"];
 
-pub(super) fn plan(config: &Config, interface: &str, nodes: &[Opts]) -> Result<Vec<Drive>> {
+/// Devices that stand for the CD drive a machine has by default.
+const INSTEAD_OF_CD: &[&str] = &["ide-cd", "ide-hd", "scsi-cd", "scsi-hd"];
+/// Its place, as `index=`.
+const CD_INDEX: u32 = 2;
+
+pub(super) fn plan(config: &Config, machine: &MachineDef, nodes: &[Opts]) -> Result<Vec<Drive>> {
     let mut all: Vec<Drive> = Vec::new();
-    let mut count = 0;
     for opts in &config.drives {
-        let mut drive = drive(opts, interface, &mut count, &all)?;
-        if drive.is_temporary || (config.snapshot && !is_kept(opts)?) {
+        let mut drive = drive(opts, machine, &all)?;
+        if !drive.is_empty && (drive.is_temporary || (config.snapshot && !is_kept(opts)?)) {
             drive.is_temporary = true;
             drive.opts.push("read-only", Scalar::Bool(true));
         }
@@ -93,7 +144,114 @@ pub(super) fn plan(config: &Config, interface: &str, nodes: &[Opts]) -> Result<V
         }
         all.push(drive);
     }
+    for (n, opts) in config.devices.iter().enumerate() {
+        all.extend(drive_of_its_own(opts, n).map(Drive::empty_cd));
+    }
+    let (buses, units) = machine.ide;
+    let has_other = config.devices.iter().any(|opts| {
+        let driver = opts.text("driver").unwrap_or_default();
+        INSTEAD_OF_CD.contains(&driver)
+    });
+    if buses != 0 && machine.drive_interface == "ide" && !config.nodefaults && !has_other {
+        let (bus, unit) = (CD_INDEX / units, CD_INDEX % units);
+        if free_place(&all, Interface::Ide, bus, unit) {
+            all.push(Drive {
+                interface: Interface::Ide,
+                bus,
+                unit,
+                ..Drive::empty_cd(name_of(Interface::Ide, true, bus, unit))
+            });
+        }
+    }
     Ok(all)
+}
+
+/// The id of the drive that a device makes for itself: the `n`th `-device`, which takes media and names
+/// none.
+pub(crate) fn drive_of_its_own(device: &Opts, n: usize) -> Option<String> {
+    let class = devices::find(device.text("driver").unwrap_or_default())?;
+    let mut links = class.props.iter();
+    let link = links.find(|prop| prop.ty == PropType::Link("medium"))?;
+    device.text(link.name).is_none().then(|| format!("#cd{n}"))
+}
+
+fn free_place(all: &[Drive], interface: Interface, bus: u32, unit: u32) -> bool {
+    !all.iter()
+        .any(|d| (d.interface, d.bus, d.unit) == (interface, bus, unit))
+}
+
+/// The id of a drive that was given none.
+fn name_of(interface: Interface, is_cd: bool, bus: u32, unit: u32) -> String {
+    let name = interface.name();
+    match interface {
+        Interface::Ide if is_cd => format!("{name}{bus}-cd{unit}"),
+        Interface::Ide => format!("{name}{bus}-hd{unit}"),
+        _ => format!("{name}{unit}"),
+    }
+}
+
+/// Where a drive is: as `bus=`, `unit=` and `index=` say, or the first free place.
+fn place(
+    opts: &Opts,
+    name: &str,
+    interface: Interface,
+    machine: &MachineDef,
+    all: &[Drive],
+) -> Result<(u32, u32)> {
+    let (buses, units) = match interface {
+        Interface::Ide => machine.ide,
+        _ => (1, u32::MAX),
+    };
+    let number = |key: &str| -> Result<Option<u32>> {
+        let Some(text) = opts.text(key) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => bail!("-drive {name}: '{key}={text}' is no number"),
+        }
+    };
+    let (bus, unit, index) = (number("bus")?, number("unit")?, number("index")?);
+    let (bus, unit) = match index {
+        Some(_) if bus.is_some() || unit.is_some() => {
+            bail!(
+                "-drive {name}: 'index' says what 'bus' and 'unit' say; leave one or the others out"
+            )
+        }
+        Some(index) => (index / units, index % units),
+        None => {
+            let mut place = (bus.unwrap_or(0), unit.unwrap_or(0));
+            while unit.is_none() && !free_place(all, interface, place.0, place.1) {
+                place = match place.1 + 1 {
+                    next if next < units => (place.0, next),
+                    _ if bus.is_some() => {
+                        bail!(
+                            "-drive {name}: bus {} of '{}' is full",
+                            place.0,
+                            interface.name()
+                        )
+                    }
+                    _ => (place.0 + 1, 0),
+                };
+            }
+            place
+        }
+    };
+    if bus >= buses || unit >= units {
+        bail!(
+            "-drive {name}: machine '{}' has no place {bus}.{unit} for drives with 'if={}': it has {buses} buses with \
+             {units} each; use another place, or 'if=virtio'",
+            machine.name,
+            interface.name()
+        );
+    }
+    if !free_place(all, interface, bus, unit) {
+        bail!(
+            "-drive {name}: place {bus}.{unit} of 'if={}' is taken by another drive; choose another 'index'",
+            interface.name()
+        );
+    }
+    Ok((bus, unit))
 }
 
 /// Whether `-snapshot` leaves a drive alone.
@@ -103,50 +261,35 @@ fn is_kept(opts: &Opts) -> Result<bool> {
     Ok(is_read_only || is_told || opts.text("media") == Some("cdrom"))
 }
 
-/// The number of a flash chip: `unit=` or `index=`, or the next that has no drive yet.
-fn flash_chip(opts: &Opts, before: &[Drive]) -> Result<usize> {
-    let is_taken = |chip: &usize| {
-        before
-            .iter()
-            .any(|d| d.interface == Interface::Flash(*chip))
-    };
-    let given = match opts.unsigned("-drive", "unit")? {
-        None => opts.unsigned("-drive", "index")?,
-        unit => unit,
-    };
-    let Some(chip) = given.map(|n| usize::try_from(n).unwrap_or(usize::MAX)) else {
-        return Ok((0..).find(|chip| !is_taken(chip)).unwrap_or(usize::MAX));
-    };
-    if is_taken(&chip) {
-        bail!(
-            "-drive if=pflash,unit={chip}: another drive is this unit already; give each its own"
-        );
-    }
-    Ok(chip)
-}
-
-fn drive(opts: &Opts, interface: &str, count: &mut u32, before: &[Drive]) -> Result<Drive> {
+fn drive(opts: &Opts, machine: &MachineDef, all: &[Drive]) -> Result<Drive> {
     let file = opts.text("file").filter(|f| !f.is_empty());
     let driver = opts.text("format").or_else(|| opts.text("driver"));
     let is_whole = opts.text("file.driver").is_some() || driver == Some("null-co");
-    let Some(name) = file.or(is_whole.then_some("")) else {
+    let is_cd = opts.text("media") == Some("cdrom");
+    let is_empty = file.is_none() && !is_whole;
+    if is_empty && !is_cd {
         bail!("-drive: 'file=...' is missing: it names the disk image");
-    };
-    let connection = opts.text("if").unwrap_or(interface);
-    if opts.text("media") == Some("cdrom") {
-        bail!(
-            "-drive {name}: there is no CD drive yet; attach the image read-only: '-drive if=virtio,format=raw,readonly=on,file={name}'"
-        );
     }
+    let name = file.unwrap_or_default();
+    let connection = opts.text("if").unwrap_or(machine.drive_interface);
     let interface = match connection {
         "virtio" => Interface::Virtio,
-        "pflash" => Interface::Flash(flash_chip(opts, before)?),
+        "pflash" => Interface::Flash,
         "none" => Interface::None,
+        "ide" if machine.ide.0 != 0 => Interface::Ide,
+        "ide" => bail!(
+            "-drive {name}: machine '{}' has no IDE controller; attach the image with \
+             '-drive if=virtio,format=raw,file={name}'",
+            machine.name
+        ),
         _ => bail!(
             "-drive {name}: there is no '{connection}' controller yet; attach the image with \
              '-drive if=virtio,format=raw,file={name}'"
         ),
     };
+    if is_empty && matches!(interface, Interface::Virtio | Interface::Flash) {
+        bail!("-drive: 'file=...' is missing: '{connection}' drives are never empty");
+    }
     if opts.switch("-drive", "copy-on-read")? == Some(true) {
         bail!("-drive {name}: 'copy-on-read=on' is not available yet; leave it out");
     }
@@ -164,25 +307,29 @@ fn drive(opts: &Opts, interface: &str, count: &mut u32, before: &[Drive]) -> Res
     if let Some(driver) = driver {
         check_driver(&format!("-drive {name}"), "format", driver)?;
     }
-    let id = match (opts.id(), interface) {
-        (Some(id), _) => id.to_owned(),
-        (None, Interface::Flash(chip)) => format!("pflash{chip}"),
-        (None, _) => {
-            let id = format!("{connection}{count}");
-            *count += 1;
-            id
-        }
+    let (bus, unit) = place(opts, name, interface, machine, all)?;
+    let id = match opts.id() {
+        Some(id) => id.to_owned(),
+        None => name_of(interface, is_cd, bus, unit),
     };
     let cache = match opts.text("cache") {
         Some(mode) => cache_mode("-drive", mode)?,
         None => Cache::default(),
     };
+    let node = match is_empty {
+        true => Opts::default(),
+        false => node(opts, file, driver, cache, is_cd)?,
+    };
     Ok(Drive {
-        opts: node(opts, file, driver, cache)?,
+        opts: node,
         is_probed: driver.is_none(),
         is_temporary: opts.switch("-drive", "snapshot")? == Some(true),
+        is_empty,
+        is_cd,
         id,
         interface,
+        bus,
+        unit,
         cache,
         on_read_error,
         on_write_error,
@@ -231,7 +378,13 @@ fn throttle(option: &str, opts: &Opts) -> Result<Option<Throttle>> {
 }
 
 /// The properties of the drive's node.
-fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> Result<Opts> {
+fn node(
+    opts: &Opts,
+    file: Option<&str>,
+    driver: Option<&str>,
+    cache: Cache,
+    is_cd: bool,
+) -> Result<Opts> {
     let mut node = Opts::default();
     if let Some(file) = file {
         let path = plain_file("-drive", file)?;
@@ -243,7 +396,7 @@ fn node(opts: &Opts, file: Option<&str>, driver: Option<&str>, cache: Cache) -> 
     }
     node.push("cache.direct", Scalar::Bool(cache.direct));
     node.push("cache.no-flush", Scalar::Bool(cache.no_flush));
-    let is_read_only = opts.switch("-drive", "readonly")? == Some(true);
+    let is_read_only = is_cd || opts.switch("-drive", "readonly")? == Some(true);
     node.push("read-only", Scalar::Bool(is_read_only));
     let is_own = |key: &str| OWN_KEYS.contains(&key) || throttle_key(key).is_some();
     for (key, value) in opts.iter().filter(|(key, _)| !is_own(key)) {

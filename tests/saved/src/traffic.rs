@@ -76,7 +76,7 @@ impl<'a> Traffic<'a> {
         let (by, attrs) = (Initiator::Cpu(0), Attrs::default());
         let device = self.random.below(16) as u64;
         // Functions beside the first are seldom there.
-        let function = [0, 0, 0, 0, 0, 0, 1, 3][self.random.below(8)];
+        let function = [0, 0, 0, 0, 0, 1, 2, 3][self.random.below(8)];
         let (register, size, value) = match self.random.below(4) {
             // As firmware sizes a BAR, places it beside RAM, and enables the function.
             0 => (self.bar(), 4, u64::MAX),

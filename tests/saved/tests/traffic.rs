@@ -26,7 +26,7 @@ fn options(class: &DeviceClass, disk: &str, args: &mut Vec<String>) -> Result<()
             "chardev" => ("-chardev", format!("ringbuf,id={id}_stream")),
             "rng" => ("-object", format!("rng-builtin,id={id}_rng")),
             "iothread" => ("-object", format!("iothread,id={id}_thread")),
-            "drive" => {
+            "drive" | "medium" => {
                 let drive = format!("{id}_disk");
                 let file = format!("{disk}-{drive}");
                 std::fs::write(&file, vec![0; 1 << 20])?;
@@ -90,8 +90,14 @@ fn stands_traffic(
 #[test]
 fn every_class_of_device_stands_random_traffic() -> Result<()> {
     let mut seen = BTreeSet::new();
-    let pc = [BusKind::Isa, BusKind::Pci, BusKind::VirtioSerial];
+    let pc = [
+        BusKind::Isa,
+        BusKind::Pci,
+        BusKind::VirtioSerial,
+        BusKind::Ide,
+    ];
     let placed = [
+        "ahci",
         "virtio-blk-pci",
         "virtio-blk-pci-modern",
         "virtio-serial-pci-msix",

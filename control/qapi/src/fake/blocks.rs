@@ -5,8 +5,8 @@ use crate::{
     BlockCommitArgs, BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo,
     BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCacheInfo,
     BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, Blocks, ImageInfo, IoThrottleArgs, JobChange, JobInfo, JobStatus,
-    JobType, ObjectOptions, Qapi, QmpError, json,
+    BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, ImageInfo, IoThrottleArgs, JobChange,
+    JobInfo, JobStatus, JobType, MediumChange, ObjectOptions, Qapi, QmpError, json,
 };
 
 fn image(filename: &str, format: &str) -> ImageInfo {
@@ -34,6 +34,23 @@ impl FakeVm {
 }
 
 impl Blocks for FakeVm {
+    fn change_medium(
+        &self,
+        drive: DriveName<'_>,
+        change: MediumChange<'_>,
+    ) -> Result<(), QmpError> {
+        match drive {
+            DriveName::Drive("ide0-cd0") | DriveName::Device("cd") => {
+                self.note(format!("change_medium {change:?}"));
+                Ok(())
+            }
+            DriveName::Drive(name) | DriveName::Device(name) => Err(QmpError::new(
+                ErrorClass::DeviceNotFound,
+                format!("Device '{name}' not found"),
+            )),
+        }
+    }
+
     fn disks(&self) -> Vec<BlockInfo> {
         let empty = BlockInfo {
             device: "ide0-cd0".into(),

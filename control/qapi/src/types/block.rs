@@ -724,3 +724,73 @@ impl Qapi for ObjectOptions {
         object_members(at, value).map(Self)
     }
 }
+
+qapi_struct! {
+    /// Arguments of `eject` and `blockdev-open-tray`.
+    pub struct EjectArgs {
+        /// The drive's id.
+        device: Option<String> = "device",
+        /// The id or path of the device that has it.
+        id: Option<String> = "id",
+        /// Even if the guest holds it.
+        force: Option<bool> = "force",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-close-tray`.
+    pub struct CloseTrayArgs {
+        /// The drive's id.
+        device: Option<String> = "device",
+        /// The id or path of the device that has it.
+        id: Option<String> = "id",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-remove-medium`.
+    pub struct RemoveMediumArgs {
+        /// The id or path of the device.
+        id: String = "id",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-insert-medium`.
+    pub struct InsertMediumArgs {
+        /// The id or path of the device.
+        id: String = "id",
+        /// The node that becomes its medium.
+        node_name: String = "node-name",
+    }
+}
+
+qapi_enum! {
+    /// Whether a new medium can be written to.
+    pub enum ChangeMode {
+        /// As the old one.
+        Retain = "retain",
+        /// No.
+        ReadOnly = "read-only",
+        /// Yes.
+        ReadWrite = "read-write",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-change-medium`.
+    pub struct ChangeMediumArgs {
+        /// The drive's id.
+        device: Option<String> = "device",
+        /// The id or path of the device that has it.
+        id: Option<String> = "id",
+        /// The image.
+        filename: String = "filename",
+        /// Its format; found out if not given.
+        format: Option<String> = "format",
+        /// Even if the guest holds the medium.
+        force: Option<bool> = "force",
+        /// Whether it can be written to.
+        read_only_mode: Option<ChangeMode> = "read-only-mode",
+    }
+}

@@ -66,7 +66,7 @@ fn bench() -> (Bench, Host, Host) {
 }
 
 fn plug(b: &Bench, name: &str, host: &Host) -> Result<(), hw_core::DeviceError> {
-    let bus = b.part.with(|d| d.child_bus()).unwrap().bus;
+    let bus = b.part.with(|d| d.child_buses()).remove(0).bus;
     let bus = bus.downcast_ref::<SerialBus>().unwrap();
     let port = SerialPort::new(PortSpec {
         nr: None,
@@ -254,7 +254,7 @@ fn ports_have_numbers_and_names_of_their_own() {
     let (b, _, agent) = bench();
     assert!(plug(&b, "agent", &agent).is_err());
     plug(&b, "other", &agent).unwrap();
-    let bus = b.part.with(|d| d.child_bus()).unwrap().bus;
+    let bus = b.part.with(|d| d.child_buses()).remove(0).bus;
     let bus = bus.downcast_ref::<SerialBus>().unwrap();
     let spec = |nr: u32, is_console: bool| PortSpec {
         nr: Some(nr),

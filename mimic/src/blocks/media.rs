@@ -1,0 +1,129 @@
+//! Drives whose media can be changed: `eject`, `change`, `blockdev-open-tray` and their like.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use backend_block::{BackendOptions, BlockBackend, Node, Tray, TrayError};
+use control_options::{Opts, Scalar};
+use control_qapi::{DriveName, ErrorClass, MediumChange, QmpError};
+use machine_core::Board;
+
+use crate::storage::{Storage, plain_file, protocol_of};
+
+/// The path of the device that has a drive.
+pub(crate) fn device_of(board: &Board, drive: &str) -> Option<String> {
+    let parts = board.machine.fabric().parts();
+    let has = |props: &[(String, String)]| props.iter().any(|(k, v)| k == "drive" && v == drive);
+    let part = parts.iter().find(|part| has(&part.props))?;
+    Some(part.path.clone())
+}
+
+fn find<'a>(
+    board: &Board,
+    storage: &'a Storage,
+    name: DriveName<'_>,
+) -> Result<&'a Arc<Tray>, QmpError> {
+    let mut drives = storage.drives.iter();
+    let (found, name) = match name {
+        DriveName::Drive(id) => (drives.find(|tray| tray.id() == id), id),
+        DriveName::Device(path) => {
+            let id = path.rsplit('/').next().unwrap_or(path);
+            let is = |tray: &&Arc<Tray>| device_of(board, tray.id()).as_deref() == Some(id);
+            (drives.find(is), path)
+        }
+    };
+    found.ok_or_else(|| {
+        QmpError::new(
+            ErrorClass::DeviceNotFound,
+            format!("Device '{name}' not found"),
+        )
+    })
+}
+
+/// Does what a monitor asks.
+pub(super) fn change(
+    board: &Board,
+    storage: &Storage,
+    name: DriveName<'_>,
+    change: MediumChange<'_>,
+) -> Result<(), QmpError> {
+    let tray = find(board, storage, name)?;
+    let (DriveName::Drive(name) | DriveName::Device(name)) = name;
+    let failed = |error: TrayError| {
+        QmpError::generic(match error {
+            TrayError::Fixed => format!("Device '{name}' is not removable"),
+            TrayError::Locked => format!(
+                "Device '{name}' is locked and force was not specified, wait for tray to open and try again"
+            ),
+            TrayError::Closed => format!("Tray of device '{name}' is not open"),
+            TrayError::Occupied => format!("There already is a medium in device '{name}'"),
+        })
+    };
+    // What comes out is still being read from, perhaps: that ends before it is let go of.
+    let remove = || -> Result<(), TrayError> {
+        if let Some(medium) = tray.remove()? {
+            medium.drain();
+        }
+        Ok(())
+    };
+    match change {
+        MediumChange::Eject { force } => tray.open(force).and_then(|()| remove()),
+        MediumChange::Open { force } => tray.open(force),
+        MediumChange::Close => {
+            tray.set_open(false);
+            Ok(())
+        }
+        MediumChange::Remove => remove(),
+        MediumChange::Insert(node) => {
+            let node = storage
+                .opener
+                .graph
+                .find(node)
+                .ok_or_else(|| QmpError::generic(format!("Node '{node}' not found")))?;
+            insert(tray, node)?
+        }
+        MediumChange::Replace {
+            file,
+            format,
+            force,
+        } => {
+            if !tray.is_removable() {
+                return Err(failed(TrayError::Fixed));
+            }
+            // A file that cannot be opened leaves the old medium in its place.
+            let node = open(storage, file, format)
+                .map_err(|error| QmpError::generic(format!("{error:#}")))?;
+            tray.open(force).and_then(|()| remove()).map_err(failed)?;
+            insert(tray, node)?.map_err(failed)?;
+            tray.set_open(false);
+            Ok(())
+        }
+    }
+    .map_err(failed)
+}
+
+fn insert(tray: &Tray, node: Arc<Node>) -> Result<Result<(), TrayError>, QmpError> {
+    let options = BackendOptions {
+        read_only: true,
+        ..BackendOptions::default()
+    };
+    let medium = BlockBackend::new(tray.id(), node, options).map_err(super::failed)?;
+    Ok(tray.insert(Arc::new(medium)))
+}
+
+fn open(storage: &Storage, file: &str, format: Option<&str>) -> anyhow::Result<Arc<Node>> {
+    let text = |text: &str| Scalar::Text(text.to_owned());
+    let path = plain_file("change", file)?;
+    let mut opts = Opts::default();
+    opts.push("file.driver", text(protocol_of(path)));
+    opts.push("file.filename", text(path));
+    opts.push("read-only", Scalar::Bool(true));
+    let opened = match format {
+        Some(format) => {
+            opts.push("driver", text(format));
+            storage.opener.open("change", &opts)
+        }
+        None => storage.opener.open_probed("change", &opts),
+    };
+    opened.with_context(|| format!("Could not open '{file}'"))
+}
