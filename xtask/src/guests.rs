@@ -10,11 +10,16 @@
 //! amd64/release            the kernel's release string
 //! amd64/initrd             busybox and an /init that prints GUEST-UP
 //! amd64/initrd-modules     the same with drivers to `modprobe`
+//! amd64/vmlinuz-generic    the kernel for real hardware, which drives AHCI
+//! amd64/initrd-generic     its drivers
+//! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI
+//! amd64/grub-rescue.iso    GRUB on a CD
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
 
 mod apt;
+mod image;
 mod initrd;
 mod kernel;
 mod manifest;
@@ -40,6 +45,8 @@ struct Guest {
     firmware: &'static [(&'static str, &'static str)],
     /// Drivers of `initrd-modules`, without what they depend on.
     modules: &'static [&'static str],
+    /// Another kernel, and the drivers of its initrd: `vmlinuz-generic`, `initrd-generic`.
+    generic: Option<(&'static str, &'static [&'static str])>,
 }
 
 const GUESTS: &[Guest] = &[AMD64, ARM64];
@@ -47,7 +54,7 @@ const GUESTS: &[Guest] = &[AMD64, ARM64];
 const AMD64: Guest = Guest {
     arch: "amd64",
     kernel: "linux-image-cloud-amd64",
-    firmware: &[("seabios", "seabios")],
+    firmware: &[("seabios", "seabios"), ("ovmf", "OVMF"), ("ovmf", "ovmf")],
     modules: &[
         "virtio_pci",
         "virtio_mmio",
@@ -58,10 +65,18 @@ const AMD64: Guest = Guest {
         "virtio_scsi",
         "virtio_balloon",
         "nvme",
+        "ata_piix",
         "sd_mod",
+        "sr_mod",
         "ext4",
         "kvm_amd",
     ],
+    generic: Some((
+        "linux-image-amd64",
+        &[
+            "ahci", "ata_piix", "nvme", "sd_mod", "sr_mod", "isofs", "ext4",
+        ],
+    )),
 };
 
 const ARM64: Guest = Guest {
@@ -83,6 +98,7 @@ const ARM64: Guest = Guest {
         "rtc_pl031",
         "ext4",
     ],
+    generic: None,
 };
 
 const BUSYBOX: &str = "busybox-static";
@@ -166,6 +182,30 @@ fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
         &home.join("initrd-modules"),
         &initrd::build(&program, Some(&modules)),
     )?;
+    if let Some((package, drivers)) = guest.generic {
+        let kernel = unpacked(package, folder, &mut manifest, &mut apt, update)?;
+        let (image, release) = kernel::find(&kernel)?;
+        let packaged = fs::read(&image)?;
+        host::write_if_changed(&home.join("vmlinuz-generic"), &packaged)?;
+        let modules = modules::collect(&kernel, &release, drivers)?;
+        host::write_if_changed(
+            &home.join("initrd-generic"),
+            &initrd::build(&program, Some(&modules)),
+        )?;
+    }
+    if guest.arch == "amd64" {
+        let mut package = |name: &str| unpacked(name, folder, &mut manifest, &mut apt, update);
+        let rescue = package("grub-rescue-pc")?;
+        let cd = fs::read(rescue.join("usr/lib/grub-rescue/grub-rescue-cdrom.iso"))?;
+        host::write_if_changed(&home.join("grub-rescue.iso"), &cd)?;
+        let loaders = image::Loaders {
+            tools: package("grub-common")?,
+            bios: package("grub-pc-bin")?,
+            efi: package("grub-efi-amd64-signed")?,
+            shim: package("shim-signed")?,
+        };
+        image::build(&home.join("disk.raw"), &loaders)?;
+    }
     println!("{}: Linux {release}", guest.arch);
     Ok(())
 }

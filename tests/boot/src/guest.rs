@@ -17,6 +17,14 @@ pub struct Guest {
     pub initrd: PathBuf,
     /// The same with drivers, for `guest.modules=` on the kernel command line.
     pub initrd_modules: PathBuf,
+    /// On amd64, the kernel for real hardware, and an initrd with its drivers.
+    pub generic: (PathBuf, PathBuf),
+    /// On amd64, a disk with Debian on it, for BIOS and UEFI: not to be written to.
+    pub disk: PathBuf,
+    /// On amd64, GRUB on a CD.
+    pub rescue: PathBuf,
+    /// Folder of OVMF images.
+    pub ovmf: PathBuf,
     /// Folder of SeaBIOS images, for `-L`.
     pub seabios: PathBuf,
     /// Folder of UEFI images for `virt`.
@@ -41,6 +49,10 @@ impl Guest {
             vmlinux: home.join("vmlinux"),
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
+            generic: (home.join("vmlinuz-generic"), home.join("initrd-generic")),
+            disk: home.join("disk.raw"),
+            rescue: home.join("grub-rescue.iso"),
+            ovmf: cache.join("share/OVMF"),
             seabios: cache.join("share/seabios"),
             aavmf: cache.join("share/AAVMF"),
             console: if arch == "arm64" { "ttyAMA0" } else { "ttyS0" },
@@ -67,7 +79,11 @@ impl Guest {
     fn files(&self, arch: &str) -> Vec<&PathBuf> {
         let mut files = vec![&self.vmlinuz, &self.initrd, &self.initrd_modules];
         match arch {
-            "amd64" => files.extend([&self.vmlinux, &self.seabios]),
+            "amd64" => {
+                files.extend([&self.vmlinux, &self.seabios]);
+                files.extend([&self.generic.0, &self.generic.1]);
+                files.extend([&self.disk, &self.rescue, &self.ovmf]);
+            }
             "arm64" => files.push(&self.aavmf),
             _ => {}
         }

@@ -1,0 +1,117 @@
+//! Disks and CDs on every controller, under the kernel for real hardware: the same bytes everywhere.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use test_boot::{Error, Folder, Guest, Vm, VmBuilder};
+
+const LEN: usize = 16 << 20;
+
+/// A file of bytes that do not repeat soon, and its checksum.
+fn image(path: &Path, seed: u64) -> Result<String, Error> {
+    let mut state = seed;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        state.to_le_bytes()
+    })
+    .take(LEN / 8)
+    .flatten()
+    .collect();
+    std::fs::write(path, bytes)?;
+    sum(path)
+}
+
+fn sum(path: &Path) -> Result<String, Error> {
+    let said = Command::new("md5sum").arg(path).output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    Ok(said
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+fn machine(guest: &Guest, machine: &str, drivers: &str) -> VmBuilder {
+    Vm::new(machine)
+        .args("-accel tcg -m 512")
+        .option("-L", &guest.seabios)
+        .kernel(&guest.generic.0)
+        .option("-initrd", &guest.generic.1)
+        .append(&format!("quiet guest.modules={drivers}"))
+}
+
+fn reads_and_writes(name: &str, cpus: u32, driver: &str, options: &str) -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let (disk, cd) = (folder.join("disk"), folder.join("cd"));
+    let (disk_sum, cd_sum) = (image(&disk, 1)?, image(&cd, 2)?);
+    let mut vm = machine(&guest, name, &format!("{driver},sd_mod,sr_mod"))
+        .cpus(cpus)
+        .option("-drive", format!("format=raw,file={}", disk.display()))
+        .option("-cdrom", &cd)
+        .args(options)
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    let sums = vm.shell("cat /dev/sda | md5sum; cat /dev/sr0 | md5sum")?;
+    let wanted = format!("{disk_sum}  -\n{cd_sum}  -");
+    assert_eq!(sums, wanted);
+    // Written from elsewhere on the same disk, past the cache.
+    vm.shell("dd if=/dev/sda of=/tmp/part bs=64k skip=32 count=64 2>/dev/null; echo")?;
+    vm.shell("dd if=/tmp/part of=/dev/sda bs=64k seek=8 2>/dev/null; sync; echo")?;
+    vm.shell("echo 3 > /proc/sys/vm/drop_caches; echo")?;
+    let now = vm.shell("cat /dev/sda | md5sum | cut -c 1-32")?;
+    let errors = vm.shell("dmesg | grep -c -E 'failed command|hard resetting|I/O error'; true")?;
+    assert_eq!(errors, "0");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()?;
+    assert_eq!(sum(&disk)?, now);
+    assert_ne!(now, disk_sum);
+    assert_eq!(sum(&cd)?, cd_sum);
+    Ok(())
+}
+
+#[test]
+fn linux_reads_and_writes_disks_on_the_ide_controller_of_pc() -> Result<(), Error> {
+    reads_and_writes("pc", 1, "ata_piix", "")
+}
+
+#[test]
+fn linux_reads_and_writes_disks_on_the_ahci_controller_of_q35() -> Result<(), Error> {
+    reads_and_writes("q35", 2, "ahci", "")
+}
+
+#[test]
+fn a_guest_sees_media_change_and_keeps_what_it_holds() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let (first, second) = (folder.join("first"), folder.join("second"));
+    let (first_sum, second_sum) = (image(&first, 3)?, image(&second, 4)?);
+    let mut vm = machine(&guest, "q35", "ahci,sr_mod")
+        .option("-device", "ide-cd,id=tray,bus=ide.1")
+        .with_qmp()
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    let mut qmp = vm.qmp()?;
+    let sum_of_cd = "cat /dev/sr0 2>/dev/null | md5sum | cut -c 1-32";
+    let empty = vm.shell(sum_of_cd)?;
+    for (file, sum) in [(&first, &first_sum), (&second, &second_sum)] {
+        qmp.execute(
+            "blockdev-change-medium",
+            json!({ "id": "tray", "format": "raw", "filename": file }),
+        )?;
+        assert_eq!(vm.shell(sum_of_cd)?, *sum);
+    }
+    qmp.execute("eject", json!({ "id": "tray" }))?;
+    assert_eq!(vm.shell(sum_of_cd)?, empty);
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
+}
