@@ -245,6 +245,11 @@ fn place(
             interface.name()
         );
     }
+    if !free_place(all, interface, bus, unit) && interface == Interface::Flash {
+        bail!(
+            "-drive if=pflash,unit={unit}: another drive is this unit already; give each its own"
+        );
+    }
     if !free_place(all, interface, bus, unit) {
         bail!(
             "-drive {name}: place {bus}.{unit} of 'if={}' is taken by another drive; choose another 'index'",
