@@ -12,14 +12,11 @@
 //! amd64/initrd-modules     the same with drivers to `modprobe`
 //! amd64/vmlinuz-generic    the kernel for real hardware, which drives AHCI
 //! amd64/initrd-generic     its drivers
-//! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI
-//! amd64/grub-rescue.iso    GRUB on a CD
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
 
 mod apt;
-mod image;
 mod initrd;
 mod kernel;
 mod manifest;
@@ -192,19 +189,6 @@ fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
             &home.join("initrd-generic"),
             &initrd::build(&program, Some(&modules)),
         )?;
-    }
-    if guest.arch == "amd64" {
-        let mut package = |name: &str| unpacked(name, folder, &mut manifest, &mut apt, update);
-        let rescue = package("grub-rescue-pc")?;
-        let cd = fs::read(rescue.join("usr/lib/grub-rescue/grub-rescue-cdrom.iso"))?;
-        host::write_if_changed(&home.join("grub-rescue.iso"), &cd)?;
-        let loaders = image::Loaders {
-            tools: package("grub-common")?,
-            bios: package("grub-pc-bin")?,
-            efi: package("grub-efi-amd64-signed")?,
-            shim: package("shim-signed")?,
-        };
-        image::build(&home.join("disk.raw"), &loaders)?;
     }
     println!("{}: Linux {release}", guest.arch);
     Ok(())

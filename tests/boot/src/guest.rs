@@ -19,10 +19,6 @@ pub struct Guest {
     pub initrd_modules: PathBuf,
     /// On amd64, the kernel for real hardware, and an initrd with its drivers.
     pub generic: (PathBuf, PathBuf),
-    /// On amd64, a disk with Debian on it, for BIOS and UEFI: not to be written to.
-    pub disk: PathBuf,
-    /// On amd64, GRUB on a CD.
-    pub rescue: PathBuf,
     /// Folder of OVMF images.
     pub ovmf: PathBuf,
     /// Folder of SeaBIOS images, for `-L`.
@@ -50,8 +46,6 @@ impl Guest {
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
             generic: (home.join("vmlinuz-generic"), home.join("initrd-generic")),
-            disk: home.join("disk.raw"),
-            rescue: home.join("grub-rescue.iso"),
             ovmf: cache.join("share/OVMF"),
             seabios: cache.join("share/seabios"),
             aavmf: cache.join("share/AAVMF"),
@@ -82,7 +76,7 @@ impl Guest {
             "amd64" => {
                 files.extend([&self.vmlinux, &self.seabios]);
                 files.extend([&self.generic.0, &self.generic.1]);
-                files.extend([&self.disk, &self.rescue, &self.ovmf]);
+                files.push(&self.ovmf);
             }
             "arm64" => files.push(&self.aavmf),
             _ => {}
