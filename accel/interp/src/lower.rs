@@ -58,11 +58,22 @@ struct Lowering<'a, T> {
     /// Guest instructions so far in this block and before it.
     insns: u16,
     fixups: Vec<(usize, u32)>,
+    /// Flags are defined even if the same unit defines them anew before it looks.
+    keeps_flags: bool,
     target: std::marker::PhantomData<T>,
 }
 
 /// Flattens a unit.
 pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
+    lower_with::<T>(unit, false)
+}
+
+/// Flattens a unit whose state is looked at after each instruction.
+pub(crate) fn lower_by_insn<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
+    lower_with::<T>(unit, true)
+}
+
+fn lower_with<T: Target>(unit: &Unit, keeps_flags: bool) -> Result<Code, TooBig> {
     let mut lowering = Lowering::<T> {
         unit,
         uses: vec![0; unit.types.len()],
@@ -80,6 +91,7 @@ pub(crate) fn lower<T: Target>(unit: &Unit) -> Result<Code, TooBig> {
         before: vec![0; unit.blocks.len()],
         insns: 0,
         fixups: Vec::new(),
+        keeps_flags,
         target: std::marker::PhantomData,
     };
     lowering.count_uses();
@@ -311,7 +323,7 @@ impl<T: Target> Lowering<'_, T> {
             if is_pure(op) && op.def().is_some_and(|d| self.uses[d.0 as usize] == 0) {
                 continue;
             }
-            if dead[at - 1] {
+            if dead[at - 1] && !self.keeps_flags {
                 let mut freed = Vec::new();
                 op.for_each_use(|v| freed.push(v));
                 freed.into_iter().for_each(|v| self.done(v));

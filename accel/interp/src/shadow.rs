@@ -16,7 +16,7 @@ use accel_ir::{FlagKind, Mem, Rmw, Slot, Ty, Unit, flags};
 use crate::cache::Key;
 use crate::code::{Code, Loc};
 use crate::exec::{self, Flow};
-use crate::lower::lower;
+use crate::lower::lower_by_insn;
 use crate::machine::{Machine, Outcome, cas_result, rmw_result};
 
 /// Units kept; when there are more, all are made again.
@@ -334,11 +334,6 @@ impl Shadow {
         self.runs.is_empty()
     }
 
-    /// Whether one of the units that the other code leaves late was run since the beginning.
-    pub fn has_long(&self) -> bool {
-        self.has_long
-    }
-
     /// Whether the state at the end of so many instructions can be had by going back.
     pub fn has(&self, insns: u64) -> bool {
         (self.done..=self.insns()).contains(&insns) && !self.runs.is_empty()
@@ -599,7 +594,7 @@ fn make<T: Target>(core: &mut Core<T>, va: u64, ctx: u8) -> Option<Made> {
                 return None;
             }
         };
-        let Ok(mut code) = lower::<T>(&unit) else {
+        let Ok(mut code) = lower_by_insn::<T>(&unit) else {
             if unit.insns <= 1 {
                 return None;
             }

@@ -228,8 +228,6 @@ impl<T: Target> Jit<T> {
                 .then(|| format!("generated code goes to {pc:#x}, the interpreter to {wanted:#x}"));
             let flags = check.flags_differ(core);
             let [left, right] = [&core.regs, check.shadow.regs()].map(lazy_flags::<T>);
-            // Units that a region leaves to may pass on what it left behind.
-            let is_region = is_region || check.shadow.has_long();
             let is_kept = is_region || check.flags.is_some_and(|[_, kept]| kept == right);
             check.flags = (flags.is_some() && is_kept).then_some([left, right]);
             let flags = flags.filter(|_| !is_kept);

@@ -160,3 +160,36 @@ fn a_way_to_elsewhere_is_found() {
     let wanted = "goes to 0x7018, the interpreter to 0x7010";
     assert!(report.contains(wanted), "{report}");
 }
+
+#[test]
+fn flags_are_compared_where_only_generated_code_ends_a_unit() {
+    // The second instruction defines all flags anew: within one unit, nobody looks at the first's.
+    let second = |b: &mut Builder| {
+        b.insn(START + 4);
+        let (x, y) = (b.get(Slot(0)), b.get(Slot(1)));
+        b.flags_def(FlagKind::Add, x, y, None);
+        b.goto(0x7010);
+    };
+    let mut whole = Builder::new();
+    whole.insn(START);
+    let (x, y) = (whole.get(Slot(0)), whole.get(Slot(1)));
+    whole.flags_def(FlagKind::Sub, y, x, None);
+    second(&mut whole);
+    let mut rest = Builder::new();
+    second(&mut rest);
+    let program = [(START, whole.finish()), (START + 4, rest.finish())];
+    let mut jit = Jit::<Toy>::new(0).unwrap();
+    jit.check();
+    jit.spoil = Some(|unit| {
+        if unit.insns == 2 {
+            let ops = &mut unit.blocks[0].ops;
+            let end = ops.iter().rposition(|op| matches!(op, Op::Insn { .. }));
+            ops.truncate(end.unwrap());
+            unit.insns = 1;
+            unit.blocks[0].end = End::Goto { pc: START + 4 };
+        }
+    });
+    let (after, _) = run(&mut jit, &program, &[0x40, 5], &[7; RAM as usize]);
+    let report = jit.check.and_then(|check| check.report);
+    assert_eq!((after.exit, report), (Exit::Halted, None));
+}
