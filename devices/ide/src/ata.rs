@@ -390,8 +390,8 @@ impl Disk {
     pub(crate) fn ranges(&self, data: &[u8]) -> Result<Job, Failure> {
         let mut operations: VecDeque<Operation> = VecDeque::new();
         let capacity = self.sectors();
-        for entry in data.chunks_exact(8) {
-            let entry = u64::from_le_bytes(entry.try_into().map_err(|_| ABORTED)?);
+        for entry in data.as_chunks::<8>().0 {
+            let entry = u64::from_le_bytes(*entry);
             let (lba, count) = (entry & ((1 << 48) - 1), entry >> 48);
             if count == 0 {
                 continue;
