@@ -4,6 +4,7 @@ use accel_softmmu::{Access, Fast, Physical};
 use hw_memory::{ByteOrder, PAGE_SIZE};
 
 use crate::core::Core;
+use crate::pending::reason;
 use crate::target::{Target, Trap};
 
 /// Mask of the low `size` bytes.
@@ -92,16 +93,18 @@ impl<T: Target> Core<T> {
             return Ok(value);
         }
         match self.resolve(va, Access::Read, ctx)? {
-            Some(pa) => match self
-                .mmu
-                .read_physical(pa, size, ByteOrder::Little, self.attrs)
-            {
-                Ok(value) => {
-                    self.look_at(va, size, Access::Read);
-                    Ok(value)
+            Some(pa) => {
+                let order = ByteOrder::Little;
+                let read = self.mmu.read_physical(pa, size, order, self.attrs);
+                self.look_at_map();
+                match read {
+                    Ok(value) => {
+                        self.look_at(va, size, Access::Read);
+                        Ok(value)
+                    }
+                    Err(fault) => Ok(T::bus_fault(self, pa, Access::Read, fault)? & mask(size)),
                 }
-                Err(fault) => Ok(T::bus_fault(self, pa, Access::Read, fault)? & mask(size)),
-            },
+            }
             None => self.load_fast(va, size, ctx).ok_or(Trap::Leave),
         }
     }
@@ -119,13 +122,10 @@ impl<T: Target> Core<T> {
         }
         match self.resolve(va, Access::Write, ctx)? {
             Some(pa) => {
-                match self.mmu.write_physical(
-                    pa,
-                    size,
-                    value & mask(size),
-                    ByteOrder::Little,
-                    self.attrs,
-                ) {
+                let (order, value) = (ByteOrder::Little, value & mask(size));
+                let written = self.mmu.write_physical(pa, size, value, order, self.attrs);
+                self.look_at_map();
+                match written {
                     Ok(hit) => {
                         self.code_hit |= hit;
                         self.look_at(va, size, Access::Write);
@@ -142,6 +142,14 @@ impl<T: Target> Core<T> {
             }
         }
         Ok(())
+    }
+
+    /// A device was reached. If that changed the memory map, as commands of flash chips do, the unit
+    /// ends with the instruction: what it knows of host addresses holds no longer.
+    fn look_at_map(&mut self) {
+        if self.mmu.has_new_map() {
+            self.leave_after(reason::FLUSH);
+        }
     }
 
     /// Tells the target of an access that touches what is watched.

@@ -265,9 +265,14 @@ impl Mmu {
         &self.snapshot
     }
 
+    /// Whether the map has changed since [`sync_map`](Self::sync_map).
+    pub fn has_new_map(&self) -> bool {
+        self.map.generation() != self.snapshot.generation()
+    }
+
     /// Takes over a new map, if there is one, and forgets every translation.
     pub fn sync_map(&mut self) {
-        if self.map.generation() != self.snapshot.generation() {
+        if self.has_new_map() {
             self.snapshot = self.map.snapshot();
             self.flush_all();
         }

@@ -41,6 +41,11 @@ impl EmulatedSystem {
         }
     }
 
+    /// The map that `memory` is in, to put more there.
+    pub fn map(&self) -> &MemoryMap {
+        self.core.mmu.map()
+    }
+
     /// Copies memory out.
     pub fn read(&self, out: &mut [u8]) {
         self.memory.read(0, out);
@@ -87,6 +92,7 @@ impl EmulatedSystem {
             .set(regs::RFLAGS, state.rflags & regs::rflags::SYSTEM);
         decode::set_arithmetic_flags(core, state.rflags);
         core.set_pc(state.rip);
+        core.mmu.sync_map();
         core.mmu.flush_all();
         decode::refresh(core);
     }
