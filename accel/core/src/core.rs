@@ -103,6 +103,8 @@ pub struct Core<T: Target> {
     pub alone: bool,
     /// A unit that is not needed any more, for its memory.
     pub spare: accel_ir::Unit,
+    /// The unit that is being executed is of one instruction, and [`Target::after_step`] follows.
+    pub stepping: bool,
     /// Each instruction is to be a unit of its own.
     pub single: bool,
     /// Called before each unit that is entered, for logs.
@@ -144,6 +146,7 @@ impl<T: Target> Core<T> {
             last_insn: false,
             trap: None,
             alone: false,
+            stepping: false,
             spare: accel_ir::Unit::default(),
             single: false,
             on_unit: None,

@@ -148,7 +148,10 @@ impl Interp {
         if let Some(log) = core.on_unit {
             log(core);
         }
-        match exec::run(core, code, 0, code.ops.len()) {
+        core.stepping = limit == 1;
+        let flow = exec::run(core, code, 0, code.ops.len());
+        core.stepping = false;
+        match flow {
             Flow::Done(insns) => {
                 core.budget -= i64::from(insns);
                 core.counters.insns += u64::from(insns);

@@ -194,3 +194,29 @@ fn a_single_step_and_a_breakpoint_are_one_exception() {
     ];
     assert_eq!(seen, wanted);
 }
+
+#[test]
+fn single_steps_begin_after_popf_where_there_are_breakpoints_near() {
+    // push 0x102; popf; nop; push 2; popf; a breakpoint that is not met.
+    let body = [0x68, 0x02, 0x01, 0, 0, 0x9d, 0x90, 0x6a, 0x02, 0x9d];
+    let wanted = [7, 9, 10].map(|at| (BODY + at, 0x4000));
+    assert_eq!(exceptions(BODY + 32, G0, 0, &body), wanted);
+    assert_eq!(exceptions(0, 0, 0, &body), wanted);
+}
+
+#[test]
+fn an_exception_says_what_was_hit_and_nothing_of_what_was_before() {
+    // mov eax, 0x4002 (BS and B1); mov dr6, eax; nop.
+    let body = [0xb8, 0x02, 0x40, 0, 0, 0x0f, 0x23, 0xf0, 0x90];
+    assert_eq!(exceptions(BODY + 8, G0, 0, &body), [(BODY + 8, 0x4001)]);
+}
+
+#[test]
+fn icebp_traps_and_takes_what_mov_ss_held_off_along() {
+    // icebp; nop.
+    assert_eq!(exceptions(0, 0, 0, &[0xf1, 0x90]), [(BODY + 1, 0)]);
+    // mov ss, [DATA]; icebp; nop.
+    let body = [0x8e, 0x15, 0x00, 0x70, 0, 0, 0xf1, 0x90];
+    let seen = exceptions(DATA, G0 | ACCESS | LEN_2, 0, &body);
+    assert_eq!(seen, [(BODY + 7, 1)]);
+}

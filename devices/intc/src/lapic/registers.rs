@@ -219,8 +219,8 @@ impl LocalApic {
             value |= lvt::MASKED;
         }
         let old = slot.swap(value, Ordering::AcqRel);
-        if n == lvt_index::TIMER {
-            self.timer.mode_changed(old, value);
+        if n == lvt_index::TIMER && self.timer.mode_changed(old, value) {
+            self.deliver_local(n);
         }
         // The i8259 may have waited behind the mask.
         self.recheck();

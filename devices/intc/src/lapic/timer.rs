@@ -137,8 +137,10 @@ impl Timer {
         self.follow(&registers);
     }
 
-    /// A change into or out of TSC-deadline mode disarms the timer.
-    pub(super) fn mode_changed(&self, old: u32, new: u32) {
+    /// A change into or out of TSC-deadline mode disarms the timer. True if its deadline has passed in
+    /// the old mode and the interrupt is due.
+    pub(super) fn mode_changed(&self, old: u32, new: u32) -> bool {
+        let due = (old ^ new) & lvt::TIMER_MODE != 0 && self.fire(old);
         if (old ^ new) & lvt::TSC_DEADLINE != 0 {
             let mut registers = self.lock();
             registers.initial_count = 0;
@@ -146,6 +148,7 @@ impl Timer {
             registers.tsc_deadline = 0;
             self.follow(&registers);
         }
+        due
     }
 
     /// True if the deadline has passed already and the interrupt is due.

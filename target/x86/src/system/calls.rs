@@ -243,6 +243,8 @@ calls! {
     breakpoint(core, next) exception::software(core, vector::BP, next);
     overflow(core, next) exception::software(core, vector::OF, next);
     icebp(core, next) {
+        // Breakpoints that MOV SS held off are in the same exception.
+        super::debug::take_hits(core);
         super::raise(core, vector::DB, None);
         core.set_pc(next);
         Err(Trap::After)

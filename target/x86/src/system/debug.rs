@@ -7,8 +7,12 @@ use crate::regs::rflags;
 use crate::state::{cr4, vector};
 use crate::{Core, decode};
 
+/// DR6.BT: a task with the debug trap flag was switched to.
+const DR6_BT: u64 = 1 << 15;
 /// DR7.GD: touching debug registers is an exception.
 pub(super) const DR7_GD: u64 = 1 << 13;
+/// DR6.B0 to B3.
+const DR6_HITS: u64 = 0xf;
 /// DR7.L0 to L3 and LE, which a task switch clears.
 const DR7_LOCAL: u64 = 0x155;
 
@@ -88,6 +92,12 @@ pub(super) fn task_switched(core: &mut Core) {
     arm(core);
 }
 
+/// The task switched to wants a trap before its first instruction (19.3.1.5).
+pub(super) fn task_traps(core: &mut Core) {
+    core.arch.system.debug_hits |= DR6_BT;
+    core.pending.raise(reason::DEBUG);
+}
+
 /// Notes breakpoints that trap after the instruction.
 fn hit(core: &mut Core, is_hit: impl Fn(&Breakpoint) -> bool) {
     let hits = enabled(core)
@@ -120,18 +130,28 @@ pub(super) fn port(core: &mut Core, port: u16, size: u8) {
     }
 }
 
-/// Takes the data and port breakpoints that were hit into DR6. Says whether there are any.
-pub(super) fn take_hits(core: &mut Core) -> bool {
+/// A debug exception comes: what was hit before it is in DR6.
+pub(super) fn take_hits(core: &mut Core) {
     core.pending.clear(reason::DEBUG);
     let hits = std::mem::take(&mut core.arch.system.debug_hits);
-    core.arch.system.dr6 |= hits;
-    hits != 0
+    note(core, hits);
+}
+
+/// DR6.B0 to B3 say what the exception at hand is for; the other bits stay (19.2.3).
+fn note(core: &mut Core, hits: u64) {
+    let dr6 = &mut core.arch.system.dr6;
+    *dr6 = *dr6 & !DR6_HITS | hits;
 }
 
 /// Delivers the trap after an instruction that hit breakpoints, unless that was one of those that hold
 /// traps off until after the next.
 pub(super) fn trap(core: &mut Core) -> Result<(), Exit> {
-    if !core.arch.shadow && take_hits(core) {
+    if core.arch.shadow {
+        return Ok(());
+    }
+    core.pending.clear(reason::DEBUG);
+    if core.arch.system.debug_hits != 0 {
+        take_hits(core);
         let _ = raise(core, vector::DB, None);
         exception::deliver(core)?;
     }
@@ -151,7 +171,7 @@ pub(crate) fn before_step(core: &mut Core) -> Result<(), Trap> {
     if hits == 0 || core.arch.system.resume_at == Some(pc) {
         return Ok(());
     }
-    core.arch.system.dr6 |= hits;
+    note(core, hits);
     Err(raise(core, vector::DB, None))
 }
 

@@ -440,15 +440,13 @@ fn note_step(core: &mut Core) {
 /// After POPF or IRET loaded the flags: TF decides from the next instruction on.
 pub(super) fn tf_loaded(core: &mut Core, before: u64) {
     let before = before & rflags::TF != 0;
-    let alone = core.alone || core.arch.shadow || before;
     // Without `after_step` for this instruction, there is nothing to remember.
-    core.arch.system.tf_before = (alone && before != is_traced(core)).then_some(before);
+    core.arch.system.tf_before = (core.stepping && before != is_traced(core)).then_some(before);
 }
 
 /// Ends SYSCALL or SYSRET: they trap by the TF that they load.
-pub(super) fn end_fast_call(core: &mut Core, before: u64) -> Trap {
-    let alone = core.alone || core.arch.shadow || before & rflags::TF != 0;
-    if alone || !is_traced(core) {
+pub(super) fn end_fast_call(core: &mut Core) -> Trap {
+    if core.stepping || !is_traced(core) {
         return Trap::Leave;
     }
     note_step(core);
@@ -457,8 +455,7 @@ pub(super) fn end_fast_call(core: &mut Core, before: u64) -> Trap {
 
 /// Holds interrupts off for one more instruction.
 pub(crate) fn hold_off(core: &mut Core, why: super::Shadow) {
-    let alone = core.alone || core.arch.shadow || core.regs.get(regs::RFLAGS) & rflags::TF != 0;
     // In a longer unit nobody calls `after_step` for this instruction, only for the next.
-    core.arch.system.fresh_shadow = alone.then_some(why);
+    core.arch.system.fresh_shadow = core.stepping.then_some(why);
     core.arch.shadow = true;
 }

@@ -42,7 +42,6 @@ pub(crate) fn syscall(core: &mut Core, next: u64) -> Result<u64, Trap> {
     {
         return Err(ud(core));
     }
-    let before = core.regs.get(regs::RFLAGS);
     let msr = &core.arch.system.msr;
     let (star, mask) = (msr.star, msr.sfmask);
     let old = flags::read(core);
@@ -67,7 +66,7 @@ pub(crate) fn syscall(core: &mut Core, next: u64) -> Result<u64, Trap> {
     flat(core, SegmentIndex::Ss, selector.wrapping_add(8), 0, DATA);
     core.arch.cpl = 0;
     mode_changed(core);
-    Err(end_fast_call(core, before))
+    Err(end_fast_call(core))
 }
 
 /// SYSRET.
@@ -79,7 +78,6 @@ pub(crate) fn sysret(core: &mut Core, size: u8) -> Result<u64, Trap> {
         return Err(gp(core, 0));
     }
     need_cpl0(core)?;
-    let before = core.regs.get(regs::RFLAGS);
     let base = core.arch.system.msr.star >> 48;
     let target = core.regs.get(regs::gpr(index::RCX));
     let wide = size == 8 && core.arch.is_64();
@@ -104,7 +102,7 @@ pub(crate) fn sysret(core: &mut Core, size: u8) -> Result<u64, Trap> {
     flat(core, SegmentIndex::Ss, base.wrapping_add(8) | 3, 3, DATA);
     core.arch.cpl = 3;
     mode_changed(core);
-    Err(end_fast_call(core, before))
+    Err(end_fast_call(core))
 }
 
 /// SYSENTER.

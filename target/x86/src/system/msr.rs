@@ -287,6 +287,7 @@ pub(crate) fn write(core: &mut Core, msr: u32, value: u64) -> Option<()> {
         }
         // EXTD is reserved without x2APIC.
         APIC_BASE if value & APIC_BASE_EXTD != 0 && !has(feature::X2APIC) => return None,
+        APIC_BASE if value.checked_shr(phys_bits).is_some_and(|above| above != 0) => return None,
         APIC_BASE | 0x800..=0x8ff => return core.port.apic_write(msr, value),
         TSC_DEADLINE if has(feature::TSC_DEADLINE) => {
             core.port.set_tsc_deadline(value, deadline_ns);

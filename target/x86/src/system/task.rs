@@ -1,6 +1,4 @@
 //! Task management (SDM vol. 3, chapter 8): task-state segments and the hardware task switch.
-//!
-//! Not modelled: the debug trap flag of a TSS.
 
 use accel_core::Trap;
 
@@ -35,6 +33,8 @@ struct Form {
     /// Segment registers kept.
     segment_count: usize,
     ldt: u64,
+    /// The word with the debug trap flag.
+    trap: Option<u64>,
 }
 
 const FORM_32: Form = Form {
@@ -46,6 +46,7 @@ const FORM_32: Form = Form {
     segments: 0x48,
     segment_count: 6,
     ldt: 0x60,
+    trap: Some(0x64),
 };
 
 const FORM_16: Form = Form {
@@ -57,6 +58,7 @@ const FORM_16: Form = Form {
     segments: 0x22,
     segment_count: 4,
     ldt: 0x2a,
+    trap: None,
 };
 
 /// CR3 in a 32-bit TSS.
@@ -104,6 +106,8 @@ struct Incoming {
     gprs: [u64; 8],
     segments: [u16; 6],
     ldt: u16,
+    /// A debug exception comes before its first instruction.
+    traps: bool,
 }
 
 fn read_incoming(core: &mut Core, base: u64, form: &Form) -> Result<Incoming, Trap> {
@@ -115,7 +119,11 @@ fn read_incoming(core: &mut Core, base: u64, form: &Form) -> Result<Incoming, Tr
         gprs: [0; 8],
         segments: [0; 6],
         ldt: stack::load(core, base, form.ldt, 2)? as u16,
+        traps: false,
     };
+    if let Some(at) = form.trap {
+        new.traps = stack::load(core, base, at, 2)? & 1 != 0;
+    }
     if size == 4 {
         new.cr3 = Some(stack::load(core, base, CR3, 4)?);
     }
@@ -215,7 +223,11 @@ pub(crate) fn switch(
     core.arch.tr = Descriptor(tss.0 | 2 << 40).segment(selector);
     core.arch.cr0 |= cr0::TS;
     debug::task_switched(core);
-    take_over(core, &new, nested)
+    take_over(core, &new, nested)?;
+    if new.traps {
+        debug::task_traps(core);
+    }
+    Ok(())
 }
 
 fn take_over(core: &mut Core, new: &Incoming, nested: bool) -> Result<(), Trap> {

@@ -180,6 +180,34 @@ fn a_task_gate_switches_to_the_task_and_iret_returns() {
 }
 
 #[test]
+fn a_task_with_the_trap_flag_begins_with_a_debug_exception() {
+    let mut b = Bench::protected();
+    b.gate(8, TASK, 0, 0x30, 0);
+    b.gate(1, INTERRUPT, 0, 8, 0x5100);
+    for (at, value) in [
+        (0x20, 0x5a00),
+        (0x24, 2),
+        (0x38, 0xb000),
+        (0x48, 0x10),
+        (0x4c, 8),
+        (0x50, 0x10),
+        (0x54, 0x10),
+        (0x64, 1),
+    ] {
+        b.put(0x4000 + at, 4, value);
+    }
+    b.note(vector::DF, Some(0));
+    deliver(&mut b.core).unwrap();
+    assert_eq!(b.core.pc(), 0x5a00);
+    service(&mut b.core).unwrap();
+    assert_eq!(
+        (b.core.pc(), b.core.arch.system.dr6 & 0xe00f),
+        (0x5100, 0x8000)
+    );
+    assert_eq!(b.get(b.sp(), 4), 0x5a00);
+}
+
+#[test]
 fn virtual_8086_mode_is_entered_by_iret_and_left_by_an_interrupt() {
     let mut b = Bench::protected();
     b.gate(13, INTERRUPT, 0, 8, 0x5d00);
@@ -308,6 +336,7 @@ fn stop_and_park_are_the_threads_business() {
 fn popf_traps_by_the_tf_before_it() {
     let mut b = Bench::protected();
     b.gate(1, INTERRUPT, 0, 8, 0x5100);
+    b.core.stepping = true;
     flags::write(&mut b.core, rflags::TF);
     b.call(POPF, [2, 4, 0x4001, 0x5000]).ok();
     b.core.set_pc(0x4001);
@@ -316,7 +345,7 @@ fn popf_traps_by_the_tf_before_it() {
 
     let mut b = Bench::protected();
     b.gate(1, INTERRUPT, 0, 8, 0x5100);
-    b.core.arch.shadow = true;
+    b.core.stepping = true;
     b.call(POPF, [rflags::TF | 2, 4, 0x4001, 0x5000]).ok();
     super::super::after_step(&mut b.core).unwrap();
     assert_eq!(b.core.pc(), 0x4001, "set: not yet");
