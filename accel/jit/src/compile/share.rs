@@ -103,6 +103,8 @@ impl Sharing {
         let mut slots: [Option<Known>; 256] = [None; 256];
         let mut roots = 0;
         let mut open: Vec<usize> = Vec::new();
+        // A helper may have held interrupts off for this instruction: the unit is not left before it.
+        let mut is_held = false;
         for (i, block) in unit.blocks.iter().enumerate() {
             if i != 0 && !follows(unit, plan, i) {
                 slots = [None; 256];
@@ -112,7 +114,7 @@ impl Sharing {
             let mut is_fresh = false;
             for (n, op) in block.ops.iter().enumerate() {
                 match *op {
-                    Op::Insn { .. } => is_fresh = true,
+                    Op::Insn { .. } => is_fresh = !std::mem::take(&mut is_held),
                     Op::Const { d, value } => self.know(d, 0, value as i64),
                     Op::Get { d, slot } if unit.ty(d) == Ty::I64 => {
                         let value = &mut slots[usize::from(slot.0)];
@@ -132,6 +134,7 @@ impl Sharing {
                     Op::Binary { op, d, a, b } if unit.ty(d) == Ty::I64 => self.sum(op, d, a, b),
                     Op::Call { helper, .. } => {
                         let effects = effects(helper.0);
+                        is_held |= effects.writes_regs;
                         if effects.writes_regs {
                             slots = [None; 256];
                         }

@@ -317,8 +317,12 @@ fn registers(c: &mut Ctx<'_>) -> bool {
         Mnemonic::Wrmsr => next_may_leave(c, calls::WRMSR),
         Mnemonic::Xsetbv => next_may_leave(c, calls::XSETBV),
         Mnemonic::Swapgs => next_may_leave(c, calls::SWAPGS),
-        Mnemonic::Cli => next_may_leave(c, calls::CLI),
-        Mnemonic::Sti if c.goes_on => next_may_leave(c, calls::STI_INSIDE),
+        Mnemonic::Cli => c.b.call_void(calls::CLI, &[]),
+        Mnemonic::Sti if c.goes_on => {
+            // The unit goes on: what STI holds off is looked at after the next instruction.
+            let next = c.next_pc();
+            c.b.call_void(calls::STI_INSIDE, &[next]);
+        }
         Mnemonic::Sti => next_may_leave(c, calls::STI),
         Mnemonic::Clac | Mnemonic::Stac => {
             let set = u64::from(c.insn.mnemonic() == Mnemonic::Stac);

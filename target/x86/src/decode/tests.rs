@@ -247,3 +247,18 @@ fn lock_without_a_memory_destination_is_undefined() {
         assert!(text.contains("0x6\n"), "{text}");
     }
 }
+
+#[test]
+fn what_sti_holds_off_waits_for_the_instruction_after_it() {
+    // nop; sti; hlt, and the same as the last that have room: HLT is of STI's unit, or STI is the one that
+    // leaves a shadow behind.
+    let inside = unit(64, &[0x90, 0xfb, 0xf4], 32);
+    assert_eq!(inside.matches("insn ").count(), 3, "{inside}");
+    let last = unit(64, &[0x90, 0xfb, 0xf4], 2);
+    assert_eq!(last.matches("insn ").count(), 2, "{last}");
+    let helper = |text: &str| {
+        let calls = text.lines().filter(|line| line.contains("call h"));
+        calls.map(str::to_owned).next().unwrap()
+    };
+    assert_ne!(helper(&inside), helper(&last));
+}

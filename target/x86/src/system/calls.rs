@@ -63,7 +63,7 @@ helpers! { crate::helper::SYSTEM;
     SYSEXIT => sysexit, ALL;
     // (next): HLT. Leaves (Exit::Halted, RIP at next).
     HALT => halt, ALL;
-    // (next): CLI. May leave.
+    // (): CLI.
     CLI => cli, ALL;
     // (next): STI. May leave (always when IF was clear: shadow).
     STI => sti, ALL;
