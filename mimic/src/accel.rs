@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use accel_core::{EngineVcpu, Exclusive, Executor, LogFilter, Sleeper, Target, Vcpu, logs_units};
+use accel_core::{
+    Core, EngineVcpu, Exclusive, Executor, LogFilter, Sleeper, Target, Vcpu, logs_units,
+};
 use accel_interp::Interp;
 use anyhow::{Result, bail};
 use control_options::config::{AccelOpt, CpuOpt};
@@ -181,6 +183,7 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     }
     let engine = Engine {
         perf_map: wanted.perf_map,
+        one_cpu: wanted.topology.maxcpus == 1,
         ..Engine::of(props)?
     };
     if wanted.guest.is(&guests::AARCH64) {
@@ -277,6 +280,8 @@ struct Engine {
     check: bool,
     /// One thread runs all CPUs in turn.
     one_thread: bool,
+    /// There is one CPU.
+    one_cpu: bool,
 }
 
 impl Engine {
@@ -311,7 +316,19 @@ impl Engine {
             check,
             // What is compared must not be changed by another CPU meanwhile.
             one_thread: check || props.text("thread") == Some("single"),
+            one_cpu: false,
         })
+    }
+
+    /// Gives a new CPU its settings.
+    fn set<T: Target>(self, core: &mut Core<T>, log_filter: &LogFilter) {
+        core.single = self.single;
+        core.log_filter = log_filter.clone();
+        // What is checked is what runs without it.
+        core.sole = self.one_cpu || self.one_thread && !self.check;
+        if core.sole {
+            core.mmu.map().set_light_cpus();
+        }
     }
 
     /// Where all CPUs of a machine sleep, if one thread runs them.
@@ -414,7 +431,7 @@ impl machine_x86::Accelerator for Tcg {
     }
 
     fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
-        let core = system::new_core(
+        let mut core = system::new_core(
             wires.index,
             Arc::clone(&self.model),
             self.topology,
@@ -423,9 +440,7 @@ impl machine_x86::Accelerator for Tcg {
             wires.clock,
         );
         let executor = self.engine.executor::<X86>()?;
-        let mut core = core;
-        core.single = self.engine.single;
-        core.log_filter = self.log_filter.clone();
+        self.engine.set(&mut core, &self.log_filter);
         let exclusive = Arc::clone(&self.exclusive);
         let mut cpu = EngineVcpu::new(core, executor, exclusive);
         if let Some(sleeper) = &self.sleeper {

@@ -103,6 +103,8 @@ pub struct Core<T: Target> {
     pub alone: bool,
     /// A unit that is not needed any more, for its memory.
     pub spare: accel_ir::Unit,
+    /// No other CPU ever runs while this one does: atomics may be done in pieces, and are no fences.
+    pub sole: bool,
     /// The unit that is being executed is of one instruction, and [`Target::after_step`] follows.
     pub stepping: bool,
     /// Each instruction is to be a unit of its own.
@@ -146,6 +148,7 @@ impl<T: Target> Core<T> {
             last_insn: false,
             trap: None,
             alone: false,
+            sole: false,
             stepping: false,
             spare: accel_ir::Unit::default(),
             single: false,

@@ -222,7 +222,7 @@ impl<T: Target> Core<T> {
             }
         }
         // A split lock, or not RAM: no host instruction does it, so no other CPU may run meanwhile.
-        if !self.alone {
+        if !self.alone && !self.sole {
             return Err(Trap::Exclusive);
         }
         self.probe_write(va, size, ctx)?;
@@ -251,7 +251,7 @@ impl<T: Target> Core<T> {
                 Fast::Slow => {}
             }
         }
-        if !self.alone {
+        if !self.alone && !self.sole {
             return Err(Trap::Exclusive);
         }
         self.probe_write(va, 16, ctx)?;

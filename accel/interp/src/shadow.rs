@@ -438,8 +438,10 @@ impl Shadow {
     /// The other code has made more memory at hand, before what the shadow stopped at: goes on if it
     /// can by now.
     pub fn go_on<T: Target>(&mut self, core: &mut Core<T>, distance: Distance<'_>) {
-        let (Some(at), Some(Stop::Load { va, bytes } | Stop::Store { va, bytes, .. })) =
-            (self.stopped, self.state.stop)
+        let (Some(at), Some(stop)) = (self.stopped, self.state.stop) else {
+            return;
+        };
+        let (Some((va, bytes)), false) = (stop.access(), matches!(stop, Stop::Misaligned { .. }))
         else {
             return;
         };
@@ -768,7 +770,7 @@ impl<T: Target> Ahead<'_, T> {
             return Ok(answer as u64);
         }
         let bytes = mem.ty.bytes();
-        if va.is_multiple_of(u64::from(bytes))
+        if (va.is_multiple_of(u64::from(bytes)) || self.core.sole && !mem.aligned)
             && let Some(found) = self.core.mmu.peek(mem.ctx, va, bytes, Access::Write)
         {
             let old = self.state.words.over(found.host, bytes, found.value);

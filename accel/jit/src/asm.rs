@@ -545,16 +545,9 @@ impl Asm {
 
     // --- atomics
 
-    /// `lock op [mem], reg`.
-    pub(crate) fn lock_alu_to(&mut self, op: Alu, size: Size, to: Mem, from: Reg) {
+    /// The prefix that makes the next instruction atomic for other CPUs, and a fence.
+    pub(crate) fn lock(&mut self) {
         self.byte(0xf0);
-        self.alu_to(op, size, to, from);
-    }
-
-    /// `lock op [mem], imm`.
-    pub(crate) fn lock_alu_imm(&mut self, op: Alu, size: Size, to: Mem, value: i32) {
-        self.byte(0xf0);
-        self.alu_imm(op, size, to, value);
     }
 
     /// `xchg [mem], reg`, which locks by itself.
@@ -562,20 +555,17 @@ impl Asm {
         self.sized(size, 0x87, reg.0, mem.into(), 0);
     }
 
-    pub(crate) fn lock_xadd(&mut self, size: Size, mem: Mem, reg: Reg) {
-        self.flags_of = None;
-        self.byte(0xf0);
-        self.locked(size, 0xc1, mem, reg);
+    pub(crate) fn xadd(&mut self, size: Size, mem: Mem, reg: Reg) {
+        self.exchange(size, 0xc1, mem, reg);
     }
 
     /// Compares with RAX, which gets the old value.
-    pub(crate) fn lock_cmpxchg(&mut self, size: Size, mem: Mem, reg: Reg) {
-        self.flags_of = None;
-        self.byte(0xf0);
-        self.locked(size, 0xb1, mem, reg);
+    pub(crate) fn cmpxchg(&mut self, size: Size, mem: Mem, reg: Reg) {
+        self.exchange(size, 0xb1, mem, reg);
     }
 
-    fn locked(&mut self, size: Size, opcode: u8, mem: Mem, reg: Reg) {
+    fn exchange(&mut self, size: Size, opcode: u8, mem: Mem, reg: Reg) {
+        self.flags_of = None;
         self.emit(
             Op {
                 prefix: (size == Size::W).then_some(0x66),

@@ -67,6 +67,8 @@ pub(crate) struct Env {
     /// Distance from RBP to the pages used last.
     pub(crate) recent: i32,
     pub(crate) thunks: Thunks,
+    /// Atomics need no lock ([`accel_core::Core::sole`]).
+    pub(crate) sole: bool,
     /// Effects of a helper, by number.
     pub(crate) effects: fn(u16) -> Effects,
     /// What a helper computes, by number.
@@ -480,9 +482,7 @@ impl<'a> Compiler<'a> {
                 new,
                 mem,
             } => self.cas(*d, *addr, *expected, *new, mem)?,
-            Op::Fence => self
-                .asm
-                .lock_alu_imm(Alu::Or, Size::D, Mem::base(crate::asm::RSP, 0), 0),
+            Op::Fence => self.fence(),
             Op::Vec { op, d, a, b, imm } => self.vec(*op, *d, *a, *b, *imm)?,
             Op::VecSigns { d, a, lane } => self.vec_signs(*d, *a, *lane)?,
             Op::Fp { how, d, a, b } => self.fp(*how, *d, *a, *b)?,

@@ -151,6 +151,7 @@ impl<T: Target> Jit<T> {
                 hot: tables.hot,
                 recent: tables.recent,
                 thunks,
+                sole: false,
                 effects: |number| {
                     T::helpers()
                         .get(usize::from(number))
@@ -696,6 +697,7 @@ impl<T: Target> Jit<T> {
 
 impl<T: Target> Executor<T> for Jit<T> {
     fn run(&mut self, core: &mut Core<T>) -> Exit {
+        self.env.sole = core.sole;
         loop {
             let before = core.pending.get();
             if before != 0 {

@@ -226,6 +226,8 @@ fn run(
     }
     core.set_pc(START);
     core.budget = 100_000;
+    // Half of all programs are alone on their machine.
+    core.sole = bytes[0] & 1 == 0;
     block.write(0, bytes).unwrap();
     let exit = executor.run(&mut core);
     let mut memory = vec![0; RAM as usize];

@@ -1,7 +1,7 @@
 //! How devices reach guest memory: RAM and ROM only, never another device's registers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crate::map::{MemoryMap, What};
 use crate::ram::RamBlock;
@@ -44,6 +44,16 @@ impl Dma {
     /// Bus mastering on or off (PCI command register bit 2).
     pub fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Release);
+    }
+
+    /// Orders all accesses of the device before this against all after it, as CPUs see them that have a
+    /// fence of their own between theirs: a store on either side is seen by the load on the other.
+    pub fn fence(&self) {
+        if self.map.has_light_cpus() {
+            crate::ram::heavy_fence();
+        } else {
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Visits the RAM behind `address..address + len`, piece by piece: block, offset in it, length.

@@ -4,7 +4,7 @@
 //! [`Snapshot`] of disjoint [`Span`]s. Readers hold a snapshot and look at the map's generation to
 //! learn of a newer one: no lock on the way of an access.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::access::{
@@ -427,6 +427,7 @@ struct Shared {
     current: RwLock<Arc<Snapshot>>,
     generation: AtomicU64,
     listeners: Mutex<Vec<Listener>>,
+    light_cpus: AtomicBool,
 }
 
 /// A map of addresses, memory or ports. Cheap to clone; all clones are the same map.
@@ -443,6 +444,7 @@ impl Default for MemoryMap {
                 current: RwLock::default(),
                 generation: AtomicU64::new(0),
                 listeners: Mutex::default(),
+                light_cpus: AtomicBool::new(false),
             }),
         }
     }
@@ -490,6 +492,16 @@ impl MemoryMap {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Box::new(listener));
+    }
+
+    /// CPUs execute atomic instructions without the fences that these are: only one runs at a time.
+    /// Devices pay for both ([`Dma::fence`](crate::Dma::fence)).
+    pub fn set_light_cpus(&self) {
+        self.shared.light_cpus.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_light_cpus(&self) -> bool {
+        self.shared.light_cpus.load(Ordering::Acquire)
     }
 
     /// Publishes the map again as it is: what else translations depend on (the A20 gate) changed.

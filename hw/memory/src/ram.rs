@@ -408,7 +408,7 @@ pub fn granules(offset: u64, len: u64) -> u64 {
 
 /// A full fence in every running thread of the process, paid by the caller alone: writers need no
 /// fence between their store and their look at the flags.
-fn heavy_fence() {
+pub(crate) fn heavy_fence() {
     const MEMBARRIER_CMD_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
     const MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
     fence(Ordering::SeqCst);

@@ -69,8 +69,7 @@ impl Accelerator for Tcg {
             wires.fabric.memory.clone(),
             wires.clock,
         );
-        core.single = self.engine.single;
-        core.log_filter = self.log_filter.clone();
+        self.engine.set(&mut core, &self.log_filter);
         let executor = self.engine.executor::<Arm>()?;
         let exclusive = Arc::clone(&self.exclusive);
         let mut cpu = EngineVcpu::new(core, executor, exclusive);

@@ -418,10 +418,18 @@ impl Compiler<'_> {
             self.access_detour(check, Slow::Store { thunk, value });
         }
         if mem.ordering == accel_ir::Ordering::SeqCst {
-            self.asm
-                .lock_alu_imm(Alu::Or, Size::D, Mem::base(crate::asm::RSP, 0), 0);
+            self.fence();
         }
         Ok(())
+    }
+
+    /// Orders stores before loads that follow. Between a CPU that runs alone and devices, devices see to that.
+    pub(super) fn fence(&mut self) {
+        if !self.env.sole {
+            self.asm.lock();
+            let stack = Mem::base(crate::asm::RSP, 0);
+            self.asm.alu_imm(Alu::Or, Size::D, stack, 0);
+        }
     }
 
     fn put(&mut self, size: Size, to: Mem, value: Stored) {
@@ -489,9 +497,14 @@ impl Compiler<'_> {
         // By tables there would not be enough registers.
         let by = self.entry(addr, mem);
         self.address_into(HOST, addr)?;
-        let check = self.check(by, mem, true, true);
+        let sole = self.env.sole;
+        let check = self.check(by, mem, true, mem.aligned || !sole);
         let to = check.at;
         match op {
+            Rmw::Xchg if sole => {
+                self.asm.movzx(size, RAX, to);
+                self.asm.mov_to(size, to, value);
+            }
             Rmw::Xchg => {
                 self.asm.mov(Size::Q, RAX, value);
                 self.asm.xchg_mem(size, to, RAX);
@@ -501,7 +514,8 @@ impl Compiler<'_> {
                 if op == Rmw::Sub {
                     self.asm.neg(Size::Q, RAX);
                 }
-                self.asm.lock_xadd(size, to, RAX);
+                self.lock();
+                self.asm.xadd(size, to, RAX);
             }
             Rmw::And | Rmw::Or | Rmw::Xor => {
                 let alu = match op {
@@ -514,10 +528,16 @@ impl Compiler<'_> {
                     let again = self.asm.here();
                     self.asm.mov(Size::Q, FLAGS, RAX);
                     self.asm.alu(alu, Size::Q, FLAGS, value);
-                    self.asm.lock_cmpxchg(size, to, FLAGS);
-                    self.asm.jcc_to(CC_NE, again);
+                    if sole {
+                        self.asm.mov_to(size, to, FLAGS);
+                    } else {
+                        self.asm.lock();
+                        self.asm.cmpxchg(size, to, FLAGS);
+                        self.asm.jcc_to(CC_NE, again);
+                    }
                 } else {
-                    self.asm.lock_alu_to(alu, size, to, value);
+                    self.lock();
+                    self.asm.alu_to(alu, size, to, value);
                 }
             }
         }
@@ -534,6 +554,13 @@ impl Compiler<'_> {
             self.old_value(d, mem.ty);
         }
         Ok(())
+    }
+
+    /// Makes the next instruction atomic, if there is anyone to see the difference.
+    fn lock(&mut self) {
+        if !self.env.sole {
+            self.asm.lock();
+        }
     }
 
     /// Defines the old value of an atomic operation, which is in RAX.
@@ -567,8 +594,9 @@ impl Compiler<'_> {
         let vectors = self.places.has_vectors();
         let by = self.entry(addr, mem);
         self.address_into(HOST, addr)?;
-        let check = self.check(by, mem, true, true);
-        self.asm.lock_cmpxchg(size, check.at, value);
+        let check = self.check(by, mem, true, mem.aligned || !self.env.sole);
+        self.lock();
+        self.asm.cmpxchg(size, check.at, value);
         self.announce(by, mem, vectors);
         let slow = Slow::Complex {
             args: [RAX, value],

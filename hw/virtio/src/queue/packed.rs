@@ -97,7 +97,7 @@ impl Queue {
         dma.store_le(self.state.device, 2, u64::from(position))?;
         fence(Ordering::Release);
         dma.store_le(self.state.device.wrapping_add(2), 2, u64::from(flags))?;
-        fence(Ordering::SeqCst);
+        dma.fence();
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Queue {
         dma: &Dma,
         features: u64,
     ) -> Result<bool, QueueError> {
-        fence(Ordering::SeqCst);
+        dma.fence();
         let new = self.state.next_used;
         let old = self.state.signalled.replace(new);
         let flags = dma.load_le(self.state.driver.wrapping_add(2), 2)? as u16 & 3;

@@ -39,7 +39,7 @@ impl Queue {
             let used_end = u64::from(size).wrapping_mul(8).wrapping_add(4);
             let avail_event = self.state.device.wrapping_add(used_end);
             dma.store_le(avail_event, 2, u64::from(self.state.next_avail))?;
-            fence(Ordering::SeqCst);
+            dma.fence();
             index = self.split_index(dma)?;
             if index == self.state.next_avail {
                 return Ok(None);
@@ -106,7 +106,7 @@ impl Queue {
         dma: &Dma,
         features: u64,
     ) -> Result<bool, QueueError> {
-        fence(Ordering::SeqCst);
+        dma.fence();
         let new = self.state.next_used;
         let old = self.state.signalled.replace(new);
         if features & feature::NOTIFY_ON_EMPTY != 0
