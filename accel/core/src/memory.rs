@@ -20,6 +20,11 @@ fn crosses(va: u64, size: u8) -> bool {
     va % PAGE_SIZE + u64::from(size) > PAGE_SIZE
 }
 
+/// Bytes from an address to the end of its page.
+fn room(va: u64) -> usize {
+    (PAGE_SIZE - va % PAGE_SIZE) as usize
+}
+
 impl<T: Target> Core<T> {
     /// Loads `size` (1, 2, 4 or 8) bytes, little-endian.
     #[inline]
@@ -175,6 +180,69 @@ impl<T: Target> Core<T> {
         }
         self.store(va, 8, value as u64, ctx)?;
         self.store(va.wrapping_add(8), 8, (value >> 64) as u64, ctx)
+    }
+
+    /// Loads bytes, the lowest first. A fault leaves `out` partly written, and nothing else.
+    pub fn load_bytes(&mut self, va: u64, out: &mut [u8], ctx: u8) -> Result<(), Trap> {
+        let (mut at, mut out) = (va, out);
+        while !out.is_empty() {
+            let (piece, rest) = out.split_at_mut(room(at).min(out.len()));
+            let len = piece.len() as u64;
+            if !self.mmu.load_bytes(ctx, at, piece) {
+                for word in piece.chunks_mut(8) {
+                    let mut va = at;
+                    if let Ok(all) = <&mut [u8; 8]>::try_from(&mut *word) {
+                        *all = self.load(va, 8, ctx)?.to_le_bytes();
+                    } else {
+                        for byte in word.iter_mut() {
+                            *byte = self.load(va, 1, ctx)? as u8;
+                            va = va.wrapping_add(1);
+                        }
+                    }
+                    at = at.wrapping_add(word.len() as u64);
+                }
+            } else {
+                at = at.wrapping_add(len);
+            }
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// Stores bytes, at most a page; a fault stores none.
+    pub fn store_bytes(&mut self, va: u64, bytes: &[u8], ctx: u8) -> Result<(), Trap> {
+        let crosses = room(va) < bytes.len();
+        self.probe_write(va, 1, ctx)?;
+        if crosses {
+            self.probe_write((va | (PAGE_SIZE - 1)).wrapping_add(1), 1, ctx)?;
+        }
+        let (mut at, mut bytes) = (va, bytes);
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at(room(at).min(bytes.len()));
+            match self.mmu.store_bytes(ctx, at, piece) {
+                Fast::Done(()) => at = at.wrapping_add(piece.len() as u64),
+                Fast::HitCode(()) => {
+                    self.code_hit = true;
+                    at = at.wrapping_add(piece.len() as u64);
+                }
+                Fast::Slow => {
+                    for word in piece.chunks(8) {
+                        let mut va = at;
+                        if let Ok(all) = <[u8; 8]>::try_from(word) {
+                            self.store(va, 8, u64::from_le_bytes(all), ctx)?;
+                        } else {
+                            for byte in word {
+                                self.store(va, 1, (*byte).into(), ctx)?;
+                                va = va.wrapping_add(1);
+                            }
+                        }
+                        at = at.wrapping_add(word.len() as u64);
+                    }
+                }
+            }
+            bytes = rest;
+        }
+        Ok(())
     }
 
     /// Faults as a store of `size` bytes (at most a page) would.

@@ -11,6 +11,7 @@
 #![allow(clippy::bad_bit_mask, clippy::erasing_op)]
 
 mod bank;
+mod bytes;
 mod mmu;
 mod peek;
 mod recent;

@@ -409,7 +409,7 @@ impl Mmu {
     }
 
     #[inline(always)]
-    fn stored(&self, flags: *const AtomicU8, at: *mut u8, size: u64) -> Fast<()> {
+    pub(crate) fn stored(&self, flags: *const AtomicU8, at: *mut u8, size: u64) -> Fast<()> {
         // SAFETY: `flags` was filled together with the entry that matched, from the same block.
         if unsafe { (*flags).load(Ordering::Relaxed) } == 0 {
             return Fast::Done(());

@@ -185,3 +185,27 @@ fn page_table_bits_are_updated_in_place() {
     assert_eq!(block.load(8, 8), Some(0x61));
     assert_eq!(mmu.update_physical(0x20_0000, 8, Some), None);
 }
+
+#[test]
+fn many_bytes_are_at_hand_within_a_page_and_stores_of_them_tell() {
+    let (mut mmu, block, _) = mmu();
+    mmu.fill(0, 0x5000, &found(0x10_2000, false));
+    mmu.fill(0, 0x6000, &found(0x10_4000, false));
+    let bytes: Vec<u8> = (0..64).collect();
+    assert_eq!(mmu.store_bytes(0, 0x5fc0, &bytes), Fast::Done(()));
+    assert_eq!(mmu.store_bytes(0, 0x5fc1, &bytes), Fast::Slow, "crosses");
+    let mut out = [0; 64];
+    assert!(!mmu.load_bytes(0, 0x5fc1, &mut out));
+    assert!(mmu.load_bytes(0, 0x5fc0, &mut out));
+    assert_eq!(out[..], bytes);
+    block.track_code(0x4000, 64);
+    assert_eq!(mmu.copy_bytes(0, 0x5fc0, 0x6020, 64), Fast::HitCode(()));
+    assert_eq!(block.load(0x4020, 8), Some(0x0706_0504_0302_0100));
+    // Down is as if byte by byte; up would copy what was copied.
+    assert_eq!(mmu.copy_bytes(0, 0x6028, 0x6020, 56), Fast::Done(()));
+    assert_eq!(block.load(0x4020, 8), Some(0x0f0e_0d0c_0b0a_0908));
+    assert_eq!(mmu.copy_bytes(0, 0x6020, 0x6028, 56), Fast::Slow);
+    assert_eq!(mmu.fill_bytes(0, 0x6f80, 128, 0x11), Fast::Done(()));
+    assert_eq!(block.load(0x4ff8, 8), Some(0x11));
+    assert_eq!(mmu.fill_bytes(0, 0x6f88, 128, 0x11), Fast::Slow);
+}

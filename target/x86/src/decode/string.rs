@@ -4,7 +4,7 @@
 //! state is committed per iteration, so it can stop anywhere, and the unit goes to the same
 //! instruction again while iterations are left.
 
-use accel_core::{Access, Trap};
+use accel_core::{Access, Fast, Trap};
 use accel_ir::{FlagKind, Ty, Val};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
@@ -459,15 +459,24 @@ impl Run {
         let left = self.count.wrapping_sub(self.done);
         let bytes = room.min(left.wrapping_mul(self.size)) & !7;
         let pattern = self.pattern(core.regs.get(regs::gpr(RAX)));
-        let mut at = 0;
-        while at < bytes {
-            let value = if moves {
-                core.load(from.wrapping_add(at), 8, ctx)?
-            } else {
-                pattern
-            };
-            core.store(to.wrapping_add(at), 8, value, ctx)?;
-            at = at.wrapping_add(8);
+        let done = if moves {
+            core.mmu.copy_bytes(ctx, from, to, bytes as usize)
+        } else {
+            core.mmu.fill_bytes(ctx, to, bytes as usize, pattern)
+        };
+        match done {
+            Fast::Done(()) => {}
+            Fast::HitCode(()) => core.code_hit = true,
+            Fast::Slow => {
+                for at in (0..bytes).step_by(8) {
+                    let value = if moves {
+                        core.load(from.wrapping_add(at), 8, ctx)?
+                    } else {
+                        pattern
+                    };
+                    core.store(to.wrapping_add(at), 8, value, ctx)?;
+                }
+            }
         }
         let n = bytes.checked_div(self.size).unwrap_or(0);
         self.advance(n, moves, true);

@@ -3,7 +3,7 @@
 use accel_core::Trap;
 use target_softfloat::F80;
 
-use super::memory::{load_bytes, probe_image, store_bytes};
+use super::memory::probe_image;
 use super::x87::X87;
 use super::x87_move::bits_of;
 use crate::state::{efer, vector};
@@ -66,19 +66,30 @@ pub(super) fn register_from(bytes: &[u8]) -> F80 {
     }
 }
 
-fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
-    for (to, from) in image.iter_mut().skip(at).zip(bytes) {
-        *to = *from;
+fn put<const N: usize>(image: &mut [u8], at: usize, bytes: &[u8; N]) {
+    if let Some(to) = image.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *to = *bytes;
     }
 }
 
-fn number(image: &[u8], at: usize, bytes: usize) -> u64 {
+fn taken<const N: usize>(image: &[u8], at: usize) -> [u8; N] {
     image
-        .iter()
-        .skip(at)
-        .take(bytes)
-        .rev()
-        .fold(0, |v, b| v << 8 | u64::from(*b))
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .copied()
+        .unwrap_or([0; N])
+}
+
+fn half(image: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(taken(image, at))
+}
+
+fn word(image: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(taken(image, at))
+}
+
+fn quad(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(taken(image, at))
 }
 
 impl X87 {
@@ -103,17 +114,20 @@ impl X87 {
     /// The state in an image.
     pub fn from_fxsave(image: &[u8; LEGACY], wide: bool) -> X87 {
         let mut x87 = X87::INIT;
-        x87.set_control(number(image, 0, 2) as u16);
-        x87.set_status_word(number(image, 2, 2) as u16);
-        x87.used = number(image, 4, 1) as u8;
-        x87.opcode = number(image, 6, 2) as u16 & 0x7ff;
-        let pointer = if wide { 8 } else { 4 };
-        x87.ip = number(image, 8, pointer);
-        x87.dp = number(image, 16, pointer);
+        x87.set_control(half(image, 0));
+        x87.set_status_word(half(image, 2));
+        [x87.used] = taken(image, 4);
+        x87.opcode = half(image, 6) & 0x7ff;
+        let pointer = |at| match wide {
+            true => quad(image, at),
+            false => word(image, at).into(),
+        };
+        x87.ip = pointer(8);
+        x87.dp = pointer(16);
         for (at, i) in (ST_AT..).step_by(16).zip(0..8_u8) {
             let value = F80 {
-                sig: number(image, at, 8),
-                se: number(image, at.wrapping_add(8), 2) as u16,
+                sig: quad(image, at),
+                se: half(image, at.wrapping_add(8)),
             };
             x87.set_register(x87.top.wrapping_add(i), value);
         }
@@ -139,10 +153,8 @@ fn put_xmm(core: &Core, image: &mut [u8; LEGACY], layout: Layout) {
 
 fn take_xmm(core: &mut Core, image: &[u8; LEGACY], layout: Layout) {
     for (at, n) in (XMM_AT..).step_by(16).zip(0..xmm_count(layout)) {
-        let low = number(image, at, 8);
-        let high = number(image, at.wrapping_add(8), 8);
-        core.regs
-            .set_v(regs::xmm(n), u128::from(low) | u128::from(high) << 64);
+        let value = u128::from_le_bytes(taken(image, at));
+        core.regs.set_v(regs::xmm(n), value);
     }
 }
 
@@ -169,7 +181,7 @@ pub(super) fn fxsave(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Re
     core.probe_write(address.wrapping_add(LAST_BYTE), 1, ctx as u8)?;
     probe_image(core, address, (1, LEGACY as u64), (true, ctx as u8))?;
     let written = image.get(..end.min(WRITTEN)).unwrap_or_default();
-    store_bytes(core, address, written, ctx as u8)?;
+    core.store_bytes(address, written, ctx as u8)?;
     Ok(0)
 }
 
@@ -179,7 +191,7 @@ fn mxcsr_and_mask(core: &Core) -> [u8; 8] {
 
 /// MXCSR of an image, unless it has reserved bits.
 fn mxcsr_of(core: &mut Core, image: &[u8; LEGACY]) -> Result<u64, Trap> {
-    let value = number(image, MXCSR_AT, 4);
+    let value = u64::from(word(image, MXCSR_AT));
     if value & !u64::from(MXCSR_MASK) != 0 {
         return Err(general_protection(core));
     }
@@ -197,7 +209,7 @@ pub(super) fn fxrstor(
     }
     let mut image = [0; LEGACY];
     probe_image(core, address, (1, LEGACY as u64), (false, ctx as u8))?;
-    load_bytes(core, address, &mut image, ctx as u8)?;
+    core.load_bytes(address, &mut image, ctx as u8)?;
     let mxcsr = mxcsr_of(core, &image)?;
     core.arch.x87 = X87::from_fxsave(&image, layout.wide);
     core.regs.set(regs::MXCSR, mxcsr);
@@ -281,9 +293,9 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     put_xmm(core, &mut image, layout);
     if written & component::X87 != 0 {
         let head = image.get(..MXCSR_AT).unwrap_or_default();
-        store_bytes(core, address, head, ctx)?;
+        core.store_bytes(address, head, ctx)?;
         let registers = image.get(ST_AT..XMM_AT).unwrap_or_default();
-        store_bytes(core, address.wrapping_add(ST_AT as u64), registers, ctx)?;
+        core.store_bytes(address.wrapping_add(ST_AT as u64), registers, ctx)?;
     }
     let saves_mxcsr = match which {
         Save::Compact => written & component::SSE != 0,
@@ -291,12 +303,12 @@ pub(super) fn xsave(core: &mut Core, [how, address, wanted, _]: [u64; 4]) -> Res
     };
     if saves_mxcsr {
         let both = mxcsr_and_mask(core);
-        store_bytes(core, address.wrapping_add(MXCSR_AT as u64), &both, ctx)?;
+        core.store_bytes(address.wrapping_add(MXCSR_AT as u64), &both, ctx)?;
     }
     if written & component::SSE != 0 {
         let end = XMM_AT.wrapping_add(xmm_count(layout).wrapping_mul(16));
         let registers = image.get(XMM_AT..end).unwrap_or_default();
-        store_bytes(core, address.wrapping_add(XMM_AT as u64), registers, ctx)?;
+        core.store_bytes(address.wrapping_add(XMM_AT as u64), registers, ctx)?;
     }
     // XSAVE writes components in their initial configuration too, but says that they are.
     let (bits, compact) = match which {
@@ -321,14 +333,14 @@ pub(super) fn xrstor(core: &mut Core, [how, address, wanted, next]: [u64; 4]) ->
     let wanted = wanted & xcr0;
     let mut image = [0; LEGACY];
     let mut header = [0; 64];
-    load_bytes(core, address, &mut image, ctx)?;
-    load_bytes(core, address.wrapping_add(HEADER), &mut header, ctx)?;
-    let (present, layout_bits) = (number(&header, 0, 8), number(&header, 8, 8));
+    core.load_bytes(address, &mut image, ctx)?;
+    core.load_bytes(address.wrapping_add(HEADER), &mut header, ctx)?;
+    let (present, layout_bits) = (quad(&header, 0), quad(&header, 8));
     let compact = layout_bits & COMPACT != 0;
     let reserved = if compact {
         present & !layout_bits | layout_bits & !COMPACT & !xcr0
     } else {
-        layout_bits | number(&header, 16, 8)
+        layout_bits | quad(&header, 16)
     };
     let rest = header.iter().skip(16).any(|b| *b != 0) && compact;
     if present & !xcr0 != 0 || reserved != 0 || rest {

@@ -2,7 +2,7 @@
 
 use accel_core::Trap;
 
-use super::memory::{load_bytes, probe_image, store_bytes};
+use super::memory::probe_image;
 use super::x87::{X87, status};
 use super::x87_helper::check_pending;
 use super::x87_move::bits_of;
@@ -165,7 +165,7 @@ pub(super) fn store_environment(
     put_fields(image, layout, environment(&core.arch.x87, layout));
     let size = (layout.field(), image.len() as u64);
     probe_image(core, address, size, (true, ctx as u8))?;
-    store_bytes(core, address, image, ctx as u8)?;
+    core.store_bytes(address, image, ctx as u8)?;
     let masked = core.arch.x87.control | ALL_MASKED;
     core.arch.x87.set_control(masked);
     Ok(0)
@@ -182,7 +182,7 @@ pub(super) fn load_environment(
     let image = image.get_mut(..layout.bytes()).unwrap_or_default();
     let size = (layout.field(), image.len() as u64);
     probe_image(core, address, size, (false, ctx as u8))?;
-    load_bytes(core, address, image, ctx as u8)?;
+    core.load_bytes(address, image, ctx as u8)?;
     set_environment(&mut core.arch.x87, layout, get_fields(image, layout));
     Ok(0)
 }
@@ -206,7 +206,7 @@ pub(super) fn save(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Resu
     }
     let size = (layout.field(), image.len() as u64);
     probe_image(core, address, size, (true, ctx as u8))?;
-    store_bytes(core, address, image, ctx as u8)?;
+    core.store_bytes(address, image, ctx as u8)?;
     core.arch.x87.init();
     Ok(0)
 }
@@ -220,7 +220,7 @@ pub(super) fn restore(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
     let image = image.get_mut(..env.wrapping_add(80)).unwrap_or_default();
     let size = (layout.field(), image.len() as u64);
     probe_image(core, address, size, (false, ctx as u8))?;
-    load_bytes(core, address, image, ctx as u8)?;
+    core.load_bytes(address, image, ctx as u8)?;
     let (head, registers) = image.split_at(env);
     let x87 = &mut core.arch.x87;
     set_environment(x87, layout, get_fields(head, layout));

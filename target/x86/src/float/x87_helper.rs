@@ -5,7 +5,6 @@
 
 use accel_core::Trap;
 
-use super::memory::{load_bytes, store_bytes};
 use super::x87::X87;
 use super::x87_arith::{Arith, Source};
 use super::x87_function::Function;
@@ -97,7 +96,7 @@ impl Call {
             10 => {
                 let mut bytes = [0; 16];
                 let ten = bytes.get_mut(..10).unwrap_or_default();
-                load_bytes(core, self.address, ten, ctx)?;
+                core.load_bytes(self.address, ten, ctx)?;
                 Ok(u128::from_le_bytes(bytes))
             }
             size => core.load(self.address, size, ctx).map(u128::from),
@@ -109,7 +108,7 @@ impl Call {
         match format.bytes() {
             10 => {
                 let bytes = bits.to_le_bytes();
-                store_bytes(core, self.address, bytes.get(..10).unwrap_or_default(), ctx)
+                core.store_bytes(self.address, bytes.get(..10).unwrap_or_default(), ctx)
             }
             size => core.store(self.address, size, bits as u64, ctx),
         }
