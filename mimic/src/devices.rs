@@ -15,6 +15,7 @@ static TABLES: &[&[&DeviceClass]] = &[
     device_misc::CLASSES,
     device_pci::CLASSES,
     device_rtc::CLASSES,
+    device_scsi::CLASSES,
     device_serial::CLASSES,
     device_timer::CLASSES,
     device_virtio::CLASSES,

@@ -1,25 +1,18 @@
 //! CD and DVD drives: packet devices.
 //!
-//! Spec: ATA/ATAPI-7 volume 1, 6.4 (the PACKET feature set); the commands in packets are those of
-//! MMC-5 (T10/1675-D) and SPC-3 (T10/1416-D).
-//!
-//! Not modelled: sound, raw sectors, writing.
-
-mod configuration;
-mod packet;
-mod toc;
+//! Spec: ATA/ATAPI-7 volume 1, 6.4 (the PACKET feature set). The commands in packets are those of a
+//! SCSI CD drive.
 
 use std::sync::Arc;
 
 use backend_block::{SharedBlock, Tray};
+use device_scsi::{Cable, Identity};
 use hw_core::{Section, StateError};
+use hw_scsi::{Cdb, Sense, Unit as _, cut};
 
 use crate::ata::Words;
 use crate::drive::{ABORTED, Begun, Failure, Job, Way};
 use crate::taskfile::{TaskFile, error, reason};
-
-/// Bytes of a block of a CD.
-pub(crate) const BLOCK: u64 = 2048;
 
 /// Command codes (ATA/ATAPI-7 volume 1, 6.4).
 mod op {
@@ -37,6 +30,8 @@ mod op {
 }
 
 const SET_TRANSFER_MODE: u8 = 0x03;
+/// Characters of a serial number on ATA.
+const SERIAL_LEN: usize = 20;
 
 /// Properties of a CD drive.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,71 +46,36 @@ pub struct CdOptions {
     pub wwn: u64,
 }
 
-/// Why a command failed: key, code and qualifier (SPC-3, 4.5).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Sense {
-    key: u8,
-    code: u8,
-    qualifier: u8,
-}
-
-impl Sense {
-    const fn new(key: u8, code: u8, qualifier: u8) -> Self {
-        Sense {
-            key,
-            code,
-            qualifier,
-        }
-    }
-
-    const TRAY_CLOSED_EMPTY: Sense = Sense::new(2, 0x3a, 1);
-    const TRAY_OPEN: Sense = Sense::new(2, 0x3a, 2);
-    const READ_ERROR: Sense = Sense::new(3, 0x11, 0);
-    const NO_SUCH_COMMAND: Sense = Sense::new(5, 0x20, 0);
-    const NO_SUCH_BLOCK: Sense = Sense::new(5, 0x21, 0);
-    const BAD_FIELD: Sense = Sense::new(5, 0x24, 0);
-    const NO_SAVED_PAGES: Sense = Sense::new(5, 0x39, 0);
-    const REMOVAL_PREVENTED: Sense = Sense::new(5, 0x53, 2);
-    const MEDIUM_CHANGED: Sense = Sense::new(6, 0x28, 0);
-}
-
-/// What happened to the medium since the host asked last (MMC-5, 6.6.2.6).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum MediaEvent {
-    #[default]
-    None,
-    New,
-    Removed,
-}
-
-const EVENTS: [MediaEvent; 3] = [MediaEvent::None, MediaEvent::New, MediaEvent::Removed];
-
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct State {
+    /// Why the last packet's command failed.
     sense: Sense,
-    /// The next command is told that the medium is another.
-    attention: bool,
-    event: MediaEvent,
     /// Transfer mode as SET FEATURES has it; 0 for none chosen.
     mode: u8,
 }
 
 /// A CD drive.
 pub(crate) struct Cd {
-    tray: Arc<Tray>,
+    drive: device_scsi::Cd,
     options: CdOptions,
     is_serial: bool,
-    /// The tray's count of changes when it was looked at last.
-    seen: u64,
     state: State,
 }
 
 impl Cd {
     pub(crate) fn new(tray: Arc<Tray>, options: CdOptions) -> Self {
-        tray.set_removable();
+        let serial: String = options.serial.chars().take(SERIAL_LEN).collect();
+        let identity = Identity {
+            vendor: "QEMU".into(),
+            product: options.model.clone(),
+            version: options.version.clone(),
+            device_id: serial.clone(),
+            serial,
+            wwn: options.wwn,
+            ..Identity::default()
+        };
         Cd {
-            seen: tray.changes(),
-            tray,
+            drive: device_scsi::Cd::new(tray, identity, Cable::Atapi),
             options,
             is_serial: false,
             state: State::default(),
@@ -129,12 +89,11 @@ impl Cd {
 
     /// The medium, behind a closed door.
     pub(crate) fn medium(&self) -> Option<SharedBlock> {
-        self.tray.medium().filter(|_| !self.tray.is_open())
+        self.drive.medium()
     }
 
     pub(crate) fn power_on(&mut self) {
-        self.tray.set_locked(false);
-        self.seen = self.tray.changes();
+        self.drive.power_on();
         self.state = State::default();
     }
 
@@ -145,6 +104,25 @@ impl Cd {
     /// A read of the medium failed.
     pub(crate) fn failed(&mut self) -> Failure {
         self.check(Sense::READ_ERROR)
+    }
+
+    /// Carries a packet's command out, or says what is left to be done.
+    pub(crate) fn command(&mut self, packet: &[u8; 12]) -> Result<Job, Failure> {
+        use hw_scsi::{Job as Scsi, op};
+        let cdb = Cdb(packet);
+        let sense = std::mem::take(&mut self.state.sense);
+        let job = match cdb.code() {
+            op::REQUEST_SENSE => Ok(cut(sense.fixed(), cdb.number(4, 1))),
+            _ => self.drive.command(cdb),
+        };
+        match job {
+            Ok(Scsi::In(bytes)) if bytes.is_empty() => Ok(Job::Done),
+            Ok(Scsi::In(bytes)) => Ok(Job::In(bytes)),
+            Ok(Scsi::Read { offset, len }) => Ok(Job::Read { offset, len }),
+            // It writes nothing, and takes no parameters.
+            Ok(_) => Err(self.check(Sense::NO_SUCH_COMMAND)),
+            Err(sense) => Err(self.check(sense)),
+        }
     }
 
     /// Keeps why a command failed until the host asks.
@@ -230,36 +208,21 @@ impl Cd {
     }
 
     pub(crate) fn save(&self) -> Section {
-        let State {
-            sense,
-            attention,
-            event,
-            mode,
-        } = &self.state;
-        let event = EVENTS.iter().position(|e| e == event).unwrap_or(0);
-        Section::new("atapi", 1)
+        let State { sense, mode } = &self.state;
+        let section = Section::new("atapi", 1)
             .with(1, vec![sense.key, sense.code, sense.qualifier])
-            .with(2, *attention)
-            .with(3, event as u64)
-            .with(4, *mode)
-            .with(5, self.tray.is_open())
-            .with(6, self.tray.is_locked())
+            .with(4, *mode);
+        self.drive.save_to(section)
     }
 
     pub(crate) fn restore(&mut self, section: &Section) -> Result<(), StateError> {
         section.expect("atapi", 1)?;
         let [key, code, qualifier] = section.array::<3>(1)?;
-        let event = EVENTS.get(usize::from(section.u8(3)?));
         let state = State {
             sense: Sense::new(key & 0xf, code, qualifier),
-            attention: section.bool(2)?,
-            event: *event.ok_or_else(|| section.bad(3, "no such event"))?,
             mode: section.u8(4)?,
         };
-        let (open, locked) = (section.bool(5)?, section.bool(6)?);
-        self.tray.set_open(open);
-        self.tray.set_locked(locked);
-        self.seen = self.tray.changes();
+        self.drive.restore(section)?;
         self.state = state;
         Ok(())
     }

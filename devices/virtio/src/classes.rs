@@ -9,10 +9,12 @@ use hw_virtio::{DisableLegacy, Options, VirtioDevice, VirtioMmio, VirtioPci, Vir
 
 use crate::block::{Blk, BlkOptions};
 use crate::rng::{Quota, Rng};
+use crate::scsi::{Scsi, ScsiOptions};
 use crate::serial::{PortSpec, Serial, SerialPort};
 
 /// `num-queues` when the board is to choose.
 const AUTO_QUEUES: u64 = 65535;
+const AUTO_SCSI_QUEUES: u64 = u32::MAX as u64;
 
 const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
     Prop {
@@ -145,6 +147,44 @@ const SHARE_RW: Prop = prop(
 );
 const BOOTINDEX: Prop = prop("bootindex", PropType::I32, "", "Position in the boot order");
 
+const SCSI_QUEUES: Prop = prop(
+    "num_queues",
+    PropType::U32,
+    "4294967295",
+    "Request queues; 4294967295 for as many as suit the machine",
+);
+const VIRTQUEUE_SIZE: Prop = prop("virtqueue_size", PropType::U16, "256", "Entries of a queue");
+const SCSI_SEG_MAX_ADJUST: Prop = prop(
+    "seg_max_adjust",
+    PropType::Bool,
+    "on",
+    "As many segments as a queue has room for",
+);
+const MAX_SECTORS: Prop = prop(
+    "max_sectors",
+    PropType::U32,
+    "65535",
+    "Most sectors of a command",
+);
+const CMD_PER_LUN: Prop = prop(
+    "cmd_per_lun",
+    PropType::U32,
+    "128",
+    "Most commands at once for a unit",
+);
+const HOTPLUG: Prop = prop(
+    "hotplug",
+    PropType::Bool,
+    "on",
+    "Tell the guest of units that come and go",
+);
+const PARAM_CHANGE: Prop = prop(
+    "param_change",
+    PropType::Bool,
+    "on",
+    "Tell the guest of units that change",
+);
+
 const MAX_PORTS: Prop = prop("max_ports", PropType::U32, "31", "Ports of the controller");
 const EMERGENCY_WRITE: Prop = prop(
     "emergency-write",
@@ -216,6 +256,21 @@ macro_rules! blk_props {
     };
 }
 
+macro_rules! scsi_props {
+    ($bus:ident) => {
+        $bus![
+            IOTHREAD,
+            SCSI_QUEUES,
+            VIRTQUEUE_SIZE,
+            SCSI_SEG_MAX_ADJUST,
+            MAX_SECTORS,
+            CMD_PER_LUN,
+            HOTPLUG,
+            PARAM_CHANGE
+        ]
+    };
+}
+
 macro_rules! serial_props {
     ($bus:ident) => {
         $bus![MAX_PORTS, EMERGENCY_WRITE]
@@ -280,6 +335,23 @@ fn blk(args: &Args, links: &mut Links) -> Made {
         read_only: info.read_only,
     };
     Ok(Box::new(Blk::new(disk, options)?))
+}
+
+fn scsi(args: &Args, _: &mut Links) -> Made {
+    let flag = |name| args.flag(name).unwrap_or(true);
+    let num_queues = match args.need_int("num_queues")? {
+        AUTO_SCSI_QUEUES => 1,
+        _ => narrow(args, "num_queues")?,
+    };
+    Ok(Box::new(Scsi::new(ScsiOptions {
+        num_queues,
+        queue_size: narrow(args, "virtqueue_size")?,
+        seg_max_adjust: flag("seg_max_adjust"),
+        max_sectors: narrow(args, "max_sectors")?,
+        cmd_per_lun: narrow(args, "cmd_per_lun")?,
+        hotplug: flag("hotplug"),
+        param_change: flag("param_change"),
+    })?))
 }
 
 fn serial(args: &Args, _: &mut Links) -> Made {
@@ -412,6 +484,18 @@ static BLK_CLASSES: [&DeviceClass; 4] = classes!(
     "virtio-blk-pci-non-transitional"
 );
 
+static SCSI_CLASSES: [&DeviceClass; 4] = classes!(
+    scsi,
+    scsi_props,
+    Category::Storage,
+    "virtio SCSI host adapter",
+    "virtio-scsi-device",
+    "virtio-scsi-pci",
+    "virtio-scsi",
+    "virtio-scsi-pci-transitional",
+    "virtio-scsi-pci-non-transitional"
+);
+
 static SERIAL_CLASSES: [&DeviceClass; 4] = classes!(
     serial,
     serial_props,
@@ -440,9 +524,10 @@ const fn port_class(name: &'static str, doc: &'static str) -> DeviceClass {
 static VIRTCONSOLE: DeviceClass = port_class("virtconsole", "virtio console");
 static VIRTSERIALPORT: DeviceClass = port_class("virtserialport", "virtio serial port");
 
-const fn all() -> [&'static DeviceClass; 14] {
+const fn all() -> [&'static DeviceClass; 18] {
     let [r0, r1, r2, r3] = RNG_CLASSES;
     let [b0, b1, b2, b3] = BLK_CLASSES;
+    let [c0, c1, c2, c3] = SCSI_CLASSES;
     let [s0, s1, s2, s3] = SERIAL_CLASSES;
     [
         r0,
@@ -453,6 +538,10 @@ const fn all() -> [&'static DeviceClass; 14] {
         b1,
         b2,
         b3,
+        c0,
+        c1,
+        c2,
+        c3,
         s0,
         s1,
         s2,

@@ -1,4 +1,4 @@
-//! virtio devices: entropy, block, serial.
+//! virtio devices: entropy, block, SCSI, serial.
 //!
 //! Each implements `hw_virtio::VirtioDevice` once and appears on MMIO and PCI.
 #![deny(
@@ -19,10 +19,14 @@
 
 mod block;
 mod classes;
+#[cfg(test)]
+mod memory;
 mod rng;
+mod scsi;
 mod serial;
 
 pub use block::{Blk, BlkOptions};
 pub use classes::CLASSES;
 pub use rng::{Quota, Rng};
+pub use scsi::{Scsi, ScsiOptions};
 pub use serial::{PortHost, PortSpec, Serial, SerialBus, SerialPort};

@@ -20,6 +20,8 @@ pub enum BusKind {
     VirtioSerial,
     /// An ATA cable: parallel, or a port of an AHCI controller.
     Ide,
+    /// The logical units of a SCSI host adapter.
+    Scsi,
 }
 
 impl BusKind {
@@ -32,6 +34,7 @@ impl BusKind {
             BusKind::Virtio => "virtio-bus",
             BusKind::VirtioSerial => "virtio-serial-bus",
             BusKind::Ide => "IDE",
+            BusKind::Scsi => "SCSI",
         }
     }
 }

@@ -56,6 +56,7 @@ const VIRT: MachineDef = MachineDef {
         BusKind::Virtio,
         BusKind::VirtioSerial,
         BusKind::Ide,
+        BusKind::Scsi,
     ],
     levels: &[Level::Clusters],
     virtio_form: "-pci",

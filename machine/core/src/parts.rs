@@ -256,11 +256,23 @@ impl<'a> Parts<'a> {
             return Err(self.no_bus(spec));
         };
         let part = self.add_user(spec, &name, Some(bus.bus.as_ref()), &[])?;
-        if kind == BusKind::Ide {
-            let unit = spec.args.int("unit").or(bus.free.map(u64::from));
-            let unit = unit.unwrap_or(0);
-            let path = format!("{path}/drive@{index:x}/disk@{unit:x}");
-            self.boot_order.add(spec, &path)?;
+        let at = |what: &str| {
+            let place = part.with(|device| device.inspect());
+            let found = place.iter().find(|(name, _)| *name == what);
+            found.map_or(0, |(_, number)| *number)
+        };
+        match kind {
+            BusKind::Ide => {
+                let path = format!("{path}/drive@{index:x}/disk@{:x}", at("unit"));
+                self.boot_order.add(spec, &path)?;
+            }
+            // Firmware has no name for controllers that are not on PCI.
+            BusKind::Scsi if !path.is_empty() => {
+                let (channel, target, lun) = (at("channel"), at("scsi-id"), at("lun"));
+                let path = format!("{path}/channel@{channel:x}/disk@{target:x},{lun:x}");
+                self.boot_order.add(spec, &path)?;
+            }
+            _ => {}
         }
         Ok(part)
     }
@@ -276,22 +288,23 @@ impl<'a> Parts<'a> {
             BusKind::VirtioSerial => {
                 "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
             }
-            BusKind::Ide => match &spec.bus {
-                Some(bus) => {
-                    let names = self.children.iter().filter(|c| c.kind == BusKind::Ide);
-                    let names: Vec<_> = names.map(|c| c.name.as_str()).collect();
-                    return BoardError::Config(match names.as_slice() {
-                        [] => format!(
-                            "-device {class}: there is no IDE bus; add -device ich9-ahci before it"
-                        ),
-                        names => format!(
-                            "-device {class}: there is no IDE bus '{bus}'; there are {}",
-                            names.join(", ")
-                        ),
-                    });
-                }
-                None => "; add -device ich9-ahci before it",
-            },
+            BusKind::Ide | BusKind::Scsi => {
+                let controller = match spec.class.bus {
+                    BusKind::Scsi => format!("virtio-scsi{}", self.spec.machine.virtio_form),
+                    _ => "ich9-ahci".to_owned(),
+                };
+                let names = self.children.iter().filter(|c| c.kind == spec.class.bus);
+                let names: Vec<_> = names.map(|c| c.name.as_str()).collect();
+                return BoardError::Config(match (&spec.bus, names.as_slice()) {
+                    (Some(named), [_, ..]) => format!(
+                        "-device {class}: there is no {bus} bus '{named}'; there are {}",
+                        names.join(", ")
+                    ),
+                    _ => format!(
+                        "-device {class}: there is no {bus} bus; add -device {controller} before it"
+                    ),
+                });
+            }
             BusKind::System => "; it is part of boards and cannot be added",
         };
         BoardError::Config(format!(

@@ -106,7 +106,7 @@ pub(crate) fn build(
                 }
                 used += 1;
             }
-            BusKind::VirtioSerial => {
+            BusKind::VirtioSerial | BusKind::Scsi => {
                 b.add_child(device)?;
             }
             BusKind::Isa => {

@@ -150,6 +150,17 @@ pub(super) fn devices_of(
                 let name = if drive.is_cd { "ide-cd" } else { "ide-hd" };
                 (name.to_owned(), Some(format!("ide.{}", drive.bus)))
             }
+            Interface::Scsi => {
+                if !all.iter().any(|device| is_scsi_adapter(device.class)) {
+                    bail!(
+                        "-drive {}: 'if=scsi' needs a SCSI controller; add '-device virtio-scsi{}'",
+                        drive.id,
+                        machine.virtio_form
+                    );
+                }
+                let name = if drive.is_cd { "scsi-cd" } else { "scsi-hd" };
+                (name.to_owned(), None)
+            }
         };
         let class = devices::creatable("-drive", &name)?;
         check_bus(class, machine)?;
@@ -157,8 +168,10 @@ pub(super) fn devices_of(
         let serial = drive.serial.clone().or(own_serial(class, &mut serial));
         let mut given = vec![("drive", drive.id.as_str())];
         given.extend((serial.as_deref()).map(|serial| ("serial", serial)));
-        if bus.is_some() {
-            given.push(("unit", &unit));
+        match drive.interface {
+            Interface::Ide => given.push(("unit", &unit)),
+            Interface::Scsi => given.push(("scsi-id", &unit)),
+            _ => {}
         }
         let args = args(config, class, &given)?;
         take_links(class, &args, &mut taken)?;
@@ -168,6 +181,10 @@ pub(super) fn devices_of(
         });
     }
     Ok(all)
+}
+
+fn is_scsi_adapter(class: &DeviceClass) -> bool {
+    class.name.starts_with("virtio-scsi")
 }
 
 /// The serial number of an IDE drive that is given none: guests know their disks by it.

@@ -22,6 +22,8 @@ pub enum Interface {
     Flash,
     /// A disk or CD drive on the machine's own controller.
     Ide,
+    /// A disk or CD drive on a SCSI controller that the user adds.
+    Scsi,
 }
 
 impl Interface {
@@ -32,6 +34,7 @@ impl Interface {
             Interface::Virtio => "virtio",
             Interface::Flash => "pflash",
             Interface::Ide => "ide",
+            Interface::Scsi => "scsi",
         }
     }
 }
@@ -124,6 +127,8 @@ const FILE_KEYS: &[&str] = &["aio", "locking"];
 
 /// Devices that stand for the CD drive a machine has by default.
 const INSTEAD_OF_CD: &[&str] = &["ide-cd", "ide-hd", "scsi-cd", "scsi-hd"];
+/// Targets of a SCSI bus.
+const SCSI_UNITS: u32 = 256;
 /// Its place, as `index=`.
 const CD_INDEX: u32 = 2;
 
@@ -184,8 +189,8 @@ fn free_place(all: &[Drive], interface: Interface, bus: u32, unit: u32) -> bool 
 fn name_of(interface: Interface, is_cd: bool, bus: u32, unit: u32) -> String {
     let name = interface.name();
     match interface {
-        Interface::Ide if is_cd => format!("{name}{bus}-cd{unit}"),
-        Interface::Ide => format!("{name}{bus}-hd{unit}"),
+        Interface::Ide | Interface::Scsi if is_cd => format!("{name}{bus}-cd{unit}"),
+        Interface::Ide | Interface::Scsi => format!("{name}{bus}-hd{unit}"),
         _ => format!("{name}{unit}"),
     }
 }
@@ -200,6 +205,7 @@ fn place(
 ) -> Result<(u32, u32)> {
     let (buses, units) = match interface {
         Interface::Ide => machine.ide,
+        Interface::Scsi => (1, SCSI_UNITS),
         _ => (1, u32::MAX),
     };
     let number = |key: &str| -> Result<Option<u32>> {
@@ -281,6 +287,7 @@ fn drive(opts: &Opts, machine: &MachineDef, all: &[Drive]) -> Result<Drive> {
         "virtio" => Interface::Virtio,
         "pflash" => Interface::Flash,
         "none" => Interface::None,
+        "scsi" => Interface::Scsi,
         "ide" if machine.ide.0 != 0 => Interface::Ide,
         "ide" => bail!(
             "-drive {name}: machine '{}' has no IDE controller; attach the image with \

@@ -32,17 +32,21 @@ fn q35_runs_seabios_to_no_bootable_device() -> Result<(), Error> {
 }
 
 /// Two disks whose boot sectors say who they are: that of the lower bootindex is asked first.
-fn seabios_boots_by_bootindex(machine: &str, disk: &str) -> Result<(), Error> {
+fn seabios_boots_by_bootindex(machine: &str, controller: &str, disk: &str) -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
         return Ok(());
     };
     let mut builder = Vm::new(machine)
         .args("-accel tcg -m 64 -device isa-debug-exit,iobase=0xf4")
+        .args(controller)
         .option("-L", &guest.seabios);
     let folder = std::env::temp_dir();
     let mut images = Vec::new();
     for (code, bootindex) in [(3u8, 9), (5, 1)] {
-        let image = folder.join(format!("boot-{machine}-{}-{code}", std::process::id()));
+        let image = folder.join(format!(
+            "boot-{machine}-{disk}-{}-{code}",
+            std::process::id()
+        ));
         std::fs::write(&image, kernels::boot_sector(code))?;
         builder = builder
             .option(
@@ -63,12 +67,17 @@ fn seabios_boots_by_bootindex(machine: &str, disk: &str) -> Result<(), Error> {
 
 #[test]
 fn pc_boots_the_disk_of_the_lowest_bootindex() -> Result<(), Error> {
-    seabios_boots_by_bootindex("pc", "virtio-blk-pci")
+    seabios_boots_by_bootindex("pc", "", "virtio-blk-pci")
 }
 
 #[test]
 fn microvm_boots_the_disk_of_the_lowest_bootindex() -> Result<(), Error> {
-    seabios_boots_by_bootindex("microvm", "virtio-blk-device")
+    seabios_boots_by_bootindex("microvm", "", "virtio-blk-device")
+}
+
+#[test]
+fn q35_boots_the_scsi_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("q35", "-device virtio-scsi-pci", "scsi-hd")
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn every_class_of_device_stands_random_traffic() -> Result<()> {
         BusKind::Pci,
         BusKind::VirtioSerial,
         BusKind::Ide,
+        BusKind::Scsi,
     ];
     let placed = [
         "ahci",
@@ -110,7 +111,12 @@ fn every_class_of_device_stands_random_traffic() -> Result<()> {
     } else {
         seen.insert("kvm-pit");
     }
-    let microvm = [BusKind::Isa, BusKind::Virtio, BusKind::VirtioSerial];
+    let microvm = [
+        BusKind::Isa,
+        BusKind::Virtio,
+        BusKind::VirtioSerial,
+        BusKind::Scsi,
+    ];
     seen.extend(stands_traffic(
         "tcg",
         "microvm",

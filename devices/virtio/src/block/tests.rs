@@ -1,100 +1,12 @@
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use backend_block::{Block, BlockError, BlockInfo, Operation, Request, SharedBlock};
+use backend_block::{Block as _, Operation, SharedBlock};
 use hw_virtio::Options;
 use hw_virtio::bench::{Bench, Ring};
 use proptest::prelude::*;
 
 use super::{Blk, BlkOptions};
-
-/// A disk in memory that carries requests out when it is told to.
-#[derive(Clone, Default)]
-struct Memory {
-    bytes: Arc<Mutex<Vec<u8>>>,
-    held: Arc<Mutex<Vec<Request>>>,
-    log: Arc<Mutex<Vec<Operation>>>,
-    barriers: Arc<Mutex<u32>>,
-    on_resize: Arc<Mutex<Vec<Listener>>>,
-}
-
-type Listener = Arc<dyn Fn() + Send + Sync>;
-
-impl Memory {
-    fn new(len: usize) -> Self {
-        let disk = Memory::default();
-        *disk.bytes.lock().unwrap() = (0..len).map(|i| (i / 512) as u8).collect();
-        disk
-    }
-
-    /// Carries out everything, also what comes of it.
-    fn work(&self) {
-        loop {
-            let held = std::mem::take(&mut *self.held.lock().unwrap());
-            if held.is_empty() {
-                return;
-            }
-            for request in held {
-                let Some(_pass) = request.gate.pass() else {
-                    (request.done)(Err(BlockError::Cancelled));
-                    continue;
-                };
-                let mut bytes = self.bytes.lock().unwrap();
-                let len = request.memory.len() as usize;
-                let moved = match request.operation {
-                    Operation::Read { offset } => {
-                        request.memory.copy_in(0, &bytes[offset as usize..][..len])
-                    }
-                    Operation::Write { offset } => request
-                        .memory
-                        .copy_out(0, &mut bytes[offset as usize..][..len]),
-                    Operation::Flush => Some(()),
-                    Operation::Discard { offset, len }
-                    | Operation::WriteZeroes { offset, len, .. } => {
-                        bytes[offset as usize..][..len as usize].fill(0);
-                        Some(())
-                    }
-                };
-                drop(bytes);
-                self.log.lock().unwrap().push(request.operation);
-                (request.done)(moved.ok_or(BlockError::BadBuffer));
-            }
-        }
-    }
-}
-
-impl Block for Memory {
-    fn info(&self) -> BlockInfo {
-        BlockInfo {
-            id: "d0".into(),
-            file: String::new(),
-            format: "raw".into(),
-            read_only: false,
-            discard: true,
-            write_back: true,
-        }
-    }
-    fn len(&self) -> u64 {
-        self.bytes.lock().unwrap().len() as u64
-    }
-    fn submit(&self, request: Request) {
-        self.held.lock().unwrap().push(request);
-    }
-    fn barrier(&self) {
-        *self.barriers.lock().unwrap() += 1;
-    }
-    fn drain(&self) {
-        self.work();
-    }
-    fn resize(&self, len: u64) -> Result<(), BlockError> {
-        self.bytes.lock().unwrap().resize(len as usize, 0);
-        let listeners = self.on_resize.lock().unwrap().clone();
-        listeners.iter().for_each(|listener| listener());
-        Ok(())
-    }
-    fn on_resize(&self, listener: Listener) {
-        self.on_resize.lock().unwrap().push(listener);
-    }
-}
+use crate::memory::Memory;
 
 const DISK: usize = 64 << 10;
 /// What drivers take: SEG_MAX, BLK_SIZE, FLUSH, DISCARD, WRITE_ZEROES.

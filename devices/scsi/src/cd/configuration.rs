@@ -1,7 +1,8 @@
 //! What the drive can do: GET CONFIGURATION (MMC-5, 5.3 and 6.5) and MODE SENSE (7.2).
 
-use super::packet::counted;
-use super::{BLOCK, Cd, Sense};
+use hw_scsi::Sense;
+
+use super::{BLOCK, Cable, Cd};
 
 /// Profiles (5.3.1).
 const PROFILE_CD: u16 = 0x0008;
@@ -34,6 +35,11 @@ impl Cd {
         let is_any = u8::from(profile != 0);
         let [dvd_high, dvd_low] = PROFILE_DVD.to_be_bytes();
         let [cd_high, cd_low] = PROFILE_CD.to_be_bytes();
+        // Core (5.3.2, table 93).
+        let interface = match self.cable {
+            Cable::Scsi => 1,
+            Cable::Atapi => 2,
+        };
         let [.., block_high, block_low] = (BLOCK as u32).to_be_bytes();
         // Number, version, whether always there, whether in effect, what it says.
         let features: [(u16, u8, u8, u8, Vec<u8>); 6] = [
@@ -53,8 +59,7 @@ impl Cd {
                     0,
                 ],
             ),
-            // Core: on ATAPI.
-            (0x0001, 2, 1, 1, vec![0, 0, 0, 2, 1, 0, 0, 0]),
+            (0x0001, 2, 1, 1, vec![0, 0, 0, interface, 1, 0, 0, 0]),
             // Removable medium: a tray that can be ejected and locked.
             (0x0003, 0, 1, 1, vec![0x29, 0, 0, 0]),
             // Random access, in units of 16 blocks.
@@ -89,7 +94,7 @@ impl Cd {
 
     /// Mode pages; `which` has the page and, above it, whether values are current, changeable, default
     /// or saved ones.
-    pub(super) fn mode_sense(&self, which: u8) -> Result<Vec<u8>, Sense> {
+    pub(super) fn mode_pages(&self, which: u8) -> Result<Vec<u8>, Sense> {
         let (control, page) = (which >> 6, which & 0x3f);
         if control == 3 {
             return Err(Sense::NO_SAVED_PAGES);
@@ -126,9 +131,7 @@ impl Cd {
                 ],
             ),
         ];
-        // No block descriptors.
-        let mut bytes = vec![0; 6];
-        let before = bytes.len();
+        let mut bytes = Vec::new();
         for (number, mut body) in pages {
             if page != number && page != PAGE_ALL {
                 continue;
@@ -139,9 +142,9 @@ impl Cd {
             bytes.extend([number, body.len() as u8]);
             bytes.extend(body);
         }
-        match bytes.len() == before {
+        match bytes.is_empty() {
             true => Err(Sense::BAD_FIELD),
-            false => Ok(counted(bytes)),
+            false => Ok(bytes),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! READ TOC/PMA/ATIP (MMC-5, 6.26): one data track.
 
-use super::packet::{Packet, counted};
+use hw_scsi::Cdb;
+
+use crate::counted;
 
 /// Frames of a second, and those before block 0.
 const FRAMES: u32 = 75;
@@ -30,12 +32,12 @@ fn address(block: u32, in_msf: bool) -> [u8; 4] {
 }
 
 /// The answer for a medium of so many blocks; `None` for formats that it has not.
-pub(super) fn toc(packet: Packet<'_>, blocks: u32) -> Option<Vec<u8>> {
-    let in_msf = packet.byte(1) & 2 != 0;
-    let start = packet.byte(6);
+pub(super) fn toc(cdb: Cdb<'_>, blocks: u32) -> Option<Vec<u8>> {
+    let in_msf = cdb.byte(1) & 2 != 0;
+    let start = cdb.byte(6);
     // Drivers of old put the format into the last byte (SFF-8020i, 9.8.16).
-    let format = match packet.byte(2) & 0xf {
-        0 => packet.byte(9) >> 6,
+    let format = match cdb.byte(2) & 0xf {
+        0 => cdb.byte(9) >> 6,
         format => format,
     };
     let mut bytes = vec![1, 1];
