@@ -13,6 +13,7 @@ static TABLES: &[&[&DeviceClass]] = &[
     device_input::CLASSES,
     device_intc::CLASSES,
     device_misc::CLASSES,
+    device_nvme::CLASSES,
     device_pci::CLASSES,
     device_rtc::CLASSES,
     device_scsi::CLASSES,

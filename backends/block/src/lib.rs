@@ -22,6 +22,8 @@
 
 mod accounting;
 mod backend;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod cache;
 mod copy;
 mod debug;

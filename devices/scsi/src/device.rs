@@ -71,11 +71,13 @@ impl<U: Kept> Device for ScsiDevice<U> {
         let unit: SharedUnit = self.unit.clone();
         self.address = bus.plug(channel, target, lun, unit)?;
         if let Some(disk) = self.unit().fixed() {
-            let (weak, bus, address) = (Arc::downgrade(&self.unit), bus.clone(), self.address);
+            // The disk must not keep alive what keeps it.
+            let (weak, address) = (Arc::downgrade(&self.unit), self.address);
+            let notice = bus.notifier();
             disk.on_resize(Arc::new(move || {
                 if let Some(unit) = weak.upgrade() {
                     lock(&unit).attention(Sense::CAPACITY_CHANGED);
-                    bus.notice(address, What::Changed(Sense::CAPACITY_CHANGED));
+                    notice(address, What::Changed(Sense::CAPACITY_CHANGED));
                 }
             }));
         }

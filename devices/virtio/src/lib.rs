@@ -19,8 +19,6 @@
 
 mod block;
 mod classes;
-#[cfg(test)]
-mod memory;
 mod rng;
 mod scsi;
 mod serial;

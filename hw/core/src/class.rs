@@ -22,6 +22,8 @@ pub enum BusKind {
     Ide,
     /// The logical units of a SCSI host adapter.
     Scsi,
+    /// The namespaces of an NVMe controller.
+    Nvme,
 }
 
 impl BusKind {
@@ -35,6 +37,7 @@ impl BusKind {
             BusKind::VirtioSerial => "virtio-serial-bus",
             BusKind::Ide => "IDE",
             BusKind::Scsi => "SCSI",
+            BusKind::Nvme => "nvme-bus",
         }
     }
 }

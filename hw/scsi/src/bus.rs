@@ -274,6 +274,16 @@ impl ScsiBus {
         }
     }
 
+    /// [`notice`](Self::notice) for who may outlive the bus.
+    pub fn notifier(&self) -> impl Fn(Address, What) + Send + Sync + 'static {
+        let weak = Arc::downgrade(&self.shared);
+        move |address, what| {
+            if let Some(shared) = weak.upgrade() {
+                ScsiBus { shared }.notice(address, what);
+            }
+        }
+    }
+
     /// What there is to tell since the last call.
     pub fn take_notices(&self) -> Vec<Notice> {
         std::mem::take(&mut *lock(&self.shared.notices))

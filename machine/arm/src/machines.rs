@@ -57,6 +57,7 @@ const VIRT: MachineDef = MachineDef {
         BusKind::VirtioSerial,
         BusKind::Ide,
         BusKind::Scsi,
+        BusKind::Nvme,
     ],
     levels: &[Level::Clusters],
     virtio_form: "-pci",

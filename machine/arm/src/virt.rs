@@ -283,7 +283,7 @@ impl Virt<'_> {
                     let path = format!("/virtio-mmio@{:016x}/disk@0,0", place.base);
                     self.parts.boot_order.add(device, &path)?;
                 }
-                BusKind::VirtioSerial | BusKind::Ide | BusKind::Scsi => {
+                BusKind::VirtioSerial | BusKind::Ide | BusKind::Scsi | BusKind::Nvme => {
                     self.parts.add_child(device)?;
                 }
                 BusKind::Pci => {

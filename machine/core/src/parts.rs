@@ -14,6 +14,9 @@ use crate::board::BoardError;
 use crate::bootorder::BootOrder;
 use crate::spec::{DeviceSpec, MachineSpec};
 
+/// Class code of NVMe controllers.
+const NVM: u16 = 0x0108;
+
 /// A bus of a device.
 struct Child {
     name: String,
@@ -231,7 +234,11 @@ impl<'a> Parts<'a> {
                     child.path.clone_from(&path);
                 }
             }
-            self.boot_order.add(device, &format!("{path}/disk@0,0"))?;
+            let disk = match function.class {
+                NVM => "namespace@1,0",
+                _ => "disk@0,0",
+            };
+            self.boot_order.add(device, &format!("{path}/{disk}"))?;
         }
         Ok(())
     }
@@ -272,6 +279,10 @@ impl<'a> Parts<'a> {
                 let path = format!("{path}/channel@{channel:x}/disk@{target:x},{lun:x}");
                 self.boot_order.add(spec, &path)?;
             }
+            BusKind::Nvme => {
+                let path = format!("{path}/namespace@{:x},0", at("nsid"));
+                self.boot_order.add(spec, &path)?;
+            }
             _ => {}
         }
         Ok(part)
@@ -288,8 +299,9 @@ impl<'a> Parts<'a> {
             BusKind::VirtioSerial => {
                 "; add -device virtio-serial-pci (or virtio-serial-device on microvm) before it"
             }
-            BusKind::Ide | BusKind::Scsi => {
+            BusKind::Ide | BusKind::Scsi | BusKind::Nvme => {
                 let controller = match spec.class.bus {
+                    BusKind::Nvme => "nvme,serial=...".to_owned(),
                     BusKind::Scsi => format!("virtio-scsi{}", self.spec.machine.virtio_form),
                     _ => "ich9-ahci".to_owned(),
                 };

@@ -106,6 +106,7 @@ const PC: MachineDef = MachineDef {
         BusKind::VirtioSerial,
         BusKind::Ide,
         BusKind::Scsi,
+        BusKind::Nvme,
     ],
     levels: &[Level::Dies],
     virtio_form: "-pci",

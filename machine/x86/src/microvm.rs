@@ -112,7 +112,9 @@ pub(crate) fn build(
             BusKind::Isa => {
                 b.add_isa(device)?;
             }
-            BusKind::Pci | BusKind::Ide | BusKind::System => return Err(b.no_bus(device)),
+            BusKind::Pci | BusKind::Ide | BusKind::Nvme | BusKind::System => {
+                return Err(b.no_bus(device));
+            }
         }
     }
 

@@ -195,7 +195,7 @@ impl Pc<'_> {
         let spec = self.b.spec;
         for device in &spec.devices {
             match device.class.bus {
-                BusKind::VirtioSerial | BusKind::Ide | BusKind::Scsi => {
+                BusKind::VirtioSerial | BusKind::Ide | BusKind::Scsi | BusKind::Nvme => {
                     self.b.add_child(device)?;
                 }
                 BusKind::Isa => {

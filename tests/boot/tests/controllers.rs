@@ -201,6 +201,47 @@ fn linux_keeps_a_tree_of_files_on_a_scsi_disk() -> Result<(), Error> {
 }
 
 #[test]
+fn linux_keeps_a_tree_of_files_on_two_nvme_namespaces() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    for (name, cpus) in [("q35", 2), ("pc", 1)] {
+        let folder = Folder::new()?;
+        let (first, second) = (folder.join("first"), folder.join("second"));
+        let sum = image(&first, 5)?;
+        std::fs::File::create(&second)?.set_len(64 << 20)?;
+        let mut vm = machine(&guest, name, "nvme,ext4")
+            .cpus(cpus)
+            .option(
+                "-drive",
+                format!("if=none,id=a,format=raw,file={}", first.display()),
+            )
+            .option(
+                "-drive",
+                format!(
+                    "if=none,id=b,format=raw,discard=unmap,file={}",
+                    second.display()
+                ),
+            )
+            .args("-device nvme,id=n,serial=S-7,drive=a,mdts=5")
+            .args("-device nvme-ns,bus=n.0,drive=b,logical_block_size=4096")
+            .boot()?;
+        vm.expect("GUEST-UP")?;
+        assert_eq!(vm.shell("cat /sys/class/nvme/nvme0/serial")?.trim(), "S-7");
+        assert_eq!(vm.shell("cat /dev/nvme0n1 | md5sum | cut -c 1-32")?, sum);
+        assert_eq!(
+            vm.shell("cat /sys/block/nvme0n2/queue/logical_block_size")?,
+            "4096"
+        );
+        keeps_a_tree(&mut vm, "nvme0n2")?;
+        vm.send("exit\n")?;
+        vm.expect("GUEST-DOWN")?;
+        vm.expect_success()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_scsi_guest_sees_new_sizes_and_new_media() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
         return Ok(());

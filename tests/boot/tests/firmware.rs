@@ -1,6 +1,6 @@
 //! Machines without a kernel: the packaged firmware runs.
 
-use test_boot::{Error, Guest, Vm, kernels};
+use test_boot::{Error, Folder, Guest, Vm, kernels};
 
 fn seabios_finds_no_bootable_device(machine: &str) -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
@@ -40,13 +40,9 @@ fn seabios_boots_by_bootindex(machine: &str, controller: &str, disk: &str) -> Re
         .args("-accel tcg -m 64 -device isa-debug-exit,iobase=0xf4")
         .args(controller)
         .option("-L", &guest.seabios);
-    let folder = std::env::temp_dir();
-    let mut images = Vec::new();
+    let folder = Folder::new()?;
     for (code, bootindex) in [(3u8, 9), (5, 1)] {
-        let image = folder.join(format!(
-            "boot-{machine}-{disk}-{}-{code}",
-            std::process::id()
-        ));
+        let image = folder.join(&format!("disk-{code}"));
         std::fs::write(&image, kernels::boot_sector(code))?;
         builder = builder
             .option(
@@ -57,11 +53,9 @@ fn seabios_boots_by_bootindex(machine: &str, controller: &str, disk: &str) -> Re
                 "-device",
                 format!("{disk},drive=d{code},bootindex={bootindex}"),
             );
-        images.push(image);
     }
-    let ended = builder.boot()?.wait_exit();
-    images.iter().try_for_each(std::fs::remove_file)?;
-    assert_eq!(ended?.status.code(), Some(5 * 2 + 1));
+    let ended = builder.boot()?.wait_exit()?;
+    assert_eq!(ended.status.code(), Some(5 * 2 + 1));
     Ok(())
 }
 
@@ -78,6 +72,11 @@ fn microvm_boots_the_disk_of_the_lowest_bootindex() -> Result<(), Error> {
 #[test]
 fn q35_boots_the_scsi_disk_of_the_lowest_bootindex() -> Result<(), Error> {
     seabios_boots_by_bootindex("q35", "-device virtio-scsi-pci", "scsi-hd")
+}
+
+#[test]
+fn pc_boots_the_nvme_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("pc", "", "nvme,serial=S1")
 }
 
 #[test]

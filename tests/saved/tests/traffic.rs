@@ -41,6 +41,10 @@ fn options(class: &DeviceClass, disk: &str, args: &mut Vec<String>) -> Result<()
         device += &format!(",{}={}", prop.name, backend.unwrap_or_default());
         args.extend([option.to_owned(), value]);
     }
+    // Some cannot do without.
+    if class.props.iter().any(|prop| prop.name == "serial") {
+        device += ",serial=S1";
+    }
     args.extend(["-device".to_owned(), device]);
     Ok(())
 }
@@ -96,12 +100,15 @@ fn every_class_of_device_stands_random_traffic() -> Result<()> {
         BusKind::VirtioSerial,
         BusKind::Ide,
         BusKind::Scsi,
+        BusKind::Nvme,
     ];
     let placed = [
         "ahci",
         "virtio-blk-pci",
         "virtio-blk-pci-modern",
         "virtio-serial-pci-msix",
+        "virtio-scsi-pci-modern",
+        "nvme",
         "serial",
     ];
     seen.extend(stands_traffic("tcg", "pc,i8042=off", &pc, &placed)?);

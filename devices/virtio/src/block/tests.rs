@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
+use backend_block::bench::Memory;
 use backend_block::{Block as _, Operation, SharedBlock};
 use hw_virtio::Options;
 use hw_virtio::bench::{Bench, Ring};
 use proptest::prelude::*;
 
 use super::{Blk, BlkOptions};
-use crate::memory::Memory;
 
 const DISK: usize = 64 << 10;
 /// What drivers take: SEG_MAX, BLK_SIZE, FLUSH, DISCARD, WRITE_ZEROES.

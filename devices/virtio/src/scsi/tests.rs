@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use backend_block::bench::Memory;
 use backend_block::{Block as _, Operation, SharedBlock};
 use hw_core::{Args, Links, Placement, ResetKind};
 use hw_virtio::Options;
@@ -7,7 +8,6 @@ use hw_virtio::bench::{Bench, Ring, Used};
 use proptest::prelude::*;
 
 use super::{Scsi, ScsiOptions};
-use crate::memory::Memory;
 
 const DISK: usize = 64 << 10;
 /// HOTPLUG, CHANGE.

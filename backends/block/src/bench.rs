@@ -1,31 +1,44 @@
-//! The disk of this crate's tests.
+//! A disk for tests of devices.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::{Arc, Mutex};
 
-use backend_block::{Block, BlockError, BlockInfo, Operation, Request};
+use crate::{Block, BlockError, BlockInfo, Operation, Request};
 
 /// A disk in memory that carries requests out when it is told to.
 #[derive(Clone, Default)]
-pub(crate) struct Memory {
-    pub(crate) bytes: Arc<Mutex<Vec<u8>>>,
-    pub(crate) held: Arc<Mutex<Vec<Request>>>,
-    pub(crate) log: Arc<Mutex<Vec<Operation>>>,
-    pub(crate) barriers: Arc<Mutex<u32>>,
-    pub(crate) read_only: bool,
+pub struct Memory {
+    /// Its contents.
+    pub bytes: Arc<Mutex<Vec<u8>>>,
+    /// What it was not told to carry out yet.
+    pub held: Arc<Mutex<Vec<Request>>>,
+    /// What it did.
+    pub log: Arc<Mutex<Vec<Operation>>>,
+    /// How often later requests were to wait for earlier ones.
+    pub barriers: Arc<Mutex<u32>>,
+    /// Whether it refuses writes.
+    pub read_only: bool,
+    /// What fails, if anything.
+    pub fails: Arc<Mutex<Option<BlockError>>>,
     on_resize: Arc<Mutex<Vec<Listener>>>,
 }
 
 type Listener = Arc<dyn Fn() + Send + Sync>;
 
 impl Memory {
-    pub(crate) fn new(len: usize) -> Self {
+    /// A disk whose bytes are the numbers of their sectors.
+    pub fn new(len: usize) -> Self {
         let disk = Memory::default();
         *disk.bytes.lock().unwrap() = (0..len).map(|i| (i / 512) as u8).collect();
         disk
     }
 
     /// Carries out everything, also what comes of it.
-    pub(crate) fn work(&self) {
+    pub fn work(&self) {
         loop {
             let held = std::mem::take(&mut *self.held.lock().unwrap());
             if held.is_empty() {
@@ -53,6 +66,10 @@ impl Memory {
                     }
                 };
                 drop(bytes);
+                if let Some(error) = *self.fails.lock().unwrap() {
+                    (request.done)(Err(error));
+                    continue;
+                }
                 self.log.lock().unwrap().push(request.operation);
                 (request.done)(moved.ok_or(BlockError::BadBuffer));
             }
