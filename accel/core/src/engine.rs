@@ -87,7 +87,10 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
             // A halted CPU waits at the start of its next run.
             Exit::Budget | Exit::Exclusive | Exit::Halted => VcpuExit::Again,
             Exit::Yield => {
-                std::thread::yield_now();
+                // There may be another CPU that this one waits for.
+                if !self.core.sole {
+                    std::thread::yield_now();
+                }
                 VcpuExit::Again
             }
             Exit::Pending if self.core.pending.get() & reason::STOP != 0 => VcpuExit::Stopped,

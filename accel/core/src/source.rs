@@ -67,6 +67,8 @@ pub struct Source {
     pages: Vec<PageRef>,
     cacheable: bool,
     ctx: u8,
+    /// Of [`Core::sole`].
+    sole: bool,
 }
 
 impl Source {
@@ -81,6 +83,7 @@ impl Source {
             pages: Vec::new(),
             cacheable: true,
             ctx,
+            sole: core.sole,
         };
         source.append(core, va, WINDOW)?;
         source.first = source.len;
@@ -179,7 +182,8 @@ impl Source {
         for (page, (from, to)) in self.pages.iter_mut().zip(parts) {
             let wanted = self.buffer.get(from..to)?;
             page.granules = granules(page.offset, wanted.len() as u64);
-            page.block.track_code(page.offset, wanted.len() as u64);
+            let len = wanted.len() as u64;
+            page.block.track_code(page.offset, len, self.sole);
             let mut now = [0; WINDOW + NEXT];
             let now = now.get_mut(..wanted.len())?;
             page.block.read(page.offset, now)?;

@@ -199,7 +199,7 @@ fn a_store_into_the_running_unit_leaves_it_after_the_instruction() {
     b.set(Slot(2), one);
     b.goto(0x18);
     let code = lower::<Toy>(&b.finish()).expect("fits");
-    block.track_code(0x100, 4);
+    block.track_code(0x100, 4, false);
     assert!(matches!(
         exec::run(&mut core, &code, 0, code.ops.len()),
         Flow::Done(1)

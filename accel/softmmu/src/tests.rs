@@ -142,7 +142,7 @@ fn one_page_of_a_large_page_flushes_all_of_it() {
 fn a_store_into_code_says_so_once() {
     let (mut mmu, block, _) = mmu();
     mmu.fill(0, 0x1000, &found(0x10_1000, false));
-    block.track_code(0x1040, 4);
+    block.track_code(0x1040, 4, false);
     assert_eq!(mmu.store8(0, 0x1080, 1), Fast::Done(()));
     assert_eq!(mmu.store8(0, 0x1041, 1), Fast::HitCode(()));
     assert_eq!(mmu.store8(0, 0x1041, 1), Fast::Done(()));
@@ -198,7 +198,7 @@ fn many_bytes_are_at_hand_within_a_page_and_stores_of_them_tell() {
     assert!(!mmu.load_bytes(0, 0x5fc1, &mut out));
     assert!(mmu.load_bytes(0, 0x5fc0, &mut out));
     assert_eq!(out[..], bytes);
-    block.track_code(0x4000, 64);
+    block.track_code(0x4000, 64, false);
     assert_eq!(mmu.copy_bytes(0, 0x5fc0, 0x6020, 64), Fast::HitCode(()));
     assert_eq!(block.load(0x4020, 8), Some(0x0706_0504_0302_0100));
     // Down is as if byte by byte; up would copy what was copied.

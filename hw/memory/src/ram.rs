@@ -277,8 +277,9 @@ impl RamBlock {
 
     /// Announces that code will be read from `offset..offset + len` (within one page) for
     /// translation. Read [`code_version`](Self::code_version) first, call this, then read the bytes:
-    /// the version moves with every later store to these granules.
-    pub fn track_code(&self, offset: u64, len: u64) {
+    /// the version moves with every later store to these granules. Other CPUs store without fences,
+    /// which a translator that is `sole` need not think of.
+    pub fn track_code(&self, offset: u64, len: u64, sole: bool) {
         let Ok(page) = usize::try_from(offset >> PAGE_BITS) else {
             return;
         };
@@ -288,7 +289,8 @@ impl RamBlock {
         let wanted = granules(offset, len);
         let old_code = code.fetch_or(wanted, Ordering::SeqCst);
         let old_flags = flags.fetch_or(page_flag::CODE, Ordering::SeqCst);
-        if old_flags & page_flag::CODE == 0 || old_code & wanted != wanted {
+        let is_news = old_flags & page_flag::CODE == 0 || old_code & wanted != wanted;
+        if is_news && !sole {
             heavy_fence();
         }
     }
@@ -328,13 +330,14 @@ impl RamBlock {
         words
     }
 
-    /// Every writer's last step: acts on the flags of the pages written. Returns whether translated
+    /// The last step of every writer but generated code: acts on the flags of the pages written. Returns whether translated
     /// code was overwritten.
     #[inline]
     pub fn mark_written(&self, offset: u64, len: u64) -> bool {
         let first = offset >> PAGE_BITS;
         let last = offset.saturating_add(len.saturating_sub(1)) >> PAGE_BITS;
         let mut hit = false;
+        fence(Ordering::SeqCst);
         for page in first..=last {
             let Some(flags) = usize::try_from(page).ok().and_then(|p| self.flags.get(p)) else {
                 break;

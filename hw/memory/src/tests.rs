@@ -188,7 +188,7 @@ fn a_store_to_translated_code_moves_its_version_and_one_beside_it_does_not() {
             .load(std::sync::atomic::Ordering::SeqCst)
     };
     let start = version();
-    block.track_code(0x40, 16);
+    block.track_code(0x40, 16, false);
     block.store(0x80, 4, 1).unwrap();
     assert_eq!(version(), start);
     block.store(0x4c, 8, 1).unwrap();
