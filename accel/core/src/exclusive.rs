@@ -48,8 +48,12 @@ impl Exclusive {
 
     /// The calling CPU is at a boundary and touches no guest memory until it enters again.
     pub fn leave(&self) {
-        self.lock().running -= 1;
-        self.changed.notify_all();
+        let mut state = self.lock();
+        state.running -= 1;
+        // Nobody waits for less.
+        if state.claimed && state.running == 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Parks all CPUs. The caller must have left. Ends when the guard is dropped.
