@@ -122,10 +122,10 @@ impl CodeMemory {
         self.run.wrapping_add(at)
     }
 
-    /// The offset of a host address in the executable mapping.
+    /// The offset of a host address in the executable mapping. The last call returns to just behind it.
     pub(crate) fn offset(&self, address: u64) -> Option<usize> {
         let at = usize::try_from(address.checked_sub(self.run as u64)?).ok()?;
-        (at < cell::CODE + self.len).then_some(at)
+        (at <= cell::CODE + self.len).then_some(at)
     }
 
     /// Writes code at an offset if it is not there already: hosts are slow to notice changes.
@@ -193,5 +193,18 @@ impl Drop for CodeMemory {
             libc::munmap(self.run.cast(), cell::CODE + self.len);
             libc::munmap(self.write.cast(), self.len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_return_address_may_be_the_end_of_all_code() {
+        let memory = CodeMemory::new(PAGE).unwrap();
+        let end = cell::CODE + PAGE;
+        let offset = |at| memory.offset(memory.address(at) as u64);
+        assert_eq!((offset(end), offset(end + 1)), (Some(end), None));
     }
 }

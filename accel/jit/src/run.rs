@@ -527,7 +527,8 @@ impl<T: Target> Jit<T> {
             let left = self.cache.memory.budget().load(Ordering::SeqCst) as i16;
             let done = slice - i64::from(left);
             core.budget -= done;
-            core.counters.insns += done as u64;
+            // Where ways of a region meet, the budget may be ahead by what is counted on leaving.
+            core.counters.insns = core.counters.insns.wrapping_add_signed(done);
             // No unit is at 0.
             let site = self.cache.memory.offset(out.site).unwrap_or(0);
             match out.why {
