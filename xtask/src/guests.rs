@@ -12,11 +12,14 @@
 //! amd64/initrd-modules     the same with drivers to `modprobe`
 //! amd64/vmlinuz-generic    the kernel for real hardware, which drives AHCI
 //! amd64/initrd-generic     its drivers
+//! amd64/grub-rescue.iso    GRUB on a CD
+//! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI; for tests only
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
 
 mod apt;
+mod image;
 mod initrd;
 mod kernel;
 mod manifest;
@@ -33,6 +36,7 @@ use apt::Apt;
 use manifest::Manifest;
 
 /// What to fetch for one guest architecture; its name is Debian's.
+#[derive(Clone, Copy)]
 struct Guest {
     arch: &'static str,
     /// The meta package whose dependency is the current kernel. Never an exact version: kernels
@@ -71,7 +75,17 @@ const AMD64: Guest = Guest {
     generic: Some((
         "linux-image-amd64",
         &[
-            "ahci", "ata_piix", "nvme", "sd_mod", "sr_mod", "isofs", "ext4",
+            "ahci",
+            "ata_piix",
+            "nvme",
+            "virtio_pci",
+            "virtio_blk",
+            "virtio_scsi",
+            "sd_mod",
+            "sr_mod",
+            "isofs",
+            "crc32c_generic",
+            "ext4",
         ],
     )),
 };
@@ -108,13 +122,17 @@ pub(crate) fn folder() -> PathBuf {
     }
 }
 
-/// Fetches what is missing and returns the cache folder.
+/// Fetches what is missing and returns the cache folder. Of what tests alone need, nothing is made.
 pub(crate) fn ready() -> Result<PathBuf> {
-    run(&[])?;
-    Ok(folder().canonicalize()?)
+    all(GUESTS, false, false)
 }
 
-/// The chore: fetches what is missing for the named architectures, or for all.
+/// The same, with what tests need, as far as this host can make it.
+pub(crate) fn ready_for_tests() -> Result<PathBuf> {
+    all(GUESTS, false, true)
+}
+
+/// The chore: fetches and makes what is missing for the named architectures, or for all.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut wanted = Vec::new();
     let mut update = false;
@@ -122,7 +140,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         match arg.as_str() {
             "--update" => update = true,
             name => match GUESTS.iter().find(|guest| guest.arch == name) {
-                Some(guest) => wanted.push(guest),
+                Some(guest) => wanted.push(*guest),
                 None => {
                     let known: Vec<&str> = GUESTS.iter().map(|guest| guest.arch).collect();
                     bail!("no guest `{name}`; there is {}", known.join(", "));
@@ -133,6 +151,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if wanted.is_empty() {
         wanted.extend(GUESTS);
     }
+    let folder = all(&wanted, update, true)?;
+    println!("guests are ready in {}", folder.display());
+    Ok(())
+}
+
+fn all(wanted: &[Guest], update: bool, with_disks: bool) -> Result<PathBuf> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let folder = folder.canonicalize()?;
@@ -140,14 +164,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .context("cannot lock the guest folder")?;
     for guest in wanted {
-        fetch(guest, &folder, update)
+        fetch(guest, &folder, update, with_disks)
             .with_context(|| format!("guests for {} are incomplete", guest.arch))?;
     }
-    println!("guests are ready in {}", folder.display());
-    Ok(())
+    Ok(folder)
 }
 
-fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
+fn fetch(guest: &Guest, folder: &Path, update: bool, with_disks: bool) -> Result<()> {
     let mut manifest = Manifest::load(folder, guest.arch)?;
     let mut apt = Apt::new(guest.arch, folder)?;
 
@@ -189,6 +212,31 @@ fn fetch(guest: &Guest, folder: &Path, update: bool) -> Result<()> {
             &home.join("initrd-generic"),
             &initrd::build(&program, Some(&modules)),
         )?;
+    }
+    if guest.arch == "amd64" && with_disks {
+        let mut package = |name: &str| unpacked(name, folder, &mut manifest, &mut apt, update);
+        let rescue = package("grub-rescue-pc")?;
+        let cd = fs::read(rescue.join("usr/lib/grub-rescue/grub-rescue-cdrom.iso"))?;
+        host::write_if_changed(&home.join("grub-rescue.iso"), &cd)?;
+        let loaders = image::Loaders {
+            tools: package("grub-common")?,
+            library: package("libdevmapper1.02.1")?,
+            bios: package("grub-pc-bin")?,
+            efi: package("grub-efi-amd64-signed")?,
+            shim: package("shim-signed")?,
+        };
+        let made = image::build(&home.join("disk.raw"), &loaders, update);
+        match made.context("cannot make the disk with Debian on it") {
+            Err(reason) if std::env::var_os("CI_NO_SKIP").is_some_and(|value| value == "1") => {
+                return Err(reason);
+            }
+            // Not every user may unpack a system.
+            Err(reason) => eprintln!(
+                "{}: {reason:#}; tests that boot from it will be skipped",
+                guest.arch
+            ),
+            Ok(()) => {}
+        }
     }
     println!("{}: Linux {release}", guest.arch);
     Ok(())

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if !all.is_empty() {
         // Random tests run ten times as many cases.
         command.env("MIMIC_TEST_ALL", "1");
-        command.env("MIMIC_GUESTS", guests::ready()?);
+        command.env("MIMIC_GUESTS", guests::ready_for_tests()?);
         if std::env::var_os("MIMIC_BIN").is_none() {
             command.env("MIMIC_BIN", host::build_mimic()?);
         }

@@ -19,7 +19,10 @@ pub(crate) fn workspace() -> PathBuf {
 }
 
 /// `$MIMIC_BIN`, or the release build of this workspace, brought up to date once per process.
-pub(crate) fn program() -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// When it does not build.
+pub fn program() -> Result<PathBuf, Error> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     if let Some(path) = std::env::var_os("MIMIC_BIN").filter(|path| !path.is_empty()) {
         return Ok(PathBuf::from(path));

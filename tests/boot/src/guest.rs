@@ -19,6 +19,10 @@ pub struct Guest {
     pub initrd_modules: PathBuf,
     /// On amd64, the kernel for real hardware, and an initrd with its drivers.
     pub generic: (PathBuf, PathBuf),
+    /// On amd64, a disk with Debian on it: not to be written to. See [`Guest::has_disk`].
+    pub disk: PathBuf,
+    /// On amd64, GRUB on a CD.
+    pub rescue: PathBuf,
     /// Folder of OVMF images.
     pub ovmf: PathBuf,
     /// Folder of SeaBIOS images, for `-L`.
@@ -46,6 +50,8 @@ impl Guest {
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
             generic: (home.join("vmlinuz-generic"), home.join("initrd-generic")),
+            disk: home.join("disk.raw"),
+            rescue: home.join("grub-rescue.iso"),
             ovmf: cache.join("share/OVMF"),
             seabios: cache.join("share/seabios"),
             aavmf: cache.join("share/AAVMF"),
@@ -70,13 +76,26 @@ impl Guest {
         Ok(None)
     }
 
+    /// Whether the disk is there, which not every host can make; if not, that is said as by
+    /// [`Guest::find`].
+    pub fn has_disk(&self) -> Result<bool, Error> {
+        let is_there = self.disk.exists();
+        if !is_there {
+            skip(&format!(
+                "no disk with Debian on it ({} is missing): `cargo xtask guests` says what it lacks",
+                self.disk.display()
+            ))?;
+        }
+        Ok(is_there)
+    }
+
     fn files(&self, arch: &str) -> Vec<&PathBuf> {
         let mut files = vec![&self.vmlinuz, &self.initrd, &self.initrd_modules];
         match arch {
             "amd64" => {
                 files.extend([&self.vmlinux, &self.seabios]);
                 files.extend([&self.generic.0, &self.generic.1]);
-                files.push(&self.ovmf);
+                files.extend([&self.rescue, &self.ovmf]);
             }
             "arm64" => files.push(&self.aavmf),
             _ => {}

@@ -33,6 +33,7 @@ pub mod programs;
 mod qmp;
 mod vm;
 
+pub use binary::program;
 pub use console::Console;
 pub use error::Error;
 pub use folder::Folder;

@@ -294,6 +294,10 @@ impl Vm {
     }
 
     fn seen(&self) -> String {
+        // One that has ended has said why, or is about to.
+        if self.console.wait_end(Duration::ZERO) {
+            self.errors.wait_end(Duration::from_secs(5));
+        }
         format!(
             "--- console ---\n{}\n--- standard error ---\n{}",
             self.console.tail(40),

@@ -85,6 +85,78 @@ fn reads_and_writes(name: &str, cpus: u32, driver: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// A controller with an installed system's disk: the machine, drivers of the guest, options that attach the
+/// drive `installed`, and the guest's name of the second partition.
+type Attached = (&'static str, &'static str, &'static str, &'static str);
+
+const CONTROLLERS: &[Attached] = &[
+    (
+        "pc",
+        "ata_piix,sd_mod",
+        "-device ide-hd,drive=installed",
+        "sda2",
+    ),
+    (
+        "q35",
+        "ahci,sd_mod",
+        "-device ide-hd,drive=installed",
+        "sda2",
+    ),
+    (
+        "q35",
+        "nvme",
+        "-device nvme,serial=S,drive=installed",
+        "nvme0n1p2",
+    ),
+    (
+        "pc",
+        "virtio_pci,virtio_scsi,sd_mod",
+        "-device virtio-scsi-pci -device scsi-hd,drive=installed",
+        "sda2",
+    ),
+    (
+        "pc",
+        "virtio_pci,virtio_blk",
+        "-device virtio-blk-pci,drive=installed",
+        "vda2",
+    ),
+];
+
+#[test]
+fn an_installed_file_tree_is_the_same_on_every_controller() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let wanted = std::fs::read_to_string(guest.disk.with_extension("sum"))?;
+    for (name, drivers, options, partition) in CONTROLLERS {
+        let drive = format!(
+            "if=none,id=installed,snapshot=on,format=raw,file={}",
+            guest.disk.display()
+        );
+        let mut vm = machine(&guest, name, &format!("{drivers},crc32c_generic,ext4"))
+            .cpus(2)
+            .option("-drive", drive)
+            .args(options)
+            .boot()?;
+        vm.expect("GUEST-UP")?;
+        let said = vm.shell(&format!(
+            "until [ -b /dev/{partition} ]; do sleep 1; done; mount -t ext4 -o ro,noload /dev/{partition} /mnt && cd /mnt"
+        ))?;
+        assert_eq!(said, "", "{name} {options}");
+        let sum = vm.shell(
+            "find boot etc usr/bin usr/sbin -xdev -type f -print0 | sort -z | xargs -0 md5sum | md5sum | cut -c 1-32",
+        )?;
+        assert_eq!(sum, wanted.trim(), "{name} {options}");
+        vm.send("cd /; umount /mnt; exit\n")?;
+        vm.expect("GUEST-DOWN")?;
+        vm.expect_success()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn linux_reads_and_writes_disks_on_the_ide_controller_of_pc() -> Result<(), Error> {
     reads_and_writes("pc", 1, "ata_piix")

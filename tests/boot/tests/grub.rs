@@ -1,0 +1,144 @@
+//! Installed systems: from firmware through their own boot loader to a login, and down again.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use test_boot::{Error, Folder, Guest, Vm, VmBuilder, skip};
+
+/// A whole user land starts, with the host's other tests beside it.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Runs a program on images and demands success.
+fn succeeds(command: &mut Command) -> Result<(), Error> {
+    let done = command.output()?;
+    match done.status.success() {
+        true => Ok(()),
+        false => Err(Error::Host(std::io::Error::other(format!(
+            "{command:?}: {}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        )))),
+    }
+}
+
+/// An overlay over the disk: it takes what this guest writes.
+fn overlay(folder: &Folder, guest: &Guest) -> Result<PathBuf, Error> {
+    let top = folder.join("top.qcow2");
+    let args = ["img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b"];
+    let files = [guest.disk.as_os_str(), top.as_os_str()];
+    let mut command = Command::new(test_boot::program()?);
+    succeeds(command.args(args).args(files))?;
+    Ok(top)
+}
+
+/// By our own tools and, where it is installed, by QEMU's.
+fn is_whole(image: &Path) -> Result<(), Error> {
+    let args = [OsStr::new("check"), OsStr::new("-q"), image.as_os_str()];
+    succeeds(Command::new(test_boot::program()?).arg("img").args(args))?;
+    match succeeds(Command::new("qemu-img").args(args)) {
+        Err(Error::Host(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            skip("no qemu-img to check the image with")
+        }
+        done => done,
+    }
+}
+
+fn machine(name: &str) -> VmBuilder {
+    Vm::new(name).args("-accel tcg -m 512").patience(PATIENCE)
+}
+
+/// From the menu to a login, a command, and power off.
+fn goes_up_and_down(mut vm: Vm, device: &str) -> Result<(), Error> {
+    vm.expect("GNU GRUB")?;
+    vm.expect("Linux version")?;
+    vm.expect("Welcome to")?;
+    vm.expect("login: ")?;
+    vm.send("root\n")?;
+    vm.expect("# ")?;
+    vm.send("echo up=$((6 * 7)) on=$(findmnt -n -o SOURCE /)\n")?;
+    vm.expect(&format!("up=42 on=/dev/{device}"))?;
+    vm.send("echo kept > note; sync; systemctl poweroff\n")?;
+    vm.expect_success()
+}
+
+fn by_bios(name: &str, interface: &str, device: &str) -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let vm = machine(name)
+        .option("-L", &guest.seabios)
+        .option(
+            "-drive",
+            format!("{interface}format=qcow2,file={}", top.display()),
+        )
+        .boot()?;
+    goes_up_and_down(vm, device)?;
+    is_whole(&top)
+}
+
+#[test]
+fn debian_boots_from_a_bios_and_an_ide_disk_on_pc() -> Result<(), Error> {
+    by_bios("pc", "", "sda2")
+}
+
+#[test]
+fn debian_boots_from_a_bios_and_a_virtio_disk_on_q35() -> Result<(), Error> {
+    by_bios("q35", "if=virtio,", "vda2")
+}
+
+#[test]
+fn debian_boots_from_ovmf_and_an_ahci_disk_on_q35() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let variables = folder.join("variables");
+    std::fs::copy(guest.ovmf.join("OVMF_VARS_4M.fd"), &variables)?;
+    let code = guest.ovmf.join("OVMF_CODE_4M.fd");
+    let mut vm = machine("q35")
+        .option(
+            "-drive",
+            format!("if=pflash,format=raw,readonly=on,file={}", code.display()),
+        )
+        .option(
+            "-drive",
+            format!("if=pflash,format=raw,file={}", variables.display()),
+        )
+        .option("-drive", format!("format=qcow2,file={}", top.display()))
+        .boot()?;
+    vm.expect("BdsDxe: starting Boot")?;
+    goes_up_and_down(vm, "sda2")?;
+    is_whole(&top)
+}
+
+#[test]
+fn a_rescue_cd_comes_to_its_prompt() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    // Without a display, SeaBIOS shows its screen on the serial port and takes keys from there.
+    for name in ["pc,graphics=off", "q35,graphics=off"] {
+        let mut vm = machine(name)
+            .option("-L", &guest.seabios)
+            .option("-cdrom", &guest.rescue)
+            .args("-boot d")
+            .boot()?;
+        vm.expect("GRUB!")?;
+        vm.send("c")?;
+        vm.expect("grub> ")?;
+        vm.send("ls\r")?;
+        vm.expect("(cd)")?;
+    }
+    Ok(())
+}
