@@ -42,7 +42,7 @@ fn seabios_boots_by_bootindex(machine: &str, controller: &str, disk: &str) -> Re
         .option("-L", &guest.seabios);
     let folder = Folder::new()?;
     for (code, bootindex) in [(3u8, 9), (5, 1)] {
-        let image = folder.join(&format!("disk-{code}"));
+        let image = folder.join(format!("disk-{code}"));
         std::fs::write(&image, kernels::boot_sector(code))?;
         builder = builder
             .option(

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::host;
 
@@ -107,8 +107,13 @@ fn as_root(program: &str) -> Command {
     command
 }
 
-fn needs(package: &str) -> String {
-    format!("is the package '{package}' installed?")
+/// Runs a program of a package. What it was told may be pages long: an error has what it said last.
+fn run(command: &mut Command, package: &str) -> Result<String> {
+    host::output(command).map_err(|error| {
+        let said = error.root_cause().to_string();
+        let said = said.lines().last().unwrap_or_default();
+        anyhow!("{said} (this takes the package '{package}')")
+    })
 }
 
 fn bootstrap(tar: &Path) -> Result<()> {
@@ -141,7 +146,7 @@ fn bootstrap(tar: &Path) -> Result<()> {
     ];
     command.arg(format!("--customize-hook={}", lines.join("; ")));
     command.arg(SUITE).arg(tar);
-    host::output(&mut command).with_context(|| needs("mmdebstrap"))?;
+    run(&mut command, "mmdebstrap")?;
     Ok(())
 }
 
@@ -179,7 +184,7 @@ fn root_file_system(tar: &Path, image: &Path) -> Result<String> {
         .args([&tree, tar, image])
         .arg(LABEL)
         .arg(format!("{}k", ROOT * SECTOR / 1024));
-    let sum = host::output(&mut command).with_context(|| needs("e2fsprogs"))?;
+    let sum = run(&mut command, "e2fsprogs")?;
     fs::remove_file(tar)?;
     Ok(sum)
 }
@@ -199,7 +204,7 @@ fn system_partition(image: &Path, loaders: &Loaders) -> Result<()> {
         command.arg("-i").arg(image);
         command
     };
-    host::output(mtool("mformat").arg("-F").arg("::")).with_context(|| needs("mtools"))?;
+    run(mtool("mformat").arg("-F").arg("::"), "mtools")?;
     host::output(mtool("mmd").args(["::/EFI", "::/EFI/BOOT", "::/EFI/debian"]))?;
     let menu = image.with_extension("cfg");
     fs::write(&menu, finder())?;
@@ -257,7 +262,7 @@ fn assemble(disk: &Path, esp: &Path, root: &Path, loaders: &Loaders) -> Result<(
     );
     let mut sfdisk = tool("sfdisk");
     sfdisk.arg("--quiet").arg(disk);
-    host::filter(&mut sfdisk, table.as_bytes()).with_context(|| needs("fdisk"))?;
+    host::filter(&mut sfdisk, table.as_bytes()).context("this takes the package 'fdisk'")?;
     let work = disk.parent().context("no folder")?;
     let core = core_image(work, loaders)?;
     if core.len() as u64 > (FIRST - 1) * SECTOR {
