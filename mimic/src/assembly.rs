@@ -38,7 +38,7 @@ pub fn build(plan: &mut Plan, chardevs: &[Arc<Chardev>], main_loop: &Handle) -> 
     let groups = objects::throttle_groups(&plan.objects);
     let used = |id: &str| use_of_drive(&plan.spec, id);
     let storage = storage::open(&plan.disks, &groups, &clock, used)?;
-    for tray in &storage.drives {
+    for tray in &storage.drives.all() {
         if let Some(medium) = tray.medium() {
             links.offer("drive", tray.id(), medium);
         }
@@ -84,7 +84,14 @@ pub struct IoThread {
     pub id: String,
     /// The host's number for it.
     pub thread_id: i32,
-    _thread: LoopThread,
+    thread: LoopThread,
+}
+
+impl IoThread {
+    /// Its loop.
+    pub fn handle(&self) -> Handle {
+        self.thread.handle()
+    }
 }
 
 /// Starts the I/O threads, and has each serve the devices that name it.
@@ -106,7 +113,7 @@ fn io_threads(objects: &[Object], fabric: &Fabric) -> Result<Vec<IoThread>> {
         all.push(IoThread {
             id: id.to_owned(),
             thread_id: told.recv().unwrap_or(0),
-            _thread: thread,
+            thread,
         });
     }
     Ok(all)

@@ -60,13 +60,18 @@ impl BlockControl {
             board,
             jobs,
         });
-        for disk in &control.storage.disks {
-            control.watch(disk, events, main_loop);
+        for disk in control.storage.disks.all() {
+            control.watch(&disk, events, main_loop);
         }
         let weak = Arc::downgrade(&control);
         control.board.machine.on_event(move |event| {
             if let (MachineEvent::Resume, Some(control)) = (event, weak.upgrade()) {
-                control.storage.disks.iter().for_each(|disk| disk.retry());
+                control
+                    .storage
+                    .disks
+                    .all()
+                    .iter()
+                    .for_each(|disk| disk.retry());
             }
         });
         control
@@ -78,7 +83,12 @@ impl BlockControl {
     }
 
     /// Tells the world of errors, and stops the machine if the user wants that.
-    fn watch(self: &Arc<Self>, disk: &SharedBlock, events: &Arc<EventBus>, main_loop: &Handle) {
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        disk: &SharedBlock,
+        events: &Arc<EventBus>,
+        main_loop: &Handle,
+    ) {
         let weak: Weak<Self> = Arc::downgrade(self);
         let (events, main_loop) = (Arc::clone(events), main_loop.clone());
         disk.on_failure(Arc::new(move |failure| {
@@ -120,12 +130,12 @@ impl BlockControl {
     }
 
     /// A disk by its id.
-    fn disk(&self, id: &str) -> Option<&SharedBlock> {
-        self.storage.disks.iter().find(|disk| disk.info().id == id)
+    fn disk(&self, id: &str) -> Option<SharedBlock> {
+        self.storage.disks.find(|disk| disk.info().id == id)
     }
 
     /// A disk by its own id or its device's.
-    fn disk_of(&self, device: Option<&str>, qdev: Option<&str>) -> Result<&SharedBlock, QmpError> {
+    fn disk_of(&self, device: Option<&str>, qdev: Option<&str>) -> Result<SharedBlock, QmpError> {
         let not_found = |id: &str| {
             QmpError::new(
                 ErrorClass::DeviceNotFound,
@@ -135,8 +145,8 @@ impl BlockControl {
         match (device, qdev) {
             (Some(device), None) => self.disk(device).ok_or_else(|| not_found(device)),
             (None, Some(qdev)) => {
-                let mut disks = self.storage.disks.iter();
-                let found = disks.find(|d| self.user_of(&d.info().id).as_deref() == Some(qdev));
+                let is_its = |d: &SharedBlock| self.user_of(&d.info().id).as_deref() == Some(qdev);
+                let found = self.storage.disks.find(is_its);
                 found.ok_or_else(|| not_found(qdev))
             }
             _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
@@ -392,8 +402,8 @@ impl Blocks for BlockControl {
             .map_err(failed)?;
         let len = args.size.checked_next_multiple_of(backend_block::SECTOR);
         let len = len.ok_or_else(|| QmpError::generic("Parameter 'size' is too large"))?;
-        let uses = |disk: &&SharedBlock| disk.node().is_some_and(|n| Arc::ptr_eq(&n, &node));
-        let resized = match self.storage.disks.iter().find(uses) {
+        let uses = |disk: &SharedBlock| disk.node().is_some_and(|n| Arc::ptr_eq(&n, &node));
+        let resized = match self.storage.disks.find(uses) {
             Some(disk) => disk.resize(len),
             None => node.resize(len, Preallocation::Off),
         };

@@ -20,6 +20,7 @@ use crate::streams::{self, Streams};
 
 use machine::machine_props;
 pub(crate) use machine::prop_table;
+pub(crate) use plugged::device_args;
 use plugged::{Backends, devices_of, flash, globals};
 
 /// Everything a command line asks for, checked.

@@ -13,6 +13,7 @@ pub mod devices;
 mod entry;
 pub mod guests;
 pub mod help;
+mod hotplug;
 mod img;
 mod introspect;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

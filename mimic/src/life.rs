@@ -25,6 +25,7 @@ use runtime::{EventLoop, Handle, terminal, time};
 use crate::blocks::{BlockControl, media};
 use crate::build::{self, Plan};
 use crate::guests::Guest;
+use crate::hotplug::HotPlugControl;
 use crate::monitor::{Facts, Monitored};
 use crate::run_with::RunWith;
 use crate::wreck::{self, Wreck};
@@ -172,9 +173,9 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
 
     let topology = plan.spec.topology;
     let assembly = assembly::build(&mut plan, &chardevs, &main_loop)?;
-    let (board, blocks) = (assembly.board.clone(), assembly.storage.disks.clone());
+    let (board, disks) = (assembly.board.clone(), assembly.storage.disks.clone());
     let machine = board.machine.clone();
-    wreck.add_machine(&board, &blocks);
+    wreck.add_machine(&board, &disks);
     if let (Some(path), Some(tree)) = (plan.spec.property("dumpdtb"), &board.device_tree) {
         let written = std::fs::write(&path, tree);
         written.with_context(|| format!("-machine: 'dumpdtb={path}' cannot be written"))?;
@@ -183,16 +184,8 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
     }
 
     let events = EventBus::new(|| Timestamp::from_ns(time::wall_ns()));
-    for tray in &assembly.storage.drives {
-        let (events, device) = (Arc::clone(&events), tray.id().to_owned());
-        let id = media::device_of(&board, &device).unwrap_or_default();
-        tray.on_move(Arc::new(move |tray_open| {
-            events.emit(&QmpEvent::DeviceTrayMoved {
-                device: device.clone(),
-                id: id.clone(),
-                tray_open,
-            });
-        }));
+    for tray in assembly.storage.drives.all() {
+        media::tell_moves(&tray, &board, &events);
     }
     let policy = policy(config);
     machine.set_policy(policy);
@@ -224,6 +217,17 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
         &events,
         &main_loop,
     );
+    let hot_plug = Arc::new(HotPlugControl {
+        board: Arc::clone(&board),
+        storage: assembly.storage.clone(),
+        blocks: Arc::clone(&control),
+        globals: config.globals.clone(),
+        io_threads: (assembly.io_threads.iter())
+            .map(|thread| (thread.id.clone(), thread.handle()))
+            .collect(),
+        events: Arc::clone(&events),
+        main_loop: main_loop.clone(),
+    });
     let facts = Facts {
         guest: plan.guest,
         identity: IdentityInfo {
@@ -240,6 +244,7 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
             .map(|thread| (thread.id.clone(), thread.thread_id))
             .collect(),
         blocks: Arc::clone(&control),
+        hot_plug,
     };
     let vm: Arc<dyn Vm> = Arc::new(Monitored::new(
         board,
@@ -279,7 +284,7 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
 
     machine.stop(control_qapi::RunState::Shutdown);
     control.end();
-    end(&chardevs, &blocks);
+    end(&chardevs, &disks.all());
     drop((monitors, vm, pid_file));
     Ok(the_end.status.load(Ordering::Relaxed))
 }

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_char::Chardev;
-use control_options::Topology;
+use control_options::{Opts, Topology};
 use control_qapi::{
-    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, IdentityInfo, InfoTopic,
-    Instruction, IoThreadInfo, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo, PciInfo,
-    QmpError, RunState, Vm,
+    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, DeviceOptions, ErrorClass,
+    IdentityInfo, InfoTopic, Instruction, IoThreadInfo, Key, MachineInfo, ObjectPropertyInfo,
+    ObjectTypeInfo, PciInfo, Qapi as _, QmpError, RunState, Vm,
 };
 use device_input::{Input, InputEvent};
 use hw_core::Dma;
@@ -17,6 +17,7 @@ use runtime::{Handle, Timer, time};
 
 use crate::blocks::BlockControl;
 use crate::guests::Guest;
+use crate::hotplug::HotPlugControl;
 use crate::introspect;
 use crate::life::Ending;
 
@@ -42,6 +43,8 @@ pub(crate) struct Facts {
     pub(crate) io_threads: Vec<(String, i32)>,
     /// All disks.
     pub(crate) blocks: Arc<BlockControl>,
+    /// Plugs devices in and out.
+    pub(crate) hot_plug: Arc<HotPlugControl>,
 }
 
 /// The machine behind the monitors.
@@ -361,6 +364,23 @@ impl Vm for Monitored {
 
     fn blocks(&self) -> &dyn Blocks {
         self.facts.blocks.as_ref()
+    }
+
+    fn add_device(&self, options: DeviceOptions) -> Result<(), QmpError> {
+        let opts = Opts::from_json("device_add", &options.to_json());
+        let opts = opts.map_err(|error| QmpError::generic(error.to_string()))?;
+        let added = self.facts.hot_plug.add(&opts);
+        added.map_err(|error| QmpError::generic(format!("{error:#}")))
+    }
+
+    fn delete_device(&self, id: &str) -> Result<(), QmpError> {
+        let path = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
+        if self.board.machine.fabric().find(path).is_none() {
+            let problem = format!("Device '{id}' not found");
+            return Err(QmpError::new(ErrorClass::DeviceNotFound, problem));
+        }
+        let deleted = self.facts.hot_plug.delete(path);
+        deleted.map_err(|error| QmpError::generic(format!("{error:#}")))
     }
 
     fn pci(&self) -> Vec<PciInfo> {

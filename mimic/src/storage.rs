@@ -1,13 +1,14 @@
 //! `-drive` and `-blockdev`: from options to disks.
 
 mod drive;
+mod shelf;
 mod temporary;
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backend_block::{
-    BackendOptions, BlockBackend, Cache, DriverClass, ErrorPolicy, Limits, OpenError, Opener,
+    BackendOptions, BlockBackend, Cache, DriverClass, ErrorPolicy, Limits, Node, OpenError, Opener,
     SharedBlock, Tray,
 };
 use control_options::suggest::nearest;
@@ -17,6 +18,7 @@ use machine_core::MachineDef;
 
 pub use drive::{Drive, Interface};
 pub(crate) use drive::{drive_of_its_own, plain_file, protocol_of};
+pub use shelf::{Shelf, WeakShelf};
 
 /// Drivers of the block graph.
 pub static DRIVERS: &[&DriverClass] = &[
@@ -170,9 +172,9 @@ pub struct Storage {
     /// Opens nodes, and knows them all.
     pub opener: Opener,
     /// What devices are connected to, used or not.
-    pub disks: Vec<SharedBlock>,
+    pub disks: Shelf<SharedBlock>,
     /// The drives that they are in at first, and empty ones.
-    pub drives: Vec<Arc<Tray>>,
+    pub drives: Shelf<Arc<Tray>>,
     /// The time that limits and measurements of requests go by.
     pub clock: Clock,
 }
@@ -272,10 +274,38 @@ pub fn open(
     let drives = full.chain(empty.map(|drive| Tray::new(drive.id.clone(), None)));
     Ok(Storage {
         opener,
-        drives: drives.collect(),
-        disks: open,
+        drives: drives.collect::<Vec<_>>().into(),
+        disks: open.into(),
         clock: clock.clone(),
     })
+}
+
+impl Storage {
+    /// Connects a node to a device that is plugged in later.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn connect(&self, name: &str, node: Arc<Node>, share_rw: bool) -> Result<SharedBlock> {
+        let options = BackendOptions {
+            share_rw,
+            clock: Some(self.clock.clone()),
+            on_write_error: ErrorPolicy::Enospc,
+            ..BackendOptions::default()
+        };
+        let backend = BlockBackend::new(name, node, options).with_context(|| named(name))?;
+        backend.join(&self.opener.graph);
+        let backend: SharedBlock = Arc::new(backend);
+        self.disks.push(Arc::clone(&backend));
+        self.drives
+            .push(Tray::new(name, Some(Arc::clone(&backend))));
+        Ok(backend)
+    }
+
+    /// Lets go of the disk of a device that is gone, and of its drive.
+    pub fn release(&self, id: &str) {
+        self.disks.remove(|disk| disk.info().id == id);
+        self.drives.remove(|tray| tray.id() == id);
+    }
 }
 
 fn named(id: &str) -> String {

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
-use backend_block::{Block, IoVector, Operation, Request, SharedBlock};
+use backend_block::{IoVector, Operation, Request, SharedBlock};
 use backend_char::Chardev;
 use machine_core::Board;
 
 use crate::help;
+use crate::storage::{Shelf, WeakShelf};
 
 /// How long each part may take: whoever holds the locks may be gone.
 const DUMP: Duration = Duration::from_secs(2);
@@ -33,7 +34,7 @@ pub(crate) struct Wreck {
 
 struct Lost {
     board: Weak<Board>,
-    blocks: Vec<Weak<dyn Block>>,
+    disks: WeakShelf<SharedBlock>,
 }
 
 impl Wreck {
@@ -49,10 +50,10 @@ impl Wreck {
     }
 
     /// From now on there is a machine to be saved.
-    pub(crate) fn add_machine(&self, board: &Arc<Board>, blocks: &[SharedBlock]) {
+    pub(crate) fn add_machine(&self, board: &Arc<Board>, disks: &Shelf<SharedBlock>) {
         let lost = Lost {
             board: Arc::downgrade(board),
-            blocks: blocks.iter().map(Arc::downgrade).collect(),
+            disks: disks.downgrade(),
         };
         // There is one machine to a process's life.
         let _ = self.machine.set(lost);
@@ -74,8 +75,7 @@ impl Wreck {
         let wreck = Arc::clone(self);
         let flushed = within(FLUSH_DISKS, move || {
             if let Some(lost) = wreck.machine.get() {
-                let blocks: Vec<_> = lost.blocks.iter().filter_map(Weak::upgrade).collect();
-                flush(&blocks);
+                flush(&lost.disks.all());
             }
         });
         if flushed.is_none() {

@@ -262,16 +262,15 @@ pub(crate) fn stream(c: &Call<'_>, a: &Args) -> Text {
     c.qmp_do("block-stream", arguments)
 }
 
-/// `object_add type,id=...`.
-pub(crate) fn object_add(c: &Call<'_>, a: &Args) -> Text {
-    let text = a.text("object").unwrap_or_default();
-    let opts = control_options::Opts::parse("object_add", text, Some("qom-type"));
+/// `object_add type,id=...`, `device_add driver,id=...`: what the first word is, and QMP's command.
+pub(crate) fn add(c: &Call<'_>, text: Option<&str>, first: &str, command: &str) -> Text {
+    let opts = control_options::Opts::parse(command, text.unwrap_or_default(), Some(first));
     let opts = opts.map_err(|error| QmpError::generic(error.to_string()))?;
     let mut arguments = json!({});
     for (key, value) in opts.iter() {
         set(&mut arguments, key, value.text());
     }
-    c.qmp_do("object-add", arguments)
+    c.qmp_do(command, arguments)
 }
 
 /// `block_job_cancel [-f] device`.

@@ -211,11 +211,25 @@ pub static COMMANDS: &[CommandDef] = &[
     command!("nmi", "", "send a non-maskable interrupt", &[], |c, _| c
         .qmp_do("inject-nmi", json!({}))),
     command!(
+        "device_add",
+        "driver[,prop=value...]",
+        "plug a device in",
+        &[ArgDef::new("device", Kind::Rest)],
+        |c, a| block::add(c, a.text("device"), "driver", "device_add")
+    ),
+    command!(
+        "device_del",
+        "id",
+        "take a device out, or ask the guest to let go of it",
+        &[ArgDef::new("id", Kind::Word)],
+        |c, a| c.qmp_do("device_del", json!({ "id": a.text("id") }))
+    ),
+    command!(
         "object_add",
         "type,id=ID[,prop=value...]",
         "make an object that disks can use",
         &[ArgDef::new("object", Kind::Rest)],
-        block::object_add
+        |c, a| block::add(c, a.text("object"), "qom-type", "object-add")
     ),
     command!(
         "object_del",

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 mod blocks;
 
 use crate::{
-    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, Event, EventBus, IdentityInfo,
-    InfoTopic, Instruction, IoThreadInfo, Key, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo,
-    PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo, PciMemoryRegion, QmpError, RunState,
-    ShutdownCause, Timestamp, Vm,
+    AddressSpace, Blocks, ChardevInfo, CpuDefinitionInfo, CpuRecord, DeviceOptions, Event,
+    EventBus, IdentityInfo, InfoTopic, Instruction, IoThreadInfo, Key, MachineInfo,
+    ObjectPropertyInfo, ObjectTypeInfo, PciDeviceClass, PciDeviceId, PciDeviceInfo, PciInfo,
+    PciMemoryRegion, QmpError, RunState, ShutdownCause, Timestamp, Vm,
 };
 
 /// 64 KiB of memory whose bytes count up, two vCPUs, no more.
@@ -227,6 +227,16 @@ impl Vm for FakeVm {
 
     fn blocks(&self) -> &dyn Blocks {
         self
+    }
+
+    fn add_device(&self, options: DeviceOptions) -> Result<(), QmpError> {
+        self.note(format!("device_add {}", crate::Qapi::to_json(&options)));
+        Ok(())
+    }
+
+    fn delete_device(&self, id: &str) -> Result<(), QmpError> {
+        self.note(format!("device_del {id}"));
+        Ok(())
     }
 
     fn pci(&self) -> Vec<PciInfo> {

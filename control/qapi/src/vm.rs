@@ -4,7 +4,7 @@ use crate::blocks::Blocks;
 use crate::error::QmpError;
 use crate::qapi_enum;
 use crate::types::{
-    ChardevInfo, CpuDefinitionInfo, IdentityInfo, IoThreadInfo, Key, MachineInfo,
+    ChardevInfo, CpuDefinitionInfo, DeviceOptions, IdentityInfo, IoThreadInfo, Key, MachineInfo,
     ObjectPropertyInfo, ObjectTypeInfo, PciInfo, RunState,
 };
 
@@ -133,6 +133,16 @@ pub trait Vm: Send + Sync {
     fn io_threads(&self) -> Vec<IoThreadInfo>;
     /// The disks.
     fn blocks(&self) -> &dyn Blocks;
+    /// Plugs a device in.
+    ///
+    /// # Errors
+    /// What is wrong with the properties, or that no bus takes it now.
+    fn add_device(&self, options: DeviceOptions) -> Result<(), QmpError>;
+    /// Takes a device out, or asks the guest to let go of it; an event tells when it is gone.
+    ///
+    /// # Errors
+    /// When there is no such device, or its bus does not let it go.
+    fn delete_device(&self, id: &str) -> Result<(), QmpError>;
     /// The PCI buses.
     fn pci(&self) -> Vec<PciInfo>;
     /// All types of objects: devices, backends, CPU models, machines.

@@ -3,11 +3,11 @@
 use control_qapi::{
     AddressSpace, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
     CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
-    CpuInstanceProperties, DataFormat, Empty, ErrorClass, Event, HumanArgs, KvmInfo, MachineInfo,
-    MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo, ObjectTypeInfo,
-    OptionArgs, PathArgs, PciInfo, PmemsaveArgs, Qapi, QmpError, QomListTypesArgs, RingbufReadArgs,
-    RunState, Schema, SendKeyArgs, StatusInfo, TargetInfo, TypenameArgs, UuidInfo, Value,
-    VersionInfo, VersionTriple, Vm,
+    CpuInstanceProperties, DataFormat, DeviceOptions, Empty, ErrorClass, Event, HumanArgs, IdArgs,
+    KvmInfo, MachineInfo, MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo,
+    ObjectTypeInfo, OptionArgs, PathArgs, PciInfo, PmemsaveArgs, Qapi, QmpError, QomListTypesArgs,
+    RingbufReadArgs, RunState, Schema, SendKeyArgs, StatusInfo, TargetInfo, TypenameArgs, UuidInfo,
+    Value, VersionInfo, VersionTriple, Vm,
 };
 
 use crate::block;
@@ -82,6 +82,8 @@ pub fn commands() -> impl Iterator<Item = &'static CommandDef> + Clone {
 /// Those about the machine.
 static COMMANDS: &[CommandDef] = &[
     command!("cont", "let the vCPUs go on", Empty => Empty, |c, _| c.vm.cont().map(|()| Empty {})),
+    command!("device_add", "plug a device in", DeviceOptions => Empty, |c, a| c.vm.add_device(a).map(|()| Empty {})),
+    command!("device_del", "take a device out, or ask the guest to let go of it", IdArgs => Empty, |c, a| c.vm.delete_device(&a.id).map(|()| Empty {})),
     command!("device-list-properties", "properties of a device type", TypenameArgs => Vec<ObjectPropertyInfo>, device_list_properties),
     command!("human-monitor-command", "run a line of the human monitor", HumanArgs => String, human),
     command!("inject-nmi", "send a non-maskable interrupt", Empty => Empty, |c, _| c.vm.inject_nmi().map(|()| Empty {})),

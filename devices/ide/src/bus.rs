@@ -105,6 +105,7 @@ impl IdeBus {
         let bus: Arc<dyn Any + Send + Sync> = Arc::new(self.clone());
         ChildBus {
             kind: BusKind::Ide,
+            hot_plug: None,
             bus,
             free: self.first_free(&self.drives()).map(u32::from),
         }

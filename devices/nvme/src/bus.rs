@@ -106,6 +106,7 @@ impl NvmeBus {
         let namespaces = lock(&self.shared.namespaces);
         ChildBus {
             kind: BusKind::Nvme,
+            hot_plug: None,
             bus,
             free: (1..=NAMESPACES).find(|id| !namespaces.contains_key(id)),
         }

@@ -33,6 +33,7 @@ pub(crate) struct ScsiDevice<U> {
     place: Place,
     /// Where it is.
     address: Address,
+    bus: Option<ScsiBus>,
 }
 
 impl<U: Kept> ScsiDevice<U> {
@@ -42,6 +43,7 @@ impl<U: Kept> ScsiDevice<U> {
             name,
             place,
             address: Address::default(),
+            bus: None,
         }
     }
 
@@ -81,6 +83,7 @@ impl<U: Kept> Device for ScsiDevice<U> {
                 }
             }));
         }
+        self.bus = Some(bus);
         let unit = self.unit.clone();
         wiring.on_stop(Arc::new(move || {
             let medium = lock(&unit).medium();
@@ -93,6 +96,12 @@ impl<U: Kept> Device for ScsiDevice<U> {
 
     fn reset(&mut self, _: ResetKind) {
         self.unit().reset();
+    }
+
+    fn unplug(&mut self) {
+        if let Some(bus) = self.bus.take() {
+            bus.unplug(self.address);
+        }
     }
 
     fn save(&self) -> Section {

@@ -421,6 +421,8 @@ impl VirtioDevice for Scsi {
         self.flying.clear();
         self.restored.clear();
         self.bus.reset(..);
+        // The next driver finds out by itself.
+        self.bus.take_notices();
         self.state = State::default();
     }
 

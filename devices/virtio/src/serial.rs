@@ -459,6 +459,7 @@ impl VirtioDevice for Serial {
         let bus: Arc<dyn Any + Send + Sync> = Arc::new(self.bus.clone());
         Some(ChildBus {
             kind: BusKind::VirtioSerial,
+            hot_plug: None,
             bus,
             free: Some(0),
         })

@@ -35,6 +35,27 @@ pub struct ChildBus {
     pub bus: Arc<dyn Any + Send + Sync>,
     /// The first free place on it; `None` when it is full.
     pub free: Option<u32>,
+    /// Takes devices in and out of a machine that runs; `None` for a bus that does not.
+    pub hot_plug: Option<Arc<dyn HotPlug>>,
+}
+
+/// A bus whose devices come and go while the machine runs. Called by the machine's life cycle, with
+/// nothing locked.
+pub trait HotPlug: Send + Sync {
+    /// Devices were plugged in or taken out: the guest is told.
+    fn changed(&self);
+
+    /// Whether the guest has to let go of a device before it is taken out.
+    fn asks_guest(&self) -> bool {
+        false
+    }
+
+    /// Asks the guest to let go of what is on the bus. It may never do so; once it has, `released` is
+    /// called, with a device locked: it must only post.
+    fn ask(&self, released: Arc<dyn Fn() + Send + Sync>) -> Result<(), DeviceError> {
+        let _ = released;
+        Ok(())
+    }
 }
 
 /// A model of a piece of hardware.
@@ -81,6 +102,10 @@ pub trait Device: Send + 'static {
     fn poke(&mut self, token: u64) {
         let _ = token;
     }
+
+    /// Called once, when the device is taken out of a machine that runs: it leaves its bus and gives
+    /// up what is under way. Its regions are taken out of the maps after it.
+    fn unplug(&mut self) {}
 
     /// The saved form of the state. Called with the machine stopped.
     fn save(&self) -> Section;

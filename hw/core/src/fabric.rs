@@ -40,6 +40,9 @@ pub struct Part {
     pub bus: String,
     slot: Arc<Slot>,
     bells: Bells,
+    /// Its places in the maps.
+    mappings: Vec<Mapping>,
+    drains: Vec<Drain>,
 }
 
 impl Part {
@@ -81,7 +84,6 @@ pub struct Fabric {
     pub requests: Requests,
     msi: Arc<Ranked<Msi>>,
     parts: Arc<Ranked<Vec<Arc<Part>>>>,
-    drains: Arc<Ranked<Vec<Drain>>>,
     served: Arc<Ranked<Served>>,
 }
 
@@ -103,7 +105,6 @@ impl Fabric {
             requests: Requests::default(),
             msi: Arc::new(Ranked::new(Rank::Leaf, Msi::default())),
             parts: Arc::new(Ranked::new(Rank::Leaf, Vec::new())),
-            drains: Arc::new(Ranked::new(Rank::Leaf, Vec::new())),
             served: Arc::new(Ranked::new(Rank::Leaf, Served::default())),
         }
     }
@@ -148,7 +149,7 @@ impl Fabric {
         };
         let realized = slot.lock().realize(&mut wires);
         let done = std::mem::take(&mut wires.done);
-        let new_drains = std::mem::take(&mut wires.drains);
+        let drains = std::mem::take(&mut wires.drains);
         let bells = wires.bells.clone();
         bells.set(std::mem::take(&mut wires.bell_list));
         if let Err(error) = realized {
@@ -162,11 +163,29 @@ impl Fabric {
             bus: placement.bus_name,
             slot,
             bells,
+            mappings: done,
+            drains,
         });
         self.serve(&part);
         self.parts.lock().push(part.clone());
-        self.drains.lock().extend(new_drains);
         Ok(part)
+    }
+
+    /// Takes a device out of a machine that runs. What is under way on it is given up, or done when
+    /// this returns. For boards; never from within a device.
+    pub fn remove(&self, path: &str) -> Option<Arc<Part>> {
+        let part = {
+            let mut parts = self.parts.lock();
+            let at = parts.iter().position(|part| part.path == path)?;
+            parts.remove(at)
+        };
+        let mut served = self.served.lock();
+        served.watches.retain(|(watched, _)| watched != path);
+        drop(served);
+        part.with(|device| device.unplug());
+        part.mappings.iter().for_each(Mapping::remove);
+        part.drains.iter().for_each(|drain| drain());
+        Some(part)
     }
 
     /// Has a loop serve the doorbells of all devices, those added later included.
@@ -204,8 +223,9 @@ impl Fabric {
         for part in self.parts() {
             part.bells.attend(poker(&part.slot).as_ref());
         }
-        let drains = self.drains.lock().clone();
-        drains.iter().for_each(|drain| drain());
+        for part in self.parts() {
+            part.drains.iter().for_each(|drain| drain());
+        }
     }
 
     /// The saved form of every part, by path. The machine is stopped.

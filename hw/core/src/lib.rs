@@ -24,7 +24,7 @@ pub use button::PowerButton;
 pub use class::{
     Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
 };
-pub use device::{ChildBus, Device, IrqPin, Region, ResetKind, TimerId, Wiring};
+pub use device::{ChildBus, Device, HotPlug, IrqPin, Region, ResetKind, TimerId, Wiring};
 pub use fabric::{Fabric, Part, PartId, Placement};
 pub use hw_clock::{Clock, Timer};
 pub use hw_memory::{

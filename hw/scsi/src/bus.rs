@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use backend_block::SharedBlock;
-use hw_core::{BusKind, ChildBus, DeviceError};
+use hw_core::{BusKind, ChildBus, DeviceError, HotPlug};
 
 use crate::{Cdb, Job, Sense, SharedUnit, cut, op};
 
@@ -252,26 +252,28 @@ impl ScsiBus {
             }));
         };
         self.units().insert(address, unit);
+        self.note(address, What::Plugged);
         Ok(address)
     }
 
     /// Takes a unit out.
     pub fn unplug(&self, address: Address) {
-        self.units().remove(&address);
+        if self.units().remove(&address).is_some() {
+            self.note(address, What::Unplugged);
+        }
+    }
+
+    fn note(&self, address: Address, what: What) {
+        let mut notices = lock(&self.shared.notices);
+        if notices.len() < NOTICES {
+            notices.push(Notice { address, what });
+        }
     }
 
     /// Tells the adapter of something. It locks the adapter: not to be called from within a device.
     pub fn notice(&self, address: Address, what: What) {
-        {
-            let mut notices = lock(&self.shared.notices);
-            if notices.len() >= NOTICES {
-                return;
-            }
-            notices.push(Notice { address, what });
-        }
-        if let Some((poke, token)) = self.shared.poke.get() {
-            poke(*token);
-        }
+        self.note(address, what);
+        self.changed();
     }
 
     /// [`notice`](Self::notice) for who may outlive the bus.
@@ -308,10 +310,19 @@ impl ScsiBus {
         let bus: Arc<dyn Any + Send + Sync> = Arc::new(self.clone());
         ChildBus {
             kind: BusKind::Scsi,
+            hot_plug: Some(Arc::new(self.clone())),
             bus,
             free: self
                 .first_free(0, None, None)
                 .map(|free| free.target.into()),
+        }
+    }
+}
+
+impl HotPlug for ScsiBus {
+    fn changed(&self) {
+        if let Some((poke, token)) = self.shared.poke.get() {
+            poke(*token);
         }
     }
 }

@@ -6,6 +6,7 @@
 mod board;
 pub mod bootorder;
 mod cpu_thread;
+mod hotplug;
 mod machine;
 mod parts;
 mod smbios;
@@ -15,6 +16,7 @@ mod turns;
 pub use board::{Board, BoardError};
 pub use bootorder::BootOrder;
 pub use cpu_thread::CpuThread;
+pub use hotplug::Leaving;
 pub use machine::{Event, Machine, MachineError, Policy, SavedMachine};
 pub use parts::{Parts, ram_at};
 pub use smbios::smbios;

@@ -171,23 +171,7 @@ impl<'a> Parts<'a> {
         irqs: &[IrqHub],
     ) -> Result<Arc<Part>, BoardError> {
         let path = self.path_of(spec);
-        let device = (spec.class.create)(&spec.args, self.links)?;
-        let props = spec
-            .class
-            .props
-            .iter()
-            .filter_map(|p| Some((p.name.to_string(), spec.args.text(p.name)?.to_string())))
-            .collect();
-        let placement = Placement {
-            path,
-            class: spec.class.name,
-            bus_name: bus_name.into(),
-            props,
-            bus_irqs: irqs,
-            pins: &[],
-            bus,
-        };
-        let part = self.fabric.add(device, placement)?;
+        let part = put(&self.fabric, self.links, spec, &path, (bus_name, bus), irqs)?;
         let id = spec
             .id
             .as_ref()
@@ -201,7 +185,7 @@ impl<'a> Parts<'a> {
         let buses = part.with(|device| device.child_buses());
         for (index, bus) in buses.iter().enumerate() {
             self.children.push(Child {
-                name: format!("{name}.{index}"),
+                name: bus_name(name, index, bus.kind),
                 kind: bus.kind,
                 part: Arc::clone(part),
                 index,
@@ -323,6 +307,42 @@ impl<'a> Parts<'a> {
             "-device {class}: machine '{machine}' has no {bus} bus for it{hint}"
         ))
     }
+}
+
+/// The name of a device's bus: a PCI bus is called as the port is that leads to it.
+pub(crate) fn bus_name(id: &str, index: usize, kind: BusKind) -> String {
+    match kind {
+        BusKind::Pci => id.to_owned(),
+        _ => format!("{id}.{index}"),
+    }
+}
+
+/// Makes a device that the user asked for and puts it on a bus.
+pub(crate) fn put(
+    fabric: &Fabric,
+    links: &mut Links,
+    spec: &DeviceSpec,
+    path: &str,
+    (bus_name, bus): (&str, Option<&(dyn std::any::Any + Send + Sync)>),
+    irqs: &[IrqHub],
+) -> Result<Arc<Part>, BoardError> {
+    let device = (spec.class.create)(&spec.args, links)?;
+    let props = spec
+        .class
+        .props
+        .iter()
+        .filter_map(|p| Some((p.name.to_string(), spec.args.text(p.name)?.to_string())))
+        .collect();
+    let placement = Placement {
+        path: path.into(),
+        class: spec.class.name,
+        bus_name: bus_name.into(),
+        props,
+        bus_irqs: irqs,
+        pins: &[],
+        bus,
+    };
+    Ok(fabric.add(device, placement)?)
 }
 
 /// A function's part of a boot path: its kind, or who made it, and where it is.

@@ -358,8 +358,8 @@ impl BlockControl {
     /// The HMP command `commit`: waits until it is done.
     pub(super) fn commit_now(&self, device: &str) -> Result<(), QmpError> {
         let is_all = device == "all";
-        let disks = self.storage.disks.iter();
-        let ids: Vec<String> = disks.map(|disk| disk.info().id).collect();
+        let disks = self.storage.disks.all();
+        let ids: Vec<String> = disks.iter().map(|disk| disk.info().id).collect();
         let ids: Vec<&String> = ids.iter().filter(|id| is_all || *id == device).collect();
         if ids.is_empty() && !is_all {
             let problem = format!("Device '{device}' not found");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use backend_block::{BackendOptions, BlockBackend, Node, Tray, TrayError};
 use control_options::{Opts, Scalar};
-use control_qapi::{DriveName, ErrorClass, MediumChange, QmpError};
+use control_qapi::{DriveName, ErrorClass, Event, EventBus, MediumChange, QmpError};
 use machine_core::Board;
 
 use crate::storage::{Storage, plain_file, protocol_of};
@@ -18,17 +18,26 @@ pub(crate) fn device_of(board: &Board, drive: &str) -> Option<String> {
     Some(part.path.clone())
 }
 
-fn find<'a>(
-    board: &Board,
-    storage: &'a Storage,
-    name: DriveName<'_>,
-) -> Result<&'a Arc<Tray>, QmpError> {
-    let mut drives = storage.drives.iter();
+/// Tells the world when a tray moves.
+pub(crate) fn tell_moves(tray: &Tray, board: &Board, events: &Arc<EventBus>) {
+    let (events, device) = (Arc::clone(events), tray.id().to_owned());
+    let id = device_of(board, &device).unwrap_or_default();
+    tray.on_move(Arc::new(move |tray_open| {
+        events.emit(&Event::DeviceTrayMoved {
+            device: device.clone(),
+            id: id.clone(),
+            tray_open,
+        });
+    }));
+}
+
+fn find(board: &Board, storage: &Storage, name: DriveName<'_>) -> Result<Arc<Tray>, QmpError> {
+    let drives = &storage.drives;
     let (found, name) = match name {
         DriveName::Drive(id) => (drives.find(|tray| tray.id() == id), id),
         DriveName::Device(path) => {
             let id = path.rsplit('/').next().unwrap_or(path);
-            let is = |tray: &&Arc<Tray>| device_of(board, tray.id()).as_deref() == Some(id);
+            let is = |tray: &Arc<Tray>| device_of(board, tray.id()).as_deref() == Some(id);
             (drives.find(is), path)
         }
     };
@@ -80,7 +89,7 @@ pub(super) fn change(
                 .graph
                 .find(node)
                 .ok_or_else(|| QmpError::generic(format!("Node '{node}' not found")))?;
-            insert(tray, node)?
+            insert(&tray, node)?
         }
         MediumChange::Replace {
             file,
@@ -94,7 +103,7 @@ pub(super) fn change(
             let node = open(storage, file, format)
                 .map_err(|error| QmpError::generic(format!("{error:#}")))?;
             tray.open(force).and_then(|()| remove()).map_err(failed)?;
-            insert(tray, node)?.map_err(failed)?;
+            insert(&tray, node)?.map_err(failed)?;
             tray.set_open(false);
             Ok(())
         }

@@ -250,7 +250,7 @@ impl BlockControl {
                 ..shown
             }
         };
-        self.storage.drives.iter().map(disk).collect()
+        self.storage.drives.all().iter().map(disk).collect()
     }
 
     pub(super) fn query_stats(&self, nodes: bool) -> Vec<BlockStats> {
@@ -276,6 +276,6 @@ impl BlockControl {
                 })
             }
         };
-        self.storage.disks.iter().map(disk).collect()
+        self.storage.disks.all().iter().map(disk).collect()
     }
 }

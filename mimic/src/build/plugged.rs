@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow, bail};
 use control_options::Config;
+use control_options::config::Global;
 use hw_core::{Args, BusKind, DeviceClass, PropType};
 use machine_core::{DeviceSpec, GlobalSpec, MachineDef};
 
@@ -219,16 +220,24 @@ fn check_met(option: &str, class: &DeviceClass, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A device's properties: those of `-global` first, so that its own win.
 fn args(config: &Config, class: &'static DeviceClass, given: &[(&str, &str)]) -> Result<Args> {
-    let globals = config
-        .globals
+    device_args("-device", &config.globals, class, given)
+}
+
+/// A device's properties: those of `-global` first, so that its own win.
+pub(crate) fn device_args(
+    option: &str,
+    globals: &[Global],
+    class: &'static DeviceClass,
+    given: &[(&str, &str)],
+) -> Result<Args> {
+    let globals = globals
         .iter()
         .filter(|g| g.driver == class.name || class.aliases.contains(&g.driver.as_str()))
         .map(|g| (g.property.as_str(), g.value.as_str()));
     let args = Args::new(class, globals.chain(given.iter().copied()));
-    let args = args.map_err(|e| anyhow!("-device: {e}"))?;
-    check_met("-device", class, &args)?;
+    let args = args.map_err(|e| anyhow!("{option}: {e}"))?;
+    check_met(option, class, &args)?;
     Ok(args)
 }
 

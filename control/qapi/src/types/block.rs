@@ -702,6 +702,38 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Arguments of `device_del`.
+    pub struct IdArgs {
+        /// Which.
+        id: String = "id",
+    }
+}
+
+/// A device: which further properties there are depends on `driver`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeviceOptions(pub Map<String, Value>);
+
+impl Qapi for DeviceOptions {
+    fn describe(schema: &mut Schema) -> String {
+        schema.object("DeviceOptions", |schema| {
+            vec![
+                Member::of::<String>(schema, "driver"),
+                Member::of::<Option<String>>(schema, "bus"),
+                Member::of::<Option<String>>(schema, "id"),
+            ]
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
+    fn from_json(at: &str, value: Value) -> Result<Self, QmpError> {
+        object_members(at, value).map(Self)
+    }
+}
+
 /// An object: which further properties there are depends on `qom-type`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ObjectOptions(pub Map<String, Value>);

@@ -1,0 +1,89 @@
+//! Devices that come and go while a guest runs.
+
+use std::path::Path;
+
+use serde_json::json;
+use test_boot::{Error, Folder, Guest, Qmp, Vm};
+
+const LEN: u64 = 8 << 20;
+
+/// A disk of one byte, again and again.
+fn disk(path: &Path, byte: u8) -> Result<(), Error> {
+    Ok(std::fs::write(path, vec![byte; LEN as usize])?)
+}
+
+fn add_node(qmp: &mut Qmp, name: &str, file: &Path) -> Result<(), Error> {
+    qmp.execute(
+        "blockdev-add",
+        json!({
+            "driver": "raw",
+            "node-name": name,
+            "file": { "driver": "file", "filename": file },
+        }),
+    )?;
+    Ok(())
+}
+
+#[test]
+fn scsi_disks_come_and_go() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let file = folder.join("disk");
+    disk(&file, b'x')?;
+    let mut vm = Vm::new("q35")
+        .args("-accel tcg -m 512 -device virtio-scsi-pci,id=scsi0")
+        .option("-L", &guest.seabios)
+        .kernel(&guest.vmlinuz)
+        .option("-initrd", &guest.initrd_modules)
+        .append("loglevel=1 guest.modules=virtio_pci,virtio_scsi,sd_mod,sr_mod")
+        .with_qmp()
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    let mut qmp = vm.qmp()?;
+    let there = "at=/sys/class/scsi_device/0:0:5:0; until d=$(ls $at/device/block 2>/dev/null) \
+                 && head -c 1 /dev/$d 2>/dev/null; do sleep 1; done";
+    let gone = "until [ ! -e $at ]; do sleep 1; done; echo gone";
+    for round in 0..2 {
+        add_node(&mut qmp, "n", &file)?;
+        qmp.execute(
+            "device_add",
+            json!({
+                "driver": "scsi-hd", "id": "d", "bus": "scsi0.0", "drive": "n", "scsi-id": 5,
+            }),
+        )?;
+        assert_eq!(vm.shell(there)?, "x", "{round}");
+        assert_eq!(vm.shell("ls /sys/class/scsi_device")?, "0:0:5:0");
+        vm.shell("echo y > /dev/$d; sync; echo")?;
+        // A disk has one user, and a node in use stays.
+        let again = json!({ "driver": "scsi-hd", "drive": "n" });
+        assert!(qmp.execute("device_add", again).is_err());
+        assert!(
+            qmp.execute("blockdev-del", json!({ "node-name": "n" }))
+                .is_err()
+        );
+        qmp.execute("device_del", json!({ "id": "d" }))?;
+        let event = qmp.event("DEVICE_DELETED")?;
+        assert_eq!(event["data"]["device"], "d");
+        assert_eq!(vm.shell(gone)?, "gone");
+        qmp.execute("blockdev-del", json!({ "node-name": "n" }))?;
+        assert_eq!(std::fs::read(&file)?[..2], *b"y\n");
+        disk(&file, b'x')?;
+    }
+    // An empty drive, and what goes into it.
+    qmp.execute("device_add", json!({ "driver": "scsi-cd", "id": "cd" }))?;
+    let empty = "until [ -b /dev/sr0 ]; do sleep 1; done; head -c 1 /dev/sr0 2>/dev/null; echo .";
+    assert_eq!(vm.shell(empty)?, ".");
+    qmp.execute(
+        "blockdev-change-medium",
+        json!({ "id": "cd", "format": "raw", "filename": file }),
+    )?;
+    assert_eq!(vm.shell("head -c 1 /dev/sr0")?, "x");
+    qmp.execute("device_del", json!({ "id": "cd" }))?;
+    qmp.event("DEVICE_DELETED")?;
+    assert!(qmp.execute("device_del", json!({ "id": "cd" })).is_err());
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
+}
