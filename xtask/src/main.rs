@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod foreign;
 mod guests;
 mod host;
 mod launch;
@@ -16,6 +17,7 @@ usage: cargo xtask <chore>
 
   run [ARGS]                 boot a Debian kernel to a shell on this terminal
   test [--all] [ARGS]        unit and property tests; with --all the whole-machine ones too
+  test --foreign             the engine's tests on other kinds of hosts, by qemu-user
   check [--quick]            format, house rules, layers, clippy (left out by --quick)
   bless                      rewrite the golden files
   guests [ARCH] [--update]   fetch kernels, busybox and firmware from Debian's packages

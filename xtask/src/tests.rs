@@ -4,13 +4,18 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{guests, host};
+use crate::{foreign, guests, host};
 
 /// Crates that need guests and the release build.
 const WHOLE_MACHINE: &[&str] = &["test_boot", "test_saved"];
 
 /// The chore. Further arguments go to the test runner: a filter, or a package with `-p`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let [only] = args
+        && only == "--foreign"
+    {
+        return foreign::run();
+    }
     let (all, rest): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| *arg == "--all");
     let mut command = runner();
     if !rest
@@ -25,6 +30,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         }
     }
     if !all.is_empty() {
+        if rest.is_empty() {
+            foreign::run()?;
+        }
         // Random tests run ten times as many cases.
         command.env("MIMIC_TEST_ALL", "1");
         command.env("MIMIC_GUESTS", guests::ready_for_tests()?);

@@ -1,0 +1,145 @@
+//! The engine on other kinds of hosts, which have no compiler of ours: its unit tests, built for them and
+//! run under `qemu-user`. One of them is big-endian.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host;
+
+/// What the interpreter is made of, and the guests that it runs.
+const CRATES: &[&str] = &[
+    "accel_ir",
+    "accel_core",
+    "accel_softmmu",
+    "accel_interp",
+    "hw_memory",
+    "hw_state",
+    "hw_intc",
+    "hw_virtio",
+    "target_decode",
+    "target_softfloat",
+    "target_x86",
+    "target_arm",
+];
+
+/// Tests that look at what `qemu-user` does not show, and why.
+const SKIPPED: &[(&str, &str)] = &[(
+    "advice_reaches_the_mapping",
+    "advice is not passed on to the kernel",
+)];
+
+/// A kind of host.
+struct Host {
+    arch: &'static str,
+    /// Debian's name for it, in its cross tools.
+    gnu: &'static str,
+    /// Debian's packages: linker and C library.
+    packages: &'static str,
+}
+
+const HOSTS: &[Host] = &[
+    Host {
+        arch: "s390x",
+        gnu: "s390x-linux-gnu",
+        packages: "gcc-s390x-linux-gnu libc6-dev-s390x-cross",
+    },
+    Host {
+        arch: "aarch64",
+        gnu: "aarch64-linux-gnu",
+        packages: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    },
+];
+
+impl Host {
+    fn triple(&self) -> String {
+        format!("{}-unknown-linux-gnu", self.arch)
+    }
+
+    fn linker(&self) -> String {
+        format!("{}-gcc", self.gnu)
+    }
+
+    fn emulator(&self) -> String {
+        format!("qemu-{}", self.arch)
+    }
+
+    /// What is missing to build and run for it.
+    fn lacks(&self) -> Option<String> {
+        if !starts(&self.linker()) {
+            return Some(format!("no {} (packages {})", self.linker(), self.packages));
+        }
+        if !starts(&self.emulator()) {
+            return Some(format!("no {} (package qemu-user)", self.emulator()));
+        }
+        add_target(&self.triple()).err().map(|e| format!("{e:#}"))
+    }
+
+    fn test(&self) -> Result<()> {
+        let variable = |what: &str| {
+            let triple = self.triple().replace('-', "_").to_uppercase();
+            format!("CARGO_TARGET_{triple}_{what}")
+        };
+        let runner = format!("{} -L /usr/{}", self.emulator(), self.gnu);
+        let mut command = Command::new(host::cargo());
+        command
+            .args(["test", "--lib", "--target", &self.triple()])
+            .args(CRATES.iter().flat_map(|name| ["--package", *name]))
+            .arg("--");
+        for (name, why) in SKIPPED {
+            eprintln!("on {}, `{name}` is left out: {why}", self.arch);
+            command.args(["--skip", name]);
+        }
+        let status = command
+            .current_dir(host::workspace())
+            .env(variable("LINKER"), self.linker())
+            .env(variable("RUNNER"), runner)
+            .status()
+            .context("cannot start cargo")?;
+        if !status.success() {
+            bail!("tests failed on {} ({status})", self.arch);
+        }
+        Ok(())
+    }
+}
+
+/// The tests, on every kind of host that is not this one. Without the tools for one they are skipped
+/// loudly, or fail where skipping is forbidden.
+pub(crate) fn run() -> Result<()> {
+    let foreign = HOSTS
+        .iter()
+        .filter(|host| host.arch != std::env::consts::ARCH);
+    for host in foreign {
+        match host.lacks() {
+            None => host.test()?,
+            Some(what) if std::env::var("CI_NO_SKIP").is_ok_and(|v| v == "1") => {
+                bail!("no tests for hosts of kind {}: {what}", host.arch);
+            }
+            Some(what) => eprintln!("SKIPPED: tests for hosts of kind {}: {what}", host.arch),
+        }
+    }
+    Ok(())
+}
+
+fn starts(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}
+
+/// Sees to it that there is a standard library for a target.
+fn add_target(triple: &str) -> Result<()> {
+    let root = host::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(root.trim())
+        .join("lib/rustlib")
+        .join(triple)
+        .exists()
+    {
+        return Ok(());
+    }
+    host::output(Command::new("rustup").args(["target", "add", triple]))
+        .map(drop)
+        .with_context(|| format!("no standard library for {triple}"))
+}
