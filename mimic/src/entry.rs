@@ -100,7 +100,7 @@ fn fail(style: &Style, error: &anyhow::Error) -> i32 {
 }
 
 /// An error and its causes in one line, each said once.
-fn sentence(error: &anyhow::Error) -> String {
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let mut out = String::new();
     for cause in error.chain() {
         let mut text = cause.to_string();

@@ -16,6 +16,7 @@ use machine_core::Board;
 use runtime::{Handle, Timer, time};
 
 use crate::blocks::BlockControl;
+use crate::entry::sentence;
 use crate::guests::Guest;
 use crate::hotplug::HotPlugControl;
 use crate::introspect;
@@ -370,7 +371,7 @@ impl Vm for Monitored {
         let opts = Opts::from_json("device_add", &options.to_json());
         let opts = opts.map_err(|error| QmpError::generic(error.to_string()))?;
         let added = self.facts.hot_plug.add(&opts);
-        added.map_err(|error| QmpError::generic(format!("{error:#}")))
+        added.map_err(|error| QmpError::generic(sentence(&error)))
     }
 
     fn delete_device(&self, id: &str) -> Result<(), QmpError> {
@@ -380,7 +381,7 @@ impl Vm for Monitored {
             return Err(QmpError::new(ErrorClass::DeviceNotFound, problem));
         }
         let deleted = self.facts.hot_plug.delete(path);
-        deleted.map_err(|error| QmpError::generic(format!("{error:#}")))
+        deleted.map_err(|error| QmpError::generic(sentence(&error)))
     }
 
     fn pci(&self) -> Vec<PciInfo> {

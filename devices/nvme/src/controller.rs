@@ -514,6 +514,10 @@ impl PciFunction for Nvme {
         self.work(pci);
     }
 
+    fn unplug(&mut self) {
+        self.give_up();
+    }
+
     fn save(&self) -> Section {
         let State {
             cc,

@@ -1,5 +1,5 @@
 //! PCI host bridges and ISA bridges: i440FX with PIIX3 and PIIX4, Q35 with ICH9, and the generic PCI
-//! Express host.
+//! Express host; root ports.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,6 +25,7 @@ mod pam;
 mod piix3;
 mod piix4_pm;
 mod pirq;
+mod root_port;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +81,7 @@ pub static CLASSES: &[&DeviceClass] = &[
     &PIIX4_PM_CLASS,
     &MCH_CLASS,
     &ICH9_CLASS,
+    &root_port::PCIE_ROOT_PORT,
 ];
 
 /// Bridges of this kind keep what firmware writes to registers that do nothing here.

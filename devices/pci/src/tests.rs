@@ -316,7 +316,7 @@ fn configuration_space_is_mapped_with_the_size_asked_for() {
 
 #[test]
 fn boards_alone_make_bridges() {
-    for class in CLASSES {
+    for class in CLASSES.iter().filter(|class| !class.user_creatable) {
         let args = hw_core::Args::new(class, []).unwrap();
         assert!((class.create)(&args, &mut hw_core::Links::default()).is_err());
     }

@@ -8,7 +8,11 @@ use runtime::{Rank, Ranked, RankedGuard};
 
 use crate::access::ConfigPorts;
 use crate::bar::{self, BarInfo, BarKind};
+use crate::bridge::Bridge;
 use crate::config::{ConfigSpace, reg};
+
+/// Slots of a bus.
+const SLOTS: u8 = 32;
 
 /// A function on a bus, as the bus knows it.
 #[derive(Clone)]
@@ -21,11 +25,16 @@ pub struct Plugged {
     pub config: Arc<dyn IoRegion>,
     /// Its BARs: number, kind, bytes.
     pub bars: Vec<(u8, BarKind, u64)>,
+    /// Where it leads to.
+    pub bridge: Option<Arc<Bridge>>,
 }
 
 struct Inner {
     name: String,
     express: bool,
+    is_root: bool,
+    /// Slots there are.
+    slots: u8,
     /// Takes `devfn << 2 | pin` of functions' INTA# to INTD#.
     intx: Arc<dyn IrqSink>,
     functions: Ranked<BTreeMap<u8, Plugged>>,
@@ -78,10 +87,21 @@ pub struct FunctionInfo {
 impl PciBus {
     /// A root bus. Its functions' interrupt pins drive `intx`, numbered `devfn << 2 | pin`.
     pub fn new(name: impl Into<String>, express: bool, intx: Arc<dyn IrqSink>) -> Self {
+        Self::make(name.into(), express, intx, true, SLOTS)
+    }
+
+    /// A bus below a bridge, with so many slots.
+    pub(crate) fn below(name: &str, express: bool, intx: Arc<dyn IrqSink>, slots: u8) -> Self {
+        Self::make(name.into(), express, intx, false, slots.min(SLOTS))
+    }
+
+    fn make(name: String, express: bool, intx: Arc<dyn IrqSink>, is_root: bool, slots: u8) -> Self {
         PciBus {
             inner: Arc::new(Inner {
-                name: name.into(),
+                name,
                 express,
+                is_root,
+                slots,
                 intx,
                 // Nothing is called while it is held: the topology is copied out of it.
                 functions: Ranked::new(Rank::Leaf, BTreeMap::new()),
@@ -102,6 +122,11 @@ impl PciBus {
     /// Whether it is PCI Express.
     pub fn is_express(&self) -> bool {
         self.inner.express
+    }
+
+    /// Whether no bridge leads to it.
+    pub fn is_root(&self) -> bool {
+        self.inner.is_root
     }
 
     /// This bus's configuration ports.
@@ -127,7 +152,7 @@ impl PciBus {
     ) -> Result<u8, DeviceError> {
         let functions = self.functions_locked();
         let Some(devfn) = wanted else {
-            return (0..32u8)
+            return (0..self.inner.slots)
                 .map(|slot| slot << 3)
                 .find(|first| !(*first..=first | 7).any(|d| functions.contains_key(&d)))
                 .ok_or_else(|| {
@@ -138,6 +163,13 @@ impl PciBus {
                 });
         };
         let (slot, function) = (devfn >> 3, devfn & 7);
+        if slot >= self.inner.slots {
+            return Err(DeviceError::Other(format!(
+                "there is no slot {slot:#x} for '{name}' on bus '{}': the last is {:#x}; choose another addr=",
+                self.inner.name,
+                self.inner.slots.saturating_sub(1)
+            )));
+        }
         if let Some(other) = functions.get(&devfn) {
             return Err(DeviceError::Other(format!(
                 "slot {slot:#x} function {function} of bus '{}' is not free for '{name}': '{}' is there; choose another addr=",
@@ -175,9 +207,25 @@ impl PciBus {
         self.functions_locked().remove(&devfn);
     }
 
+    /// The bus of this number below a bridge.
+    fn numbered(&self, bus: u8) -> Option<PciBus> {
+        let functions = self.functions_locked();
+        let bridges = functions.values().filter_map(|f| f.bridge.clone());
+        let bridge = bridges.into_iter().find(|bridge| {
+            let (secondary, subordinate) = bridge.numbers();
+            secondary != 0 && (secondary..=subordinate.max(secondary)).contains(&bus)
+        })?;
+        drop(functions);
+        match bridge.numbers().0 == bus {
+            true => Some(bridge.bus().clone()),
+            false => bridge.bus().numbered(bus),
+        }
+    }
+
     fn config(&self, bus: u8, devfn: u8) -> Result<Arc<dyn IoRegion>, Fault> {
         if bus != 0 {
-            return Err(Fault::Unassigned);
+            let below = self.numbered(bus).ok_or(Fault::Unassigned)?;
+            return below.config(0, devfn);
         }
         let functions = self.functions_locked();
         let function = functions.get(&devfn).ok_or(Fault::Unassigned)?;
@@ -219,15 +267,33 @@ impl PciBus {
 
     /// All functions, for `info pci` and firmware tables. Locks one function after the other.
     pub fn functions(&self) -> Vec<FunctionInfo> {
+        self.numbered_functions(0)
+    }
+
+    fn numbered_functions(&self, bus: u8) -> Vec<FunctionInfo> {
         let functions = self.functions_locked().clone();
-        functions
-            .into_iter()
-            .map(|(devfn, function)| info(devfn, &function))
+        let infos = functions.into_iter();
+        infos
+            .map(|(devfn, function)| info(bus, devfn, &function))
             .collect()
+    }
+
+    /// All functions, those below bridges too, after the bridge's bus.
+    pub fn all_functions(&self) -> Vec<FunctionInfo> {
+        self.functions_from(0)
+    }
+
+    fn functions_from(&self, bus: u8) -> Vec<FunctionInfo> {
+        let mut all = self.numbered_functions(bus);
+        let functions = self.functions_locked().clone();
+        for bridge in functions.into_values().filter_map(|f| f.bridge) {
+            all.extend(bridge.bus().functions_from(bridge.numbers().0));
+        }
+        all
     }
 }
 
-fn info(devfn: u8, function: &Plugged) -> FunctionInfo {
+fn info(bus: u8, devfn: u8, function: &Plugged) -> FunctionInfo {
     let mut config = ConfigSpace::default();
     for register in (0..64u16).step_by(4) {
         let value = function.config.read(Access {
@@ -240,7 +306,7 @@ fn info(devfn: u8, function: &Plugged) -> FunctionInfo {
         config.set(register, 4, value.unwrap_or(u64::MAX));
     }
     FunctionInfo {
-        bus: 0,
+        bus,
         slot: devfn >> 3,
         function: devfn & 7,
         name: function.name.clone(),

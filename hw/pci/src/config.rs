@@ -57,6 +57,8 @@ pub mod cap {
     pub const MSI: u8 = 0x05;
     /// Vendor's own.
     pub const VENDOR: u8 = 0x09;
+    /// PCI Express.
+    pub const EXPRESS: u8 = 0x10;
     /// MSI-X.
     pub const MSIX: u8 = 0x11;
 }

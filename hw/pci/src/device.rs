@@ -54,6 +54,7 @@ pub struct PciDevice<F> {
     pci: Pci,
     config_region: Option<RegionId>,
     options: PciOptions,
+    bus: Option<PciBus>,
     function: F,
 }
 
@@ -64,6 +65,7 @@ impl<F: PciFunction> PciDevice<F> {
             pci: Pci::new(Dma::new(MemoryMap::default())),
             config_region: None,
             options,
+            bus: None,
             function,
         }
     }
@@ -126,8 +128,10 @@ impl<F: PciFunction> Device for PciDevice<F> {
                 multifunction: self.options.multifunction,
                 config,
                 bars: bars.map(|b| (b.index, b.kind, b.len)).collect(),
+                bridge: self.function.bridge(),
             },
         );
+        self.bus = Some(bus);
         Ok(())
     }
 
@@ -182,6 +186,14 @@ impl<F: PciFunction> Device for PciDevice<F> {
 
     fn input(&mut self, pin: u32, level: bool) {
         self.function.input(&mut self.pci, pin, level);
+    }
+
+    fn unplug(&mut self) {
+        if let Some(bus) = self.bus.take() {
+            bus.unplug(self.pci.devfn);
+        }
+        self.function.unplug();
+        self.pci.unplug();
     }
 
     fn save(&self) -> Section {

@@ -9,6 +9,7 @@ use hw_core::{
 use hw_memory::{MappingSpec, RamBlock, What};
 
 use crate::bar::{self, Bar, BarInfo, BarKind, BarSpec, IO_PRIORITY, PRIORITY};
+use crate::bridge::Bridge;
 use crate::bus::PciBus;
 use crate::config::{CONVENTIONAL, ConfigSpace, cap, reg};
 use crate::msi;
@@ -92,6 +93,14 @@ pub trait PciFunction: Send + 'static {
 
     /// Takes over a saved state.
     fn restore(&mut self, section: &Section) -> Result<(), StateError>;
+
+    /// The function is taken out of a machine that runs: it gives up what is under way.
+    fn unplug(&mut self) {}
+
+    /// What it leads to, if it is a bridge; asked once, after `setup`.
+    fn bridge(&self) -> Option<Arc<Bridge>> {
+        None
+    }
 
     /// The buses it carries.
     fn child_buses(&self) -> Vec<ChildBus> {
@@ -275,6 +284,13 @@ impl Pci {
     pub(crate) fn bar_of(&self, region: RegionId) -> Option<u8> {
         let bar = self.bars.iter().find(|b| b.region == Some(region))?;
         Some(bar.index)
+    }
+
+    /// It is gone: it answers, masters and interrupts no more.
+    pub(crate) fn unplug(&mut self) {
+        self.dma.set_enabled(false);
+        self.bars.iter().for_each(|bar| bar.mapping.remove());
+        self.irq.set(false);
     }
 
     pub(crate) fn reset(&mut self) {

@@ -7,7 +7,7 @@
 //! [`PciBus`] routes configuration accesses without holding any lock while a function answers, so a
 //! host bridge may be the target of an access that came through its own ports.
 //!
-//! Not modelled: bus numbers below bridges, power management, hot plug.
+//! Not modelled: windows of bridges, power management.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,6 +26,7 @@
 
 mod access;
 mod bar;
+mod bridge;
 mod bus;
 mod config;
 mod device;
@@ -38,6 +39,7 @@ mod tests;
 
 pub use access::{ConfigPorts, Ecam};
 pub use bar::{BarInfo, BarKind, BarSpec};
+pub use bridge::Bridge;
 pub use bus::{FunctionInfo, PciBus, Plugged};
 pub use config::{ConfigSpace, cap, reg};
 pub use device::{PciDevice, PciOptions};

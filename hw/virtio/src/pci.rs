@@ -230,9 +230,12 @@ impl PciFunction for VirtioPci {
     fn setup(&mut self, setup: &mut Setup<'_>) -> Result<(), DeviceError> {
         let id = self.core.device().id();
         let modern = !self.options.disable_modern;
-        // All buses here are roots, on which `auto` keeps the legacy interface.
-        let legacy_id =
-            transitional_id(id).filter(|_| self.options.disable_legacy != DisableLegacy::On);
+        let has_legacy = match self.options.disable_legacy {
+            DisableLegacy::On => false,
+            DisableLegacy::Off => true,
+            DisableLegacy::Auto => setup.bus.is_root() || !setup.bus.is_express(),
+        };
+        let legacy_id = transitional_id(id).filter(|_| has_legacy);
         self.legacy = legacy_id.is_some();
         if !modern && !self.legacy {
             return Err(DeviceError::Other(format!(
@@ -349,6 +352,10 @@ impl PciFunction for VirtioPci {
     fn poke(&mut self, pci: &mut Pci, token: u64) {
         self.core.poke(token);
         self.sync(pci);
+    }
+
+    fn unplug(&mut self) {
+        self.reset_core();
     }
 
     fn save(&self) -> Section {

@@ -65,18 +65,24 @@ impl Board {
                     named.bus.kind.name()
                 ));
             }
+            if kind == BusKind::Pci && named.bus.free.is_none() {
+                return fail(format!("bus '{wanted}' has no room for another device"));
+            }
             return Ok(named);
         }
         let fits = |named: &Named| named.bus.kind == kind && named.bus.hot_plug.is_some();
         let has_room = |named: &Named| fits(named) && named.bus.free.is_some();
         let at = buses.iter().position(has_room);
-        match at.or_else(|| buses.iter().position(fits)) {
+        // One that is full says so itself, but for slots: there are others to be had.
+        let full = || buses.iter().position(fits).filter(|_| kind != BusKind::Pci);
+        match at.or_else(full) {
             Some(at) => Ok(buses.swap_remove(at)),
             None => fail(format!(
                 "there is no {} bus that takes '{class}' while the machine runs{}",
                 kind.name(),
                 match kind {
-                    BusKind::Pci => "; start it with '-device pcie-root-port,id=...'",
+                    BusKind::Pci =>
+                        " and has room; start it with one more '-device pcie-root-port,id=...'",
                     BusKind::Scsi => "; start it with '-device virtio-scsi-pci,id=...'",
                     _ => "",
                 }

@@ -194,7 +194,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Adds a user's PCI function, whose boot path begins with `root`.
+    /// Adds a user's PCI function, on this root bus or below a bridge on it. Its boot path begins with
+    /// `root`.
     pub fn add_pci(
         &mut self,
         device: &DeviceSpec,
@@ -202,7 +203,15 @@ impl<'a> Parts<'a> {
         irqs: &[IrqHub],
         root: &str,
     ) -> Result<(), BoardError> {
-        let part = self.add_user(device, bus.name(), Some(bus), irqs)?;
+        let below = match &device.bus {
+            Some(name) if name != bus.name() => Some(self.pci_below(device, name)?),
+            _ => None,
+        };
+        let (name, bus, root) = match &below {
+            Some((name, bus, path)) => (name.as_str(), bus, path.as_str()),
+            None => (bus.name(), bus, root),
+        };
+        let part = self.add_user(device, name, Some(bus), irqs)?;
         let functions = bus.functions();
         // The user's is the one plugged last.
         let place = part.with(|device| device.inspect());
@@ -225,6 +234,29 @@ impl<'a> Parts<'a> {
             self.boot_order.add(device, &format!("{path}/{disk}"))?;
         }
         Ok(())
+    }
+
+    /// The PCI bus of this name below a bridge: name, bus and the bridge's boot path.
+    fn pci_below(
+        &self,
+        device: &DeviceSpec,
+        name: &str,
+    ) -> Result<(String, PciBus, String), BoardError> {
+        let mut children = self.children.iter();
+        let is = |child: &&Child| child.kind == BusKind::Pci && child.name == name;
+        let child = children.find(is);
+        let bus = child.and_then(|child| Some((child, child.bus()?)));
+        let pci = bus.and_then(|(child, bus)| {
+            let bus = bus.bus.downcast_ref::<PciBus>()?.clone();
+            Some((child.name.clone(), bus, child.path.clone()))
+        });
+        pci.ok_or_else(|| {
+            BoardError::Config(format!(
+                "-device {}: there is no PCI bus '{name}'; add '-device pcie-root-port,id={name}' before it, or \
+                 leave 'bus' out",
+                device.class.name
+            ))
+        })
     }
 
     /// Adds a user's device on the bus of another device.
@@ -350,6 +382,7 @@ fn boot_name(info: &FunctionInfo) -> String {
     let kind = match info.class {
         0x0100 => "scsi".to_owned(),
         0x0101 => "ide".to_owned(),
+        0x0604 => "pci-bridge".to_owned(),
         _ => format!("pci{:04x},{:04x}", info.vendor, info.device),
     };
     match info.function {

@@ -100,7 +100,7 @@ pub(crate) fn qtree(fabric: &Fabric) -> String {
 pub(crate) fn pci(root: &PciBus) -> Vec<PciInfo> {
     let mut buses: BTreeMap<u8, Vec<PciDeviceInfo>> = BTreeMap::new();
     buses.entry(0).or_default();
-    for function in root.functions() {
+    for function in root.all_functions() {
         buses
             .entry(function.bus)
             .or_default()

@@ -87,3 +87,64 @@ fn scsi_disks_come_and_go() -> Result<(), Error> {
     vm.expect("GUEST-DOWN")?;
     vm.expect_success()
 }
+
+#[test]
+fn disks_come_and_go_in_the_slots_of_root_ports() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let (first, second) = (folder.join("first"), folder.join("second"));
+    disk(&first, b'x')?;
+    disk(&second, b'y')?;
+    let mut vm = Vm::new("q35")
+        .args("-accel tcg -m 512 -bios bios-256k.bin")
+        .args("-device pcie-root-port,id=rp1,chassis=1 -device pcie-root-port,id=rp2,chassis=2")
+        .args("-device pcie-root-port,id=rp3,chassis=3 -device virtio-rng-pci,bus=rp3")
+        .option("-L", &guest.seabios)
+        .kernel(&guest.vmlinuz)
+        .option("-initrd", &guest.initrd_modules)
+        .append("loglevel=1 guest.modules=virtio_pci,virtio_blk,virtio_scsi,sd_mod")
+        .with_qmp()
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    let mut qmp = vm.qmp()?;
+    let read = |disk: &str| format!("until head -c 1 /dev/{disk} 2>/dev/null; do sleep 1; done");
+    for _ in 0..2 {
+        add_node(&mut qmp, "a", &first)?;
+        let blk = json!({ "driver": "virtio-blk-pci", "id": "d", "bus": "rp1", "drive": "a" });
+        qmp.execute("device_add", blk)?;
+        assert_eq!(vm.shell(&read("vda"))?, "x");
+        vm.shell("dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null; echo")?;
+        // An adapter, and a disk on it, which goes with it.
+        add_node(&mut qmp, "b", &second)?;
+        qmp.execute(
+            "device_add",
+            json!({ "driver": "virtio-scsi-pci", "id": "hba", "bus": "rp2" }),
+        )?;
+        qmp.execute(
+            "device_add",
+            json!({ "driver": "scsi-hd", "bus": "hba.0", "id": "s", "drive": "b" }),
+        )?;
+        assert_eq!(vm.shell(&read("sda"))?, "y");
+        let full = json!({ "driver": "virtio-rng-pci", "bus": "rp2" });
+        assert!(qmp.execute("device_add", full).is_err());
+        let root = json!({ "driver": "virtio-rng-pci", "bus": "pcie.0" });
+        assert!(qmp.execute("device_add", root).is_err());
+        // The guest is asked, and lets go after the five seconds in which a button can be pressed again.
+        for (id, gone) in [("d", vec!["d"]), ("hba", vec!["s", "hba"])] {
+            qmp.execute("device_del", json!({ "id": id }))?;
+            assert!(qmp.execute("device_del", json!({ "id": id })).is_err());
+            for id in gone {
+                assert_eq!(qmp.event("DEVICE_DELETED")?["data"]["device"], id);
+            }
+        }
+        assert_eq!(vm.shell("ls /sys/block | grep -c -E 'vda|sda'; true")?, "0");
+        for node in ["a", "b"] {
+            qmp.execute("blockdev-del", json!({ "node-name": node }))?;
+        }
+    }
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
+}

@@ -71,6 +71,8 @@ fn stands_traffic(
     args.extend(["-bios".to_owned(), bios.display().to_string()]);
     let mut classes: Vec<_> = mimic::devices::classes()
         .filter(|class| class.user_creatable && buses.contains(&class.bus))
+        // Ports are on PCI Express only.
+        .filter(|class| class.name != "pcie-root-port" || !machine.starts_with("pc"))
         .collect();
     // What has a bus comes before what is on it.
     classes.sort_by_key(|class| class.bus);
