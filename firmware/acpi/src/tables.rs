@@ -10,8 +10,10 @@ const OEM_TABLE_ID: [u8; 8] = *b"MIMICPC ";
 
 /// A table with its header.
 pub(crate) fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
-    let mut sdt = Sdt::new(signature, 36, revision, OEM_ID, OEM_TABLE_ID, 1);
-    sdt.append_slice(body);
+    // Appending would write the length in the host's byte order.
+    let len = body.len().saturating_add(36) as u32;
+    let mut sdt = Sdt::new(signature, len, revision, OEM_ID, OEM_TABLE_ID, 1);
+    sdt.write_bytes(36, body);
     sdt.as_slice().to_vec()
 }
 
