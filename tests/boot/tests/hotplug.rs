@@ -148,3 +148,33 @@ fn disks_come_and_go_in_the_slots_of_root_ports() -> Result<(), Error> {
     vm.expect("GUEST-DOWN")?;
     vm.expect_success()
 }
+
+#[test]
+fn virt_takes_disks_in_and_out_of_root_ports() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let file = folder.join("disk");
+    disk(&file, b'x')?;
+    let mut vm = Vm::new("virt")
+        .args("-accel tcg -m 512 -cpu cortex-a72 -device pcie-root-port,id=rp1")
+        .linux(&guest)
+        .option("-initrd", &guest.initrd_modules)
+        .append("loglevel=1 guest.modules=virtio_pci,virtio_blk")
+        .with_qmp()
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    let mut qmp = vm.qmp()?;
+    add_node(&mut qmp, "n", &file)?;
+    qmp.hmp("device_add virtio-blk-pci,id=d,bus=rp1,drive=n")?;
+    let read = "until head -c 1 /dev/vda 2>/dev/null; do sleep 1; done";
+    assert_eq!(vm.shell(read)?, "x");
+    qmp.hmp("device_del d")?;
+    assert_eq!(qmp.event("DEVICE_DELETED")?["data"]["device"], "d");
+    qmp.execute("blockdev-del", json!({ "node-name": "n" }))?;
+    assert_eq!(vm.shell("[ -b /dev/vda ] || echo gone")?, "gone");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
+}

@@ -24,6 +24,10 @@ fn a_storm_leaves_it_standing(machine: &str, devices: &[&str], seed: u64) -> Res
     args.extend(["-kernel".to_owned(), kernel.display().to_string()]);
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
     args.extend(["-drive".to_owned(), drive]);
+    for id in ["scsi", "nvme"] {
+        let node = format!("driver=null-co,node-name={id},size=1M");
+        args.extend(["-blockdev".to_owned(), node]);
+    }
     args.extend(["-object".to_owned(), "rng-builtin,id=rng".to_owned()]);
     args.extend(["-chardev".to_owned(), "null,id=other".to_owned()]);
     for device in devices {
@@ -43,6 +47,10 @@ const PCI: &[&str] = &[
     "virtio-blk-pci,drive=disk",
     "virtio-rng-pci,rng=rng",
     "virtio-serial-pci",
+    "virtio-scsi-pci",
+    "scsi-hd,drive=scsi",
+    "scsi-cd",
+    "nvme,serial=S1,drive=nvme",
     "isa-debugcon,chardev=other",
     "pvpanic",
 ];
@@ -54,7 +62,8 @@ fn pc_stands_a_storm_of_mutated_sections() -> Result<()> {
 
 #[test]
 fn q35_stands_a_storm_of_mutated_sections() -> Result<()> {
-    a_storm_leaves_it_standing("q35", PCI, 2)
+    let port = ["pcie-root-port,id=rp", "virtio-rng-pci,bus=rp"];
+    a_storm_leaves_it_standing("q35", &[PCI, &port].concat(), 2)
 }
 
 #[test]
@@ -63,6 +72,8 @@ fn microvm_stands_a_storm_of_mutated_sections() -> Result<()> {
         "virtio-blk-device,drive=disk",
         "virtio-rng-device,rng=rng",
         "virtio-serial-device",
+        "virtio-scsi-device",
+        "scsi-hd,drive=scsi",
     ];
     a_storm_leaves_it_standing("microvm", &devices, 3)
 }
