@@ -93,8 +93,8 @@ fn debian_boots_from_a_bios_and_a_virtio_disk_on_q35() -> Result<(), Error> {
     by_bios("q35", "if=virtio,", "vda2")
 }
 
-#[test]
-fn debian_boots_from_ovmf_and_an_ahci_disk_on_q35() -> Result<(), Error> {
+/// A `q35` whose drive of this interface goes with these options, under the name `device`.
+fn by_ovmf(interface: &str, options: &str, device: &str) -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
         return Ok(());
     };
@@ -115,11 +115,32 @@ fn debian_boots_from_ovmf_and_an_ahci_disk_on_q35() -> Result<(), Error> {
             "-drive",
             format!("if=pflash,format=raw,file={}", variables.display()),
         )
-        .option("-drive", format!("format=qcow2,file={}", top.display()))
+        .option(
+            "-drive",
+            format!("{interface}format=qcow2,file={}", top.display()),
+        )
+        .args(options)
         .boot()?;
     vm.expect("BdsDxe: starting Boot")?;
-    goes_up_and_down(vm, "sda2")?;
+    goes_up_and_down(vm, device)?;
     is_whole(&top)
+}
+
+#[test]
+fn debian_boots_from_ovmf_and_an_ahci_disk_on_q35() -> Result<(), Error> {
+    by_ovmf("", "", "sda2")
+}
+
+#[test]
+fn debian_boots_from_ovmf_and_an_nvme_disk_on_q35() -> Result<(), Error> {
+    let nvme = "-device nvme,serial=S1,drive=d,bootindex=1";
+    by_ovmf("if=none,id=d,", nvme, "nvme0n1p2")
+}
+
+#[test]
+fn debian_boots_from_ovmf_and_a_scsi_disk_below_a_root_port() -> Result<(), Error> {
+    let scsi = "-device pcie-root-port,id=rp -device virtio-scsi-pci,bus=rp -device scsi-hd,drive=d,bootindex=1";
+    by_ovmf("if=none,id=d,", scsi, "sda2")
 }
 
 #[test]
