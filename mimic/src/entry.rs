@@ -53,7 +53,7 @@ fn start(program: &str, args: &[String], style: &mut Style) -> Result<i32> {
     let is_ours = !program.starts_with("qemu-system-");
     if is_ours && args.is_empty() {
         bail!(
-            "nothing to boot: '{program} run KERNEL' starts a kernel on this terminal, '{program} -help' lists all \
+            "nothing to boot: '{program} run FILE' starts a disk image or a kernel on this terminal, '{program} -help' lists all \
              options"
         );
     }

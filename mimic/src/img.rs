@@ -265,6 +265,16 @@ fn open(file: &str, how: How<'_>) -> Result<Open> {
     Ok(Open { node })
 }
 
+/// Opens an image to look at it, whoever else uses it.
+pub(crate) fn look(file: &str) -> Result<Arc<Node>> {
+    let shares = true;
+    let how = How {
+        shares,
+        ..How::default()
+    };
+    Ok(open(file, how)?.node)
+}
+
 /// Makes an image of `len` bytes. The file is new or emptied.
 fn make(file: &str, format: &str, len: u64, options: &Opts) -> Result<()> {
     let path = crate::storage::plain_file("FILE", file)?;

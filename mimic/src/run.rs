@@ -1,4 +1,8 @@
-//! `mimic run KERNEL`: the short way to a shell.
+//! `mimic run FILE`: the short way to a shell.
+
+mod disk;
+mod fat;
+mod image;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,16 +15,17 @@ use firmware_load::{Kind, identify};
 /// As much of a file as is needed to tell what it is.
 const HEAD: u64 = 1 << 20;
 
-/// Starts a kernel with its console on this terminal.
+/// Starts a disk image or a kernel with its console on this terminal.
 #[derive(Parser, Debug)]
 #[command(
-    about = "Starts a kernel with its console on this terminal",
-    after_help = "Ctrl-A X leaves, Ctrl-A C reaches the monitor. For everything else there are QEMU's options: see 'mimic -help'.",
+    about = "Starts a disk image or a kernel with its console on this terminal",
+    after_help = "What an image needs is found by looking at it. What its guest writes is gone in the end, unless --keep is given. \
+                  Ctrl-A X leaves, Ctrl-A C reaches the monitor. For everything else there are QEMU's options: see 'mimic -help'.",
     disable_version_flag = true
 )]
 struct Arguments {
-    /// Linux bzImage, or an ELF kernel that starts by PVH or multiboot
-    kernel: String,
+    /// Disk image (raw, qcow2, or of a CD); Linux bzImage, or an ELF kernel that starts by PVH or multiboot
+    file: String,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
     initrd: Option<String>,
@@ -36,9 +41,15 @@ struct Arguments {
     /// Raw disk image, attached by virtio; may be given several times
     #[arg(long, value_name = "FILE")]
     disk: Vec<String>,
-    /// Machine; chosen by the kernel's kind if not given
+    /// Machine; chosen by the file's kind if not given
     #[arg(long, value_name = "NAME")]
     machine: Option<String>,
+    /// Writes to the image, and UEFI's variables to a file beside it
+    #[arg(long)]
+    keep: bool,
+    /// Folder to look for firmware in before the usual ones; may be given several times
+    #[arg(short = 'L', value_name = "FOLDER")]
+    folder: Vec<String>,
     /// QEMU's options, after '--'
     #[arg(last = true, value_name = "QEMU-OPTIONS")]
     more: Vec<String>,
@@ -59,7 +70,19 @@ pub(crate) fn arguments(program: &str, args: &[String]) -> Result<Request> {
     let with_name = std::iter::once(&name).chain(args);
     match Arguments::try_parse_from(with_name) {
         Ok(arguments) => {
-            let kind = kind(&arguments.kernel)?;
+            let kind = kind(&arguments.file)?;
+            // GRUB, at the start of many a disk, could be started by multiboot too.
+            if matches!(kind, Kind::Other { .. } | Kind::Multiboot)
+                && let Some(options) = disk::options(program, &arguments)?
+            {
+                return Ok(Request::Run(options));
+            }
+            if arguments.keep {
+                bail!(
+                    "--keep: '{}' is no disk image; leave it out",
+                    arguments.file
+                );
+            }
             Ok(Request::Run(translate(arguments, &kind)))
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -86,10 +109,10 @@ fn one_line(text: &str) -> String {
 
 fn kind(path: &str) -> Result<Kind> {
     let mut head = Vec::new();
-    let file = File::open(path).with_context(|| format!("cannot read the kernel '{path}'"))?;
+    let file = File::open(path).with_context(|| format!("cannot read '{path}'"))?;
     file.take(HEAD)
         .read_to_end(&mut head)
-        .with_context(|| format!("cannot read the kernel '{path}'"))?;
+        .with_context(|| format!("cannot read '{path}'"))?;
     Ok(identify(&head))
 }
 
@@ -111,7 +134,7 @@ fn translate(arguments: Arguments, kind: &Kind) -> Vec<String> {
     add("-machine", machine);
     add("-m", arguments.memory);
     add("-smp", arguments.smp);
-    add("-kernel", arguments.kernel);
+    add("-kernel", arguments.file);
     if let Some(initrd) = arguments.initrd {
         add("-initrd", initrd);
     }
@@ -131,6 +154,9 @@ fn translate(arguments: Arguments, kind: &Kind) -> Vec<String> {
             "-drive",
             format!("if=virtio,format=raw,file={}", disk.replace(',', ",,")),
         );
+    }
+    for folder in arguments.folder {
+        add("-L", folder);
     }
     add("-nic", "none".to_owned());
     out.push("-nographic".to_owned());

@@ -40,6 +40,8 @@ const SYSTEM: &[&str] = &[
     "/usr/share/qemu",
     "/usr/share/OVMF",
     "/usr/share/ovmf",
+    "/usr/share/AAVMF",
+    "/usr/share/qemu-efi-aarch64",
     "/usr/local/share/qemu",
 ];
 
@@ -49,7 +51,7 @@ fn package_of(name: &str) -> Option<&'static str> {
         Some("seabios")
     } else if name.starts_with("OVMF") {
         Some("ovmf")
-    } else if name.starts_with("AAVMF") {
+    } else if name.starts_with("AAVMF") || name.starts_with("QEMU_EFI") {
         Some("qemu-efi-aarch64")
     } else if [
         "linuxboot",

@@ -127,6 +127,7 @@ const MISTAKES: &[&str] = &[
     "run",
     "run /nonexistent/kernel",
     "run KERNEL --smpp 2",
+    "run KERNEL --keep",
 ];
 
 #[test]

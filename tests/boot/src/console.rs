@@ -21,13 +21,38 @@ struct Seen {
     ended: bool,
 }
 
+/// Control sequences (ECMA-48, 5.4), which firmware puts into the middle of words.
+#[derive(Default)]
+enum Controls {
+    #[default]
+    Outside,
+    Escape,
+    Sequence,
+}
+
+impl Controls {
+    /// Whether the next byte belongs to one.
+    fn has(&mut self, byte: u8) -> bool {
+        let (next, is_in) = match (&self, byte) {
+            (_, 0x1b) => (Controls::Escape, true),
+            (Controls::Escape, b'[') => (Controls::Sequence, true),
+            (Controls::Sequence, 0x20..0x40) => (Controls::Sequence, true),
+            (Controls::Escape | Controls::Sequence, _) => (Controls::Outside, true),
+            (Controls::Outside, _) => (Controls::Outside, false),
+        };
+        *self = next;
+        is_in
+    }
+}
+
 impl Console {
-    /// Gathers from `source` until it ends.
+    /// Gathers from `source` until it ends, without control sequences.
     pub(crate) fn gather(mut source: impl Read + Send + 'static) -> Self {
         let console = Self::default();
         let writer = console.clone();
         std::thread::spawn(move || {
             let mut chunk = [0; 4096];
+            let mut controls = Controls::default();
             loop {
                 let n = match source.read(&mut chunk) {
                     Ok(0) => break,
@@ -37,8 +62,9 @@ impl Console {
                 };
                 let mut seen = writer.lock();
                 if seen.bytes.len() < MAX_BYTES {
+                    let bytes = chunk.get(..n).unwrap_or_default().iter();
                     seen.bytes
-                        .extend_from_slice(chunk.get(..n).unwrap_or_default());
+                        .extend(bytes.filter(|byte| !controls.has(**byte)));
                 }
                 drop(seen);
                 writer.shared.1.notify_all();

@@ -23,6 +23,7 @@ const PROMPT: &str = "guest# ";
 pub struct VmBuilder {
     machine: String,
     program: Option<PathBuf>,
+    image: Option<PathBuf>,
     args: Vec<OsString>,
     append: Option<String>,
     console: &'static str,
@@ -59,6 +60,13 @@ impl VmBuilder {
     #[must_use]
     pub fn program(mut self, path: impl AsRef<Path>) -> Self {
         self.program = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Starts this image by `mimic run`, which chooses all else: further arguments are that command's.
+    #[must_use]
+    pub fn image(mut self, path: impl AsRef<Path>) -> Self {
+        self.image = Some(path.as_ref().to_owned());
         self
     }
 
@@ -137,13 +145,17 @@ impl VmBuilder {
         let program = self.program.map_or_else(binary::program, Ok)?;
         let folder = Folder::new()?;
         let mut command = Command::new(&program);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-        command.arg("-machine").arg(&self.machine).args(&self.args);
-        if self.on_debugcon {
-            command.args(["-chardev", "stdio,id=console"]);
-            command.args(["-device", "isa-debugcon,iobase=0x402,chardev=console"]);
+        if let Some(image) = &self.image {
+            command.arg("run").arg(image).args(&self.args);
         } else {
-            command.args(["-serial", "stdio"]);
+            command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+            command.arg("-machine").arg(&self.machine).args(&self.args);
+            if self.on_debugcon {
+                command.args(["-chardev", "stdio,id=console"]);
+                command.args(["-device", "isa-debugcon,iobase=0x402,chardev=console"]);
+            } else {
+                command.args(["-serial", "stdio"]);
+            }
         }
         let console = self.console;
         if let Some(append) = &self.append {
@@ -197,6 +209,7 @@ impl Vm {
         VmBuilder {
             machine: machine.to_owned(),
             program: None,
+            image: None,
             args: Vec::new(),
             append: None,
             console: "ttyS0",

@@ -63,7 +63,8 @@ fn goes_up_and_down(mut vm: Vm, device: &str) -> Result<(), Error> {
     vm.expect_success()
 }
 
-fn by_bios(name: &str, interface: &str, device: &str) -> Result<(), Error> {
+#[test]
+fn debian_boots_from_a_bios_and_an_ide_disk_on_pc() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
         return Ok(());
     };
@@ -72,25 +73,33 @@ fn by_bios(name: &str, interface: &str, device: &str) -> Result<(), Error> {
     }
     let folder = Folder::new()?;
     let top = overlay(&folder, &guest)?;
-    let vm = machine(name)
+    let vm = machine("pc")
         .option("-L", &guest.seabios)
-        .option(
-            "-drive",
-            format!("{interface}format=qcow2,file={}", top.display()),
-        )
+        .option("-drive", format!("format=qcow2,file={}", top.display()))
         .boot()?;
-    goes_up_and_down(vm, device)?;
+    goes_up_and_down(vm, "sda2")?;
     is_whole(&top)
 }
 
 #[test]
-fn debian_boots_from_a_bios_and_an_ide_disk_on_pc() -> Result<(), Error> {
-    by_bios("pc", "", "sda2")
-}
-
-#[test]
-fn debian_boots_from_a_bios_and_a_virtio_disk_on_q35() -> Result<(), Error> {
-    by_bios("q35", "if=virtio,", "vda2")
+fn an_image_that_is_run_boots_and_stays_as_it_was() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let before = std::fs::read(&top)?;
+    let vm = Vm::new("chosen by what the image holds")
+        .image(&top)
+        .option("-L", &guest.seabios)
+        .patience(PATIENCE)
+        .boot()?;
+    goes_up_and_down(vm, "vda2")?;
+    assert!(std::fs::read(&top)? == before, "the image was written to");
+    Ok(())
 }
 
 /// A `q35` whose drive of this interface goes with these options, under the name `device`.
@@ -144,11 +153,11 @@ fn debian_boots_from_ovmf_and_a_scsi_disk_below_a_root_port() -> Result<(), Erro
 }
 
 #[test]
-fn a_rescue_cd_comes_to_its_prompt() -> Result<(), Error> {
+fn a_rescue_cd_comes_to_its_menu() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
         return Ok(());
     };
-    // Without a display, SeaBIOS shows its screen on the serial port and takes keys from there.
+    // Without a display, SeaBIOS shows its screen on the serial port.
     for name in ["pc,graphics=off", "q35,graphics=off"] {
         let mut vm = machine(name)
             .option("-L", &guest.seabios)
@@ -156,10 +165,8 @@ fn a_rescue_cd_comes_to_its_prompt() -> Result<(), Error> {
             .args("-boot d")
             .boot()?;
         vm.expect("GRUB!")?;
-        vm.send("c")?;
-        vm.expect("grub> ")?;
-        vm.send("ls\r")?;
-        vm.expect("(cd)")?;
+        vm.expect("GNU GRUB")?;
+        vm.expect("will be executed automatically")?;
     }
     Ok(())
 }
