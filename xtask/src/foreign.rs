@@ -73,18 +73,18 @@ impl Host {
         format!("qemu-{}", self.arch)
     }
 
-    /// What is missing to build and run for it.
-    fn lacks(&self) -> Option<String> {
+    /// Whether it can be built and run for.
+    fn ready(&self) -> Result<Library> {
         if !starts(&self.linker()) {
-            return Some(format!("no {} (packages {})", self.linker(), self.packages));
+            bail!("no {} (packages {})", self.linker(), self.packages);
         }
         if !starts(&self.emulator()) {
-            return Some(format!("no {} (package qemu-user)", self.emulator()));
+            bail!("no {} (package qemu-user)", self.emulator());
         }
-        add_target(&self.triple()).err().map(|e| format!("{e:#}"))
+        library(&self.triple())
     }
 
-    fn test(&self) -> Result<()> {
+    fn test(&self, library: Library) -> Result<()> {
         let variable = |what: &str| {
             let triple = self.triple().replace('-', "_").to_uppercase();
             format!("CARGO_TARGET_{triple}_{what}")
@@ -93,8 +93,14 @@ impl Host {
         let mut command = Command::new(host::cargo());
         command
             .args(["test", "--lib", "--target", &self.triple()])
-            .args(CRATES.iter().flat_map(|name| ["--package", *name]))
-            .arg("--");
+            .args(CRATES.iter().flat_map(|name| ["--package", *name]));
+        if library == Library::Source {
+            // Cargo takes this for unstable; a compiled library is preferred.
+            command
+                .arg("-Zbuild-std=std,test")
+                .env("RUSTC_BOOTSTRAP", "1");
+        }
+        command.arg("--");
         for (name, why) in SKIPPED {
             eprintln!("on {}, `{name}` is left out: {why}", self.arch);
             command.args(["--skip", name]);
@@ -119,12 +125,12 @@ pub(crate) fn run() -> Result<()> {
         .iter()
         .filter(|host| host.arch != std::env::consts::ARCH);
     for host in foreign {
-        match host.lacks() {
-            None => host.test()?,
-            Some(what) if std::env::var("CI_NO_SKIP").is_ok_and(|v| v == "1") => {
-                bail!("no tests for hosts of kind {}: {what}", host.arch);
+        match host.ready() {
+            Ok(library) => host.test(library)?,
+            Err(what) if std::env::var("CI_NO_SKIP").is_ok_and(|v| v == "1") => {
+                return Err(what.context(format!("no tests for hosts of kind {}", host.arch)));
             }
-            Some(what) => eprintln!("SKIPPED: tests for hosts of kind {}: {what}", host.arch),
+            Err(what) => eprintln!("SKIPPED: tests for hosts of kind {}: {what:#}", host.arch),
         }
     }
     Ok(())
@@ -137,17 +143,30 @@ fn starts(program: &str) -> bool {
     quiet.status().is_ok_and(|status| status.success())
 }
 
+/// A standard library for another target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Library {
+    Compiled,
+    /// Not every release of Rust has every target's.
+    Source,
+}
+
 /// Sees to it that there is a standard library for a target.
-fn add_target(triple: &str) -> Result<()> {
+fn library(triple: &str) -> Result<Library> {
     let root = host::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if Path::new(root.trim())
-        .join("lib/rustlib")
-        .join(triple)
-        .exists()
-    {
-        return Ok(());
+    let libraries = Path::new(root.trim()).join("lib/rustlib");
+    if libraries.join(triple).exists() {
+        return Ok(Library::Compiled);
     }
-    host::output(Command::new("rustup").args(["target", "add", triple]))
-        .map(drop)
-        .with_context(|| format!("no standard library for {triple}"))
+    let rustup = |what: &str, name: &str| {
+        host::output(Command::new("rustup").args([what, "add", name])).map(drop)
+    };
+    if rustup("target", triple).is_ok() {
+        return Ok(Library::Compiled);
+    }
+    if libraries.join("src/rust/library/std").exists() {
+        return Ok(Library::Source);
+    }
+    rustup("component", "rust-src").with_context(|| format!("no standard library for {triple}"))?;
+    Ok(Library::Source)
 }
