@@ -246,8 +246,14 @@ impl Qcow2 {
     /// The host's, or what cannot be looked at at all.
     pub fn check(&self, fix: Fix) -> Result<Findings, BlockError> {
         let _alone = self.alone();
-        let node = self.file.node();
-        check::check(&mut self.meta(), &node, fix)
+        self.with_data(|node, data| {
+            let mut meta = self.meta();
+            // Of tables that are not in the file yet some would seem to lie beyond its end.
+            if meta.has_unwritten() {
+                meta.write_out(node, data)?;
+            }
+            check::check(&mut meta, node, fix)
+        })
     }
 
     /// All internal snapshots.

@@ -314,6 +314,11 @@ impl Meta {
         self.syncing.alone(node, data)
     }
 
+    /// Whether tables differ from those in the file.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.l2.is_dirty() || self.l1_dirty.is_some() || self.refcounts.is_dirty()
+    }
+
     /// Writes the tables in order. What was written may still have to be flushed.
     pub(crate) fn write_out(&mut self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
         self.check_usable()?;

@@ -223,6 +223,16 @@ proptest! {
 }
 
 #[test]
+fn an_image_is_whole_while_two_new_tables_are_not_in_its_file_yet() {
+    let ops = [
+        Op::Write(168_411, 28_198, 1),
+        Op::Snapshot,
+        Op::Discard(171_811, 25_309),
+    ];
+    run_all(KINDS[0], &ops);
+}
+
+#[test]
 fn a_refcount_table_grows_as_often_as_it_must() {
     // 512-byte clusters: a block of refcounts covers 128 KiB, a table of one cluster 8 MiB.
     let disk = Disk::default();
