@@ -330,8 +330,8 @@ impl RamBlock {
         words
     }
 
-    /// The last step of every writer but generated code: acts on the flags of the pages written. Returns whether translated
-    /// code was overwritten.
+    /// The last step of every writer but generated code: acts on the flags of the pages written.
+    /// Returns whether translated code was overwritten.
     #[inline]
     pub fn mark_written(&self, offset: u64, len: u64) -> bool {
         let first = offset >> PAGE_BITS;

@@ -458,6 +458,9 @@ impl Run {
         }
         let left = self.count.wrapping_sub(self.done);
         let bytes = room.min(left.wrapping_mul(self.size)) & !7;
+        if bytes == 0 {
+            return Ok(());
+        }
         let pattern = self.pattern(core.regs.get(regs::gpr(RAX)));
         let done = if moves {
             core.mmu.copy_bytes(ctx, from, to, bytes as usize)
