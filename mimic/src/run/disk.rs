@@ -141,18 +141,24 @@ fn translate(
     add("-m", arguments.memory.clone());
     add("-smp", arguments.smp.clone());
     let file = value(Path::new(&arguments.file));
+    // What looks raw is found out about once more: only then is the guest kept from making it look like
+    // something else, which the next run would believe.
+    let format = match format {
+        "raw" => String::new(),
+        format => format!("format={format},"),
+    };
     match found.is_cd() {
         false => {
             let snapshot = if arguments.keep { "off" } else { "on" };
             add(
                 "-drive",
-                format!("if=virtio,format={format},snapshot={snapshot},file={file}"),
+                format!("if=virtio,{format}snapshot={snapshot},file={file}"),
             );
         }
         true => {
             add(
                 "-drive",
-                format!("if=none,id=cd,media=cdrom,format={format},file={file}"),
+                format!("if=none,id=cd,media=cdrom,{format}file={file}"),
             );
             match found.arch {
                 Arch::X86_64 => add("-device", "ide-cd,drive=cd,bootindex=1".to_owned()),
@@ -175,4 +181,32 @@ fn translate(
     out.push("-nographic".to_owned());
     out.extend(arguments.more.iter().cloned());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn a_raw_image_that_is_kept_is_never_said_to_be_raw() {
+        let drive = |format: &str| {
+            let arguments = Arguments::try_parse_from(["mimic run", "a.img", "--keep"]).unwrap();
+            let found = Found {
+                table: "MBR",
+                arch: Arch::X86_64,
+                firmware: Firmware::Bios,
+            };
+            let out = translate(&arguments, &found, format, Vec::new());
+            let at = out.iter().position(|word| word == "-drive").unwrap();
+            out[at + 1].clone()
+        };
+        // So that the drive's own guess guards it against what the guest writes.
+        assert_eq!(drive("raw"), "if=virtio,snapshot=off,file=a.img");
+        assert_eq!(
+            drive("qcow2"),
+            "if=virtio,format=qcow2,snapshot=off,file=a.img"
+        );
+    }
 }
