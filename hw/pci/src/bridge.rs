@@ -81,6 +81,7 @@ impl Bridge {
         let subordinate = config.byte(bridge_reg::SUBORDINATE);
         let numbers = u16::from_be_bytes([secondary, subordinate]);
         self.numbers.store(numbers, Ordering::Release);
+        self.bus.set_number(secondary);
     }
 }
 

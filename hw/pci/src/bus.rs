@@ -1,6 +1,7 @@
 //! A PCI bus: which function sits where, and how configuration accesses and pins get there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use hw_core::{Access, Attrs, DeviceError, Fault, Initiator, IoRegion, IrqLine, IrqSink, RegionId};
@@ -33,6 +34,8 @@ struct Inner {
     name: String,
     express: bool,
     is_root: bool,
+    /// The number that the guest gave it; 0 for a root bus.
+    number: Arc<AtomicU8>,
     /// Slots there are.
     slots: u8,
     /// Takes `devfn << 2 | pin` of functions' INTA# to INTD#.
@@ -101,6 +104,7 @@ impl PciBus {
                 name,
                 express,
                 is_root,
+                number: Arc::default(),
                 slots,
                 intx,
                 // Nothing is called while it is held: the topology is copied out of it.
@@ -127,6 +131,16 @@ impl PciBus {
     /// Whether no bridge leads to it.
     pub fn is_root(&self) -> bool {
         self.inner.is_root
+    }
+
+    /// The number that requesters on it have, as it changes.
+    pub(crate) fn number(&self) -> Arc<AtomicU8> {
+        self.inner.number.clone()
+    }
+
+    /// The guest numbers it.
+    pub(crate) fn set_number(&self, number: u8) {
+        self.inner.number.store(number, Ordering::Release);
     }
 
     /// This bus's configuration ports.

@@ -1,6 +1,7 @@
 //! What a PCI function implements, and the half of it that is the same for all.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use hw_core::{
     Access, ChildBus, DeviceError, Dma, Fault, IrqLine, Mapping, Msi, RegionId, ResetKind, Section,
@@ -117,6 +118,8 @@ pub trait PciFunction: Send + 'static {
 pub struct Pci {
     irq: IrqLine,
     messages: Msi,
+    /// Of the bus.
+    bus_number: Arc<AtomicU8>,
     dma: Dma,
     pub(crate) devfn: u8,
     pub(crate) bars: Vec<Bar>,
@@ -132,6 +135,7 @@ impl Pci {
         Pci {
             irq: IrqLine::default(),
             messages: Msi::default(),
+            bus_number: Arc::default(),
             dma,
             devfn: 0,
             bars: Vec::new(),
@@ -144,7 +148,8 @@ impl Pci {
 
     pub(crate) fn wire(&mut self, bus: &PciBus, devfn: u8, messages: &Msi) {
         self.devfn = devfn;
-        self.messages = messages.of(u32::from(devfn));
+        self.messages = messages.clone();
+        self.bus_number = bus.number();
         if let Some(pin) = self.config.byte(reg::INTERRUPT_PIN).checked_sub(1) {
             self.irq = bus.intx(devfn, pin);
         }
@@ -228,10 +233,15 @@ impl Pci {
         }
     }
 
+    /// Bus, slot and function, as what the function sends is marked.
+    pub fn requester(&self) -> u32 {
+        u32::from(self.bus_number.load(Ordering::Acquire)) << 8 | u32::from(self.devfn)
+    }
+
     fn send(&self, address: u64, data: u32) {
         // A message is a memory write by the function.
         if self.is_master() {
-            self.messages.send(address, data);
+            self.messages.of(self.requester()).send(address, data);
         }
     }
 
