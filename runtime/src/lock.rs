@@ -16,6 +16,8 @@ pub enum Rank {
     Bus,
     /// One device. Two are never held at once.
     Device,
+    /// What translates interrupts on their way to the controller.
+    InterruptTranslation,
     /// An interrupt controller's state.
     InterruptController,
     /// A queue between a device and its backend.

@@ -18,6 +18,8 @@ use hw_intc::{GIC_BANK, GIC_MAX_SPIS, GicState, GicVersion};
 use runtime::{Rank, Ranked, RankedGuard};
 
 mod distributor;
+mod its;
+mod lpi;
 mod model;
 mod sysregs;
 mod v2;
@@ -30,6 +32,7 @@ mod tests;
 
 use model::Model;
 
+pub use its::{ARM_GICV3_ITS, GicIts, ITS_LEN};
 pub use sysregs::{Access as GicSystemAccess, SystemFault};
 pub use v2::{ARM_GIC, GicV2Device};
 pub use v2m::{GICV2M, GicV2m, GicV2mConfig};
@@ -211,6 +214,10 @@ impl Gic {
                 cpu.pmr, cpu.groups, cpu.ctlr, cpu.apr[0], cpu.apr[1]
             ));
             describe_bank(&mut text, &cpu.bank, 0);
+            if cpu.lpis.enabled {
+                let pending: Vec<_> = cpu.lpis.pending().take(8).collect();
+                text.push_str(&format!("    lpis on, first pending {pending:?}\n"));
+            }
         }
         for (bank, first) in state.spis.iter().zip((32u32..).step_by(32)) {
             describe_bank(&mut text, bank, first);

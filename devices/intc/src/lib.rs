@@ -20,8 +20,8 @@ mod isa;
 mod lapic;
 
 pub use gic::{
-    ARM_GIC, ARM_GICV3, GICV2M, Gic, GicSystemAccess, GicV2Device, GicV2m, GicV2mConfig,
-    GicV3Device, REDISTRIBUTOR_LEN, SystemFault,
+    ARM_GIC, ARM_GICV3, ARM_GICV3_ITS, GICV2M, Gic, GicIts, GicSystemAccess, GicV2Device, GicV2m,
+    GicV2mConfig, GicV3Device, ITS_LEN, REDISTRIBUTOR_LEN, SystemFault,
 };
 pub use hw_intc::{
     ApicMessage, CpuSignal, DeliveryMode, Destination, GicVersion, I8259State, IoApicState, Kick,
@@ -33,5 +33,12 @@ pub use isa::IsaLines;
 pub use lapic::{APIC, ApicBus, ApicDevice, LINT0, LINT1, LocalApic};
 
 /// All classes of this crate.
-pub const CLASSES: &[&hw_core::DeviceClass] =
-    &[&ISA_I8259, &IOAPIC, &APIC, &ARM_GIC, &ARM_GICV3, &GICV2M];
+pub const CLASSES: &[&hw_core::DeviceClass] = &[
+    &ISA_I8259,
+    &IOAPIC,
+    &APIC,
+    &ARM_GIC,
+    &ARM_GICV3,
+    &ARM_GICV3_ITS,
+    &GICV2M,
+];

@@ -5,6 +5,8 @@
 
 use hw_state::{Section, StateError, Value};
 
+use crate::lpi::GicLpis;
+
 /// Interrupts of a bank, and those that each CPU has for itself: SGIs 0 to 15, PPIs 16 to 31.
 pub const GIC_BANK: usize = 32;
 /// Software generated interrupts.
@@ -172,6 +174,8 @@ pub struct GicCpu {
     pub asleep: bool,
     /// Version 3: the virtual CPU interface.
     pub virt: GicVirtual,
+    /// Version 3: LPIs.
+    pub lpis: GicLpis,
 }
 
 impl Default for GicCpu {
@@ -186,6 +190,7 @@ impl Default for GicCpu {
             apr: [0; 2],
             asleep: true,
             virt: GicVirtual::default(),
+            lpis: GicLpis::default(),
         }
     }
 }
@@ -205,6 +210,7 @@ impl GicCpu {
             apr,
             asleep,
             virt,
+            lpis,
         } = self;
         Section::new("gic-cpu", 1)
             .with(1, bank.save())
@@ -216,6 +222,7 @@ impl GicCpu {
             .with(7, apr.iter().copied().collect::<Value>())
             .with(8, *asleep)
             .with(9, virt.save())
+            .with(10, lpis.save())
     }
 
     fn restore(s: &Section) -> Result<Self, StateError> {
@@ -236,6 +243,10 @@ impl GicCpu {
             virt: match s.get(9) {
                 Some(_) => GicVirtual::restore(s.section(9)?)?,
                 None => GicVirtual::default(),
+            },
+            lpis: match s.get(10) {
+                Some(_) => GicLpis::restore(s.section(10)?)?,
+                None => GicLpis::default(),
             },
         })
     }

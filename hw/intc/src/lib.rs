@@ -19,6 +19,7 @@ mod i8259;
 mod ioapic;
 mod lapic;
 mod legacy;
+mod lpi;
 mod message;
 mod signal;
 
@@ -34,6 +35,7 @@ pub use lapic::{
     reg, svr,
 };
 pub use legacy::LegacyReplacement;
+pub use lpi::{GIC_FIRST_LPI, GIC_INTID_BITS, GIC_MAX_LPIS, GicLpis};
 pub use message::{ApicMessage, DeliveryMode, Destination, MSI_BASE, MSI_LEN};
 pub use signal::{CpuSignal, Kick};
 

@@ -1,7 +1,11 @@
 //! How interrupts are prioritized, acknowledged and ended: the same in both versions
 //! (IHI 0048B chapter 3, IHI 0069H chapter 4).
 
-use hw_intc::{GIC_BANK, GIC_IDLE, GIC_MIN_BPR, GicBank, GicCpu, GicState, GicVersion};
+use hw_intc::{
+    GIC_BANK, GIC_FIRST_LPI, GIC_IDLE, GIC_MIN_BPR, GicBank, GicCpu, GicState, GicVersion,
+};
+
+use super::lpi::Properties;
 
 /// First INTID with a special meaning; interrupts of wires end before.
 pub(super) const FIRST_SPECIAL: u32 = 1020;
@@ -41,6 +45,7 @@ pub(super) struct Model {
     affinities: Vec<u32>,
     /// Version 3: the CPU that each shared interrupt goes to.
     homes: Vec<Option<usize>>,
+    pub(super) properties: Properties,
 }
 
 /// The bit of an interrupt in its bank.
@@ -87,6 +92,7 @@ impl Model {
         let mut model = Model {
             affinities: affinities.iter().map(|a| affinity(*a)).collect(),
             homes: vec![None; state.routes.len()],
+            properties: Properties::default(),
             state,
         };
         model.reset();
@@ -114,6 +120,7 @@ impl Model {
     /// Takes over a state of the same shape.
     pub(super) fn replace(&mut self, state: GicState) {
         self.state = state;
+        self.forget_properties();
         for spi in 0..self.homes.len() {
             self.route(spi);
         }
@@ -213,6 +220,9 @@ impl Model {
         for (bank, first) in self.state.spis.iter().zip((32u32..).step_by(32)) {
             self.consider(bank, first, groups, cpu, &mut best);
         }
+        if groups & 2 != 0 {
+            self.consider_lpis(own, &mut best);
+        }
         best
     }
 
@@ -305,6 +315,10 @@ impl Model {
             let level = u32::from(candidate.priority & mask) >> 3;
             if let Some(apr) = own.apr.get_mut(candidate.group) {
                 *apr |= 1u32.wrapping_shl(level);
+            }
+            if intid >= GIC_FIRST_LPI {
+                own.lpis.set_pending(intid, false);
+                return intid;
             }
             let sources = usize::try_from(intid).ok().filter(|_| is_v2);
             if let Some(sources) = sources.and_then(|n| own.sgi_sources.get_mut(n)) {

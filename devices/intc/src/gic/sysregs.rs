@@ -1,6 +1,6 @@
 //! The CPU interface of version 3 as system registers (IHI 0069H section 12.2).
 
-use hw_intc::GIC_PRIORITY;
+use hw_intc::{GIC_FIRST_LPI, GIC_PRIORITY};
 
 use super::Gic;
 use super::model::{FIRST_SPECIAL, Model, SPURIOUS, icc_ctlr, running};
@@ -102,7 +102,8 @@ fn end(model: &mut Model, cpu: usize, value: u64, group: usize) {
     let [a, b] = own.apr.map(u32::trailing_zeros);
     let active_group = usize::from(b < a);
     // Ending what is not the highest active interrupt's group is unpredictable: nothing happens.
-    if intid < FIRST_SPECIAL && (a < 32 || b < 32) && active_group == group {
+    let is_valid = !(FIRST_SPECIAL..GIC_FIRST_LPI).contains(&intid);
+    if is_valid && (a < 32 || b < 32) && active_group == group {
         model.end(cpu, intid, group);
     }
 }

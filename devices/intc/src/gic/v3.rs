@@ -29,6 +29,8 @@ const GICD_IROUTER: u64 = 0x6000;
 const GICD_IROUTER_END: u64 = 0x8000;
 /// `GICD_CTLR`: affinity routing enabled, one security state.
 const ARE_DS: u64 = 1 << 4 | 1 << 6;
+/// `GICD_TYPER`: there are LPIs.
+const LPIS: u64 = 1 << 17;
 /// `GICD_TYPER`: no 1-of-N, Aff3 works, 16 bits of INTID.
 const TYPER: u64 = 1 << 25 | 1 << 24 | 0xf << 19;
 /// Aff3 to Aff0; interrupts go to one CPU each.
@@ -40,10 +42,16 @@ const GICR_TYPER: u64 = 0x08;
 const GICR_TYPER_HIGH: u64 = 0x0c;
 const GICR_STATUSR: u64 = 0x10;
 const GICR_WAKER: u64 = 0x14;
+const GICR_PROPBASER: u64 = 0x70;
+const GICR_PENDBASER: u64 = 0x78;
+const GICR_BASES_END: u64 = 0x80;
+const GICR_SYNCR: u64 = 0xc0;
 /// `GICR_WAKER`: ProcessorSleep, ChildrenAsleep.
 const ASLEEP: u64 = 1 << 1 | 1 << 2;
 /// `GICR_TYPER`: the last redistributor of its region.
 const LAST: u64 = 1 << 4;
+/// `GICR_TYPER`: there are LPIs.
+const PLPIS: u64 = 1;
 
 /// Distributor and redistributors of a GICv3.
 pub struct GicV3Device {
@@ -54,6 +62,8 @@ pub struct GicV3Device {
     region: RegionId,
     /// Each region and the number of its first redistributor.
     regions: Vec<(RegionId, usize)>,
+    /// There are LPIs: a translation service sends them.
+    has_lpis: bool,
 }
 
 impl GicV3Device {
@@ -66,7 +76,15 @@ impl GicV3Device {
             redistributors,
             region: RegionId::default(),
             regions: Vec::new(),
+            has_lpis: false,
         }
+    }
+
+    /// With LPIs, for a translation service to send.
+    #[must_use]
+    pub fn with_lpis(mut self) -> Self {
+        self.has_lpis = true;
+        self
     }
 
     /// CPU and offset that an access to a redistributor means, and whether its region ends with it.
@@ -82,7 +100,7 @@ impl GicV3Device {
 }
 
 /// Half or all of a 64-bit register.
-fn part(value: u64, access: &Access) -> Result<u64, Fault> {
+pub(super) fn part(value: u64, access: &Access) -> Result<u64, Fault> {
     match (access.offset & 7, access.size) {
         (0, 8) => Ok(value),
         (0, 4) => Ok(value & 0xffff_ffff),
@@ -92,7 +110,7 @@ fn part(value: u64, access: &Access) -> Result<u64, Fault> {
 }
 
 /// A 64-bit register with half or all of it written.
-fn merged(old: u64, access: &Access, value: u64) -> Result<u64, Fault> {
+pub(super) fn merged(old: u64, access: &Access, value: u64) -> Result<u64, Fault> {
     match (access.offset & 7, access.size) {
         (0, 8) => Ok(value),
         (0, 4) => Ok(old & !0xffff_ffff | value & 0xffff_ffff),
@@ -126,7 +144,10 @@ fn read_distributor(model: &Model, access: &Access) -> Result<u64, Fault> {
     }
     Ok(match offset {
         GICD_CTLR => u64::from(model.state.ctlr) | ARE_DS,
-        GICD_TYPER => TYPER | model.state.spis.len() as u64 & 31,
+        GICD_TYPER => {
+            let lpis = if model.has_lpis() { LPIS } else { 0 };
+            TYPER | lpis | model.state.spis.len() as u64 & 31
+        }
         GICD_IIDR => IIDR,
         GICD_TYPER2 | GICD_STATUSR => 0,
         // IGRPMODR and NSACR, which one security state leaves without effect.
@@ -178,11 +199,16 @@ fn read_redistributor(
     }
     let typer = u64::from(model.affinity_of(cpu)) << 32
         | (cpu as u64 & 0xffff) << 8
-        | if is_last { LAST } else { 0 };
+        | if is_last { LAST } else { 0 }
+        | if model.has_lpis() { PLPIS } else { 0 };
     Ok(match (offset, access.size) {
         (GICR_TYPER, 8) | (GICR_TYPER | GICR_TYPER_HIGH, 4) => part(typer, access)?,
+        (GICR_PROPBASER..GICR_BASES_END, _) => {
+            part(model.lpi_base(cpu, offset >= GICR_PENDBASER), access)?
+        }
         (_, 8) => return Err(Fault::BadSize),
-        (GICR_CTLR | GICR_STATUSR, _) => 0,
+        (GICR_CTLR, _) => model.lpi_control(cpu),
+        (GICR_STATUSR | GICR_SYNCR, _) => 0,
         (GICR_IIDR, _) => IIDR,
         (GICR_WAKER, _) => {
             if own.asleep {
@@ -216,8 +242,14 @@ fn write_redistributor(
     }
     match (offset, access.size) {
         (GICR_WAKER, 4) => own.asleep = value & 2 != 0,
-        (GICR_CTLR | GICR_STATUSR, 4) => {}
-        (GICR_IIDR | GICR_TYPER | GICR_TYPER_HIGH, _) => return Err(Fault::ReadOnly),
+        (GICR_CTLR, 4) => model.set_lpi_control(cpu, value),
+        (GICR_STATUSR, 4) => {}
+        (GICR_PROPBASER..GICR_BASES_END, _) => {
+            let is_pending = offset >= GICR_PENDBASER;
+            let old = model.lpi_base(cpu, is_pending);
+            model.set_lpi_base(cpu, is_pending, merged(old, access, value)?);
+        }
+        (GICR_IIDR | GICR_SYNCR | GICR_TYPER | GICR_TYPER_HIGH, _) => return Err(Fault::ReadOnly),
         _ => return Err(Fault::NoRegister),
     }
     Ok(())
@@ -232,6 +264,9 @@ impl Device for GicV3Device {
                 "this GICv3 serves up to {} CPUs, not {cpus}",
                 room.min(GIC_MAX_CPUS)
             )));
+        }
+        if self.has_lpis {
+            self.gic.lock().attach(w.dma());
         }
         let frame = Region::new("gicv3_dist", self.distributor, DISTRIBUTOR_LEN);
         (self.region, _) = w.mmio(frame.sizes(AccessSizes::ANY));
@@ -251,7 +286,7 @@ impl Device for GicV3Device {
     }
 
     fn after_reset(&mut self) {
-        self.gic.with_all(|_| ());
+        self.gic.with_all(|model| model.read_properties());
     }
 
     fn read(&mut self, access: Access) -> Result<u64, Fault> {

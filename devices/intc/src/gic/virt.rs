@@ -1,7 +1,7 @@
 //! The virtual CPU interface of version 3 (IHI 0069H chapter 6 and section 12.4): what a hypervisor
 //! puts into its list registers, and what a guest sees of them.
 
-use hw_intc::{GIC_IDLE, GIC_LIST, GIC_PRIORITY, GicState, GicVirtual};
+use hw_intc::{GIC_FIRST_LPI, GIC_IDLE, GIC_LIST, GIC_PRIORITY, GicState, GicVirtual};
 
 use super::sysregs::{self, Access, SystemFault, reg};
 use super::{Gic, model::Model};
@@ -68,8 +68,6 @@ mod lr {
 
 /// Least binary points, as in the CPU interface itself.
 const LEAST_BPR: [u32; 2] = [2, 3];
-/// INTIDs from here on are messages, and end without being deactivated by hand.
-const FIRST_LPI: u32 = 8192;
 
 fn intid(entry: u64) -> u32 {
     entry as u32
@@ -176,7 +174,7 @@ fn acknowledge(v: &mut GicVirtual, wanted: usize) -> u64 {
     }
     if let Some(slot) = v.list.get_mut(n) {
         // An active message has no meaning: it is done with.
-        let active = if intid(entry) < FIRST_LPI {
+        let active = if intid(entry) < GIC_FIRST_LPI {
             lr::ACTIVE
         } else {
             0
@@ -212,7 +210,7 @@ fn end(v: &mut GicVirtual, value: u64, wanted: usize) -> Option<u32> {
     if let Some(apr) = v.apr.get_mut(wanted) {
         *apr &= apr.wrapping_sub(1);
     }
-    if v.vmcr & vmcr::EOIM != 0 || id >= FIRST_LPI {
+    if v.vmcr & vmcr::EOIM != 0 || id >= GIC_FIRST_LPI {
         return None;
     }
     deactivate(v, id)
@@ -321,7 +319,8 @@ fn write_guest(v: &mut GicVirtual, encoding: u16, value: u64) -> Option<Option<u
         sysregs::ICC_EOIR0 => return Some(end(v, value, 0)),
         sysregs::ICC_EOIR1 => return Some(end(v, value, 1)),
         sysregs::ICC_DIR => {
-            let counts = v.vmcr & vmcr::EOIM != 0 && id < FIRST_LPI && sysregs::is_interrupt(id);
+            let counts =
+                v.vmcr & vmcr::EOIM != 0 && id < GIC_FIRST_LPI && sysregs::is_interrupt(id);
             return Some(if counts { deactivate(v, id) } else { None });
         }
         sysregs::ICC_PMR => {
