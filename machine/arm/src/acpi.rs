@@ -41,7 +41,7 @@ pub(crate) fn board(spec: &MachineSpec, shape: &Shape) -> ArmBoard {
                     gsi(spi::V2M) as u16,
                     spi::V2M_COUNT as u16,
                 )),
-                GicVersion::V3 => None,
+                GicVersion::V3 => shape.has_its.then_some(ArmMsi::Its(map::GIC_ITS.base)),
             },
             maintenance: shape.has_el2.then_some(ppi::GIC_MAINTENANCE),
         },

@@ -15,6 +15,7 @@ mod handle {
     pub(super) const GIC: u32 = 0x8001;
     pub(super) const V2M: u32 = 0x8002;
     pub(super) const GPIO: u32 = 0x8003;
+    pub(super) const ITS: u32 = 0x8004;
 }
 
 /// Interrupt specifiers (binding `arm,gic`): kind, number, flags.
@@ -33,6 +34,8 @@ const PCI_MEMORY_64: u32 = 0x0300_0000;
 pub(crate) struct Tree<'a> {
     pub(crate) ram: u64,
     pub(crate) gic: GicVersion,
+    /// The GIC has a translation service.
+    pub(crate) has_its: bool,
     /// Base and count of each region of redistributors.
     pub(crate) redistributors: &'a [(u64, usize)],
     pub(crate) affinities: &'a [u64],
@@ -176,9 +179,13 @@ impl Tree<'_> {
             .cell("#address-cells", 3)
             .text("device_type", "pci")
             .text("compatible", "pci-host-ecam-generic");
-        if self.gic == GicVersion::V2 {
-            // All requesters send to the frame by their own number.
-            node.set("msi-map", big_endian(&[0, handle::V2M, 0, 0x1_0000]));
+        let messages = match self.gic {
+            GicVersion::V2 => Some(handle::V2M),
+            GicVersion::V3 => self.has_its.then_some(handle::ITS),
+        };
+        if let Some(controller) = messages {
+            // All requesters send to it by their own number.
+            node.set("msi-map", big_endian(&[0, controller, 0, 0x1_0000]));
         }
         node
     }
@@ -208,9 +215,20 @@ impl Tree<'_> {
                     let len = device_intc::REDISTRIBUTOR_LEN.saturating_mul(*count as u64);
                     reg.extend([*base, len]);
                 }
-                node.numbers("reg", &reg)
+                let mut node = node
+                    .numbers("reg", &reg)
                     .cell("#redistributor-regions", self.redistributors.len() as u32)
-                    .text("compatible", "arm,gic-v3")
+                    .text("compatible", "arm,gic-v3");
+                if self.has_its {
+                    node = node.with(
+                        unit("its", map::GIC_ITS)
+                            .cell("phandle", handle::ITS)
+                            .cell("#msi-cells", 1)
+                            .flag("msi-controller")
+                            .text("compatible", "arm,gic-v3-its"),
+                    );
+                }
+                node
             }
         }
     }

@@ -30,7 +30,11 @@ const VIRT_PROPS: &[Prop] = &[
         default: "none",
         doc: "IOMMU in front of PCI",
     },
-    absent("its", "Interrupt translation service of the GICv3"),
+    switch(
+        "its",
+        "on",
+        "Interrupt translation service of the GICv3: messages of PCI devices",
+    ),
     absent("mte", "Memory tagging"),
     absent("secure", "Security Extensions (EL3)"),
     switch(

@@ -17,6 +17,7 @@ pub(crate) const FLASH: Place = at(0, 0x0400_0000);
 pub(crate) const GIC_DISTRIBUTOR: Place = at(0x0800_0000, 0x1_0000);
 pub(crate) const GIC_CPU: Place = at(0x0801_0000, 0x1_0000);
 pub(crate) const GIC_V2M: Place = at(0x0802_0000, 0x1000);
+pub(crate) const GIC_ITS: Place = at(0x0808_0000, device_intc::ITS_LEN);
 pub(crate) const GIC_REDISTRIBUTORS: Place = at(0x080a_0000, 0x00f6_0000);
 pub(crate) const UART: Place = at(0x0900_0000, 0x1000);
 pub(crate) const RTC: Place = at(0x0901_0000, 0x1000);

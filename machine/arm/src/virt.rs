@@ -5,7 +5,7 @@ use std::sync::Arc;
 use device_acpi::Ged;
 use device_fwcfg::{FwCfg, Items, keys};
 use device_gpio::{Key, Pl061};
-use device_intc::{Gic, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion};
+use device_intc::{Gic, GicIts, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion};
 use device_pci::{Gpex, GpexConfig, GpexLines};
 use device_rtc::{Pl031, Pl031Config, RtcBase};
 use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
@@ -34,6 +34,8 @@ const FOUR_GIB: u64 = 1 << 32;
 /// What follows from the machine's properties.
 pub(crate) struct Shape {
     pub(crate) gic: GicVersion,
+    /// The GIC has a translation service.
+    pub(crate) has_its: bool,
     pub(crate) affinities: Vec<u64>,
     /// Base and count of each region of redistributors.
     pub(crate) redistributors: Vec<(u64, usize)>,
@@ -128,6 +130,7 @@ impl Shape {
         let has_el2 = spec.switch("virtualization") == Some(true);
         Ok(Shape {
             gic,
+            has_its: gic == GicVersion::V3 && spec.switch("its") != Some(false),
             affinities,
             redistributors,
             conduit: if has_el2 { Conduit::Smc } else { Conduit::Hvc },
@@ -156,8 +159,17 @@ impl Virt<'_> {
         let gic = self.gic.clone();
         let distributor = map::GIC_DISTRIBUTOR.base;
         if self.shape.gic == GicVersion::V3 {
-            let device = GicV3Device::new(gic, distributor, self.shape.redistributors.clone());
+            let regions = self.shape.redistributors.clone();
+            let mut device = GicV3Device::new(gic.clone(), distributor, regions);
+            if self.shape.has_its {
+                device = device.with_lpis();
+            }
             self.parts.add("gic", "arm-gicv3", Box::new(device), &[])?;
+            if self.shape.has_its {
+                let its = GicIts::new(gic, map::GIC_ITS.base);
+                self.parts.fabric.set_msi(Msi::new(its.sink(), 0));
+                self.parts.add("its", "arm-gicv3-its", Box::new(its), &[])?;
+            }
             return Ok(());
         }
         let device = GicV2Device::new(gic.clone(), distributor, map::GIC_CPU.base);
@@ -318,6 +330,7 @@ impl Virt<'_> {
         Tree {
             ram: self.parts.spec.memory,
             gic: shape.gic,
+            has_its: shape.has_its,
             redistributors: &shape.redistributors,
             affinities: &shape.affinities,
             compatible,

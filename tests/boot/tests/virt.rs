@@ -65,8 +65,8 @@ fn virtio_devices_work_by_messages_by_wires_and_in_memory() -> Result<(), Error>
     let Some(guest) = Guest::find("arm64")? else {
         return Ok(());
     };
-    // A GICv2 has a message frame; a GICv3 has nowhere to send messages yet.
-    for machine in ["virt", "virt,gic-version=3"] {
+    // A GICv2 has a message frame, a GICv3 a translation service, if it is wanted.
+    for machine in ["virt", "virt,gic-version=3", "virt,gic-version=3,its=off"] {
         for device in ["virtio-rng-pci", "virtio-rng-device"] {
             let mut vm = Vm::new(machine)
                 .args("-accel tcg -m 256 -cpu cortex-a57")
@@ -81,4 +81,38 @@ fn virtio_devices_work_by_messages_by_wires_and_in_memory() -> Result<(), Error>
         }
     }
     Ok(())
+}
+
+#[test]
+fn disks_on_pci_interrupt_through_the_translation_service() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    let mut vm = Vm::new("virt,gic-version=3")
+        .args("-accel tcg -m 256 -cpu cortex-a57")
+        .cpus(2)
+        .args("-blockdev null-co,node-name=a,size=1M,read-zeroes=on")
+        .args("-blockdev null-co,node-name=b,size=1M,read-zeroes=on")
+        .args("-device virtio-blk-pci,drive=a")
+        // Below a port, requesters have another bus number.
+        .args("-device pcie-root-port,id=port -device nvme,serial=S,drive=b,bus=port")
+        .linux(&guest)
+        .option("-initrd", &guest.initrd_modules)
+        .append("quiet guest.modules=virtio_pci,virtio_blk")
+        .boot()?;
+    vm.expect("GUEST-UP")?;
+    for disk in ["vda", "nvme0n1"] {
+        let sum = vm.shell(&format!("cat /dev/{disk} | md5sum"))?;
+        assert_eq!(sum, "b6d81b360a5672d80c27430f39153e2c  -", "{disk}");
+    }
+    // Each came at least once.
+    let came = "grep ITS-MSI /proc/interrupts | awk '$2 + $3 > 0 { print $NF }' | sort";
+    let who = vm.shell(came)?;
+    assert!(
+        who.contains("nvme0q0") && who.contains("virtio0-req.0"),
+        "{who}"
+    );
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()
 }
