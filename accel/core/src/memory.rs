@@ -99,6 +99,7 @@ impl<T: Target> Core<T> {
         }
         match self.resolve(va, Access::Read, ctx)? {
             Some(pa) => {
+                self.look_before(va, size, Access::Read)?;
                 let order = ByteOrder::Little;
                 let read = self.mmu.read_physical(pa, size, order, self.attrs);
                 self.look_at_map();
@@ -127,6 +128,7 @@ impl<T: Target> Core<T> {
         }
         match self.resolve(va, Access::Write, ctx)? {
             Some(pa) => {
+                self.look_before(va, size, Access::Write)?;
                 let (order, value) = (ByteOrder::Little, value & mask(size));
                 let written = self.mmu.write_physical(pa, size, value, order, self.attrs);
                 self.look_at_map();
@@ -155,6 +157,14 @@ impl<T: Target> Core<T> {
         if self.mmu.has_new_map() {
             self.leave_after(reason::FLUSH);
         }
+    }
+
+    /// Asks the target about an access that is going to touch what is watched.
+    fn look_before(&mut self, va: u64, size: u8, access: Access) -> Result<(), Trap> {
+        if self.mmu.is_watching() && self.mmu.watches_data(va, size) {
+            return T::before_watched(self, va, size, access).map_or(Ok(()), Err);
+        }
+        Ok(())
     }
 
     /// Tells the target of an access that touches what is watched.

@@ -118,7 +118,12 @@ impl Source {
                 ByteOrder::Little,
                 Attrs::default(),
             );
-            *byte = value.unwrap_or(0xff) as u8;
+            // Whether more is there than the first byte is known when it is the PC's turn.
+            *byte = match value {
+                Ok(value) => value as u8,
+                Err(fault) if i == 0 => T::bus_fault(core, pa, Access::Fetch, fault)? as u8,
+                Err(_) => 0xff,
+            };
         }
         Ok(())
     }

@@ -212,6 +212,12 @@ pub trait Target: Sized + Send + 'static {
         let _ = (core, va, size, access);
     }
 
+    /// An access is about to touch what the target has the MMU watch: a trap instead of it.
+    fn before_watched(core: &mut Core<Self>, va: u64, size: u8, access: Access) -> Option<Trap> {
+        let _ = (core, va, size, access);
+        None
+    }
+
     /// Called after a unit of [`unit_limit`](Self::unit_limit) one: single-step traps, shadows end.
     fn after_step(core: &mut Core<Self>) -> Result<(), Exit>;
 }

@@ -8,7 +8,7 @@ use crate::mode::Mode;
 use crate::port::Port;
 use crate::state::State;
 use crate::system::exception::{class, raise};
-use crate::system::{calls, control, exception, interrupt, translation};
+use crate::system::{calls, control, debug, exception, interrupt, translation};
 use crate::{Core, a64, helper, regs};
 
 /// The aarch64 architecture.
@@ -78,6 +78,14 @@ impl Target for Arm {
 
     fn service(core: &mut Core) -> Result<(), Exit> {
         interrupt::service(core)
+    }
+
+    fn before_step(core: &mut Core) -> Result<(), Trap> {
+        debug::before_step(core)
+    }
+
+    fn before_watched(core: &mut Core, va: u64, size: u8, access: Access) -> Option<Trap> {
+        debug::before_access(core, va, size, access)
     }
 
     fn after_step(core: &mut Core) -> Result<(), Exit> {

@@ -201,8 +201,7 @@ const NONE: IdRegisters = IdRegisters {
 
 /// EL0 to EL3 are AArch64 only.
 const ALL_LEVELS: u64 = 0x1111;
-/// Armv8 debug (ID_AA64DFR0_EL1): six breakpoints and four watchpoints, which only hold values, no
-/// PMU.
+/// Armv8 debug (ID_AA64DFR0_EL1): six breakpoints, two of which know contexts, four watchpoints, no PMU.
 const DEBUG: u64 = 0x1030_5006;
 
 const A53: IdRegisters = IdRegisters {

@@ -89,8 +89,7 @@ pub struct State {
     pub(crate) again: bool,
     /// OSLSR_EL1.OSLK.
     pub(crate) os_lock: bool,
-    /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number: breakpoints and watchpoints are not modelled, the
-    /// registers only hold values.
+    /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number.
     pub(crate) debug: [[u64; 4]; 16],
     pub(crate) exception: Option<Exception>,
     pub(crate) peer: Arc<Peer>,

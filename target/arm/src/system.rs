@@ -5,6 +5,7 @@
 pub(crate) mod access;
 pub(crate) mod calls;
 pub(crate) mod control;
+pub(crate) mod debug;
 pub(crate) mod describe;
 pub(crate) mod exception;
 pub(crate) mod interrupt;

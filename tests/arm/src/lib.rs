@@ -5,13 +5,17 @@
 //! `qemu-aarch64`, which writes the records to its output, and once in each executor of the
 //! engine, at EL0 with translation off. Records must be alike.
 //!
+//! [`bare`] is for programs at EL1: what system code does, which `qemu-aarch64` has not.
+//!
 //! An UNDEFINED instruction is a result too: the record is marked, by a signal handler there and by an
 //! exception vector here.
 
+pub mod bare;
 pub mod engine;
 pub mod generate;
 pub mod program;
 pub mod qemu;
 pub mod random;
 
+pub use engine::executors;
 pub use program::{Case, Program, Record};

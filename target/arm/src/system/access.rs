@@ -3,10 +3,10 @@
 
 use accel_core::{Trap, reason};
 
-use super::control::{self, hcr};
+use super::control::{self, hcr, mdcr};
 use super::exception::{self, class, esr, raise_to, undefined};
 use super::registers::{self as sys, Effect, Row};
-use super::{special, tlb, translation};
+use super::{debug, special, tlb, translation};
 use crate::model::Feature;
 use crate::port::SysReg;
 use crate::{Core, mode};
@@ -35,10 +35,19 @@ fn check_hypervisor(core: &mut Core, word: u64, write: bool) -> Result<(), Trap>
         return Ok(());
     }
     let now = control::hcr_in_effect(core);
+    let (op0, op1, crn, crm, op2) = register(word).fields();
+    let debug = control::mdcr_in_effect(core);
+    let debug_traps = match (op0, op1, crn, crm, op2) {
+        (2, 0, 1, 0, 4) | (2, 0, 1, 1 | 3 | 4, 4) => mdcr::TDOSA | mdcr::TDE,
+        (2, 0, 0, _, _) | (2, 3, 0, _, _) | (2, 0, 7, _, _) => mdcr::TDA | mdcr::TDE,
+        _ => 0,
+    };
+    if debug & debug_traps != 0 {
+        return Err(trap(core, 2, word));
+    }
     if now & hcr::TRAPS == 0 {
         return Ok(());
     }
-    let (op0, op1, crn, crm, op2) = register(word).fields();
     let has = |bit: u64| now & bit != 0;
     let traps = match (op0, op1, crn, crm, op2) {
         // Virtual memory controls.
@@ -124,7 +133,12 @@ fn write_row(core: &mut Core, row: &Row, value: u64, next: u64) -> Result<u64, T
             return Ok(0);
         }
         Effect::Base => core.regs.set(row.slot, value),
-        Effect::Mode => core.regs.set(row.slot, value),
+        Effect::Mode => {
+            core.regs.set(row.slot, value);
+            if row.slot == sys::MDSCR_EL1 {
+                debug::arm(core);
+            }
+        }
         Effect::Translation => {
             core.regs.set(row.slot, value);
             if old != value {

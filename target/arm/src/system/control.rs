@@ -165,17 +165,41 @@ pub(crate) fn fp_trap(core: &Core) -> Option<u8> {
     None
 }
 
+/// MDCR_EL2 as it is in effect below EL2.
+pub(crate) fn mdcr_in_effect(core: &Core) -> u64 {
+    if core.arch.el < 2 && el2_enabled(core) {
+        core.regs.get(sys::MDCR_EL2)
+    } else {
+        0
+    }
+}
+
+/// MDCR_EL2.
+pub(crate) mod mdcr {
+    /// Debug exceptions go to EL2.
+    pub(crate) const TDE: u64 = 1 << 8;
+    /// Accesses to debug registers trap.
+    pub(crate) const TDA: u64 = 1 << 9;
+    /// Accesses to OS lock registers trap.
+    pub(crate) const TDOSA: u64 = 1 << 10;
+    /// What makes registers trap.
+    pub(crate) const TRAPS: u64 = TDE | TDA | TDOSA;
+}
+
 /// Whether accesses to system registers may trap to EL2 from here.
 pub(crate) fn traps_registers(core: &Core) -> bool {
-    core.arch.el < 2 && hcr_in_effect(core) & hcr::TRAPS != 0
+    core.arch.el < 2
+        && (hcr_in_effect(core) & hcr::TRAPS != 0 || mdcr_in_effect(core) & mdcr::TRAPS != 0)
 }
 
 /// Whether software step is active (D2.12): MDSCR_EL1.SS with an exception level that debugs.
 pub(crate) fn steps(core: &Core) -> bool {
+    core.regs.get(sys::MDSCR_EL1) & 1 != 0 && debugs_here(core)
+}
+
+/// Whether the exception level at hand is debugged (D2.4).
+pub(crate) fn debugs_here(core: &Core) -> bool {
     let mdscr = core.regs.get(sys::MDSCR_EL1);
-    if mdscr & 1 == 0 {
-        return false;
-    }
     let debugger = debug_target(core);
     let el = core.arch.el;
     if el == debugger {

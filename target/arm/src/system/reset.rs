@@ -122,4 +122,5 @@ fn clear(core: &mut Core) {
     let arch = &mut core.arch;
     let (model, setup, peer) = (arch.model.clone(), arch.setup.clone(), arch.peer.clone());
     *arch = State::new(model, setup, peer);
+    super::debug::arm(core);
 }

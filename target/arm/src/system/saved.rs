@@ -154,6 +154,7 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
     let offset = core.regs.get(super::registers::CNTVOFF_EL2);
     core.port.set_counter_offset(offset);
     exception::changed(core);
+    super::debug::arm(core);
     core.mmu.flush_all();
     // Whatever is active is looked at.
     core.pending.raise(accel_core::reason::INTR);

@@ -4,7 +4,7 @@ use accel_core::{Trap, reason};
 
 use super::access::{leave, trap};
 use super::exception::undefined;
-use super::{control, exception, registers as sys};
+use super::{control, debug, exception, registers as sys};
 use crate::model::Feature;
 use crate::port::{GicAccess, GicFault, SysReg, Timer};
 use crate::{Core, mode, regs};
@@ -211,7 +211,9 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
         }
         (3, op1, 14, crm, op2 @ 0..=2) => return timer_read(core, (op1, crm, op2), word),
         (2, 0, 1, 1, 4) if privileged => OS_LOCK | u64::from(core.arch.os_lock) << 1,
-        (2, 0, 0, n, kind @ 4..=7) if privileged => core.arch.debug_register(n, kind),
+        (2, 0, 0, n, kind @ 4..=7) if privileged && debug::exists(core, n, kind) => {
+            core.arch.debug_register(n, kind)
+        }
         (2, 0, 7, 8, 6) if privileged => 0xff,
         (2, 0, 1, 0, 0) | (2, 0, 7, 9 | 14, 6) if privileged => 0,
         (2, 3, 0, 1, 0) => 0,
@@ -353,8 +355,15 @@ pub(super) fn write(
         (3, op1, 14, crm, op2 @ 0..=2) => {
             return timer_write(core, (op1, crm, op2), word, value);
         }
-        (2, 0, 1, 0, 4) if privileged => core.arch.os_lock = value & 1 != 0,
-        (2, 0, 0, n, kind @ 4..=7) if privileged => core.arch.set_debug_register(n, kind, value),
+        (2, 0, 1, 0, 4) if privileged => {
+            core.arch.os_lock = value & 1 != 0;
+            debug::arm(core);
+            return leave(core, next);
+        }
+        (2, 0, 0, n, kind @ 4..=7) if privileged && debug::exists(core, n, kind) => {
+            debug::set(core, n, kind, value);
+            return leave(core, next);
+        }
         (2, 0, 7, 8 | 9, 6) if privileged => {}
         (3, 0, 10, 4, 0..=3) if privileged && has(Feature::Lor) => {}
         _ => return Err(undefined(core)),
