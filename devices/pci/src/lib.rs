@@ -26,6 +26,7 @@ mod piix3;
 mod piix4_pm;
 mod pirq;
 mod root_port;
+mod testdev;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +83,7 @@ pub static CLASSES: &[&DeviceClass] = &[
     &MCH_CLASS,
     &ICH9_CLASS,
     &root_port::PCIE_ROOT_PORT,
+    &testdev::PCI_TESTDEV,
 ];
 
 /// Bridges of this kind keep what firmware writes to registers that do nothing here.

@@ -133,8 +133,13 @@ pub(crate) fn address(config: &ConfigSpace, index: u8, kind: BarKind, len: u64) 
     config.get(register(index), kind.width()) & !len.wrapping_sub(1)
 }
 
-/// Where a BAR answers, as the registers stand.
-pub(crate) fn decode(config: &ConfigSpace, index: u8, kind: BarKind, len: u64) -> Option<u64> {
+/// Where a BAR answers, as the registers stand. `at_zero`: port 0 is one
+/// as any other.
+pub(crate) fn decode(
+    config: &ConfigSpace,
+    (index, kind, len): (u8, BarKind, u64),
+    at_zero: bool,
+) -> Option<u64> {
     let command = config.word(reg::COMMAND);
     let base = address(config, index, kind, len);
     let last = base.checked_add(len.wrapping_sub(1))?;
@@ -145,5 +150,6 @@ pub(crate) fn decode(config: &ConfigSpace, index: u8, kind: BarKind, len: u64) -
         BarKind::Memory64 { .. } => (reg::COMMAND_MEMORY, (1 << 52) - 1),
     };
     let rom_on = kind != BarKind::Rom || config.long(reg::ROM) & 1 != 0;
-    (command & bit != 0 && base != 0 && last <= limit && rom_on).then_some(base)
+    let is_placed = base != 0 || at_zero && kind == BarKind::Io;
+    (command & bit != 0 && is_placed && last <= limit && rom_on).then_some(base)
 }

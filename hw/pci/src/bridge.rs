@@ -58,8 +58,12 @@ impl Bridge {
             };
             line.set(*drivers != 0);
         };
+        let bus = PciBus::below(name, parent.is_express(), Arc::new(sink), slots);
+        if parent.is_at_zero() {
+            bus.allow_zero();
+        }
         Arc::new(Bridge {
-            bus: PciBus::below(name, parent.is_express(), Arc::new(sink), slots),
+            bus,
             numbers: AtomicU16::new(0),
         })
     }

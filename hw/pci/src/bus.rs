@@ -1,7 +1,7 @@
 //! A PCI bus: which function sits where, and how configuration accesses and pins get there.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use hw_core::{Access, Attrs, DeviceError, Fault, Initiator, IoRegion, IrqLine, IrqSink, RegionId};
@@ -36,6 +36,8 @@ struct Inner {
     is_root: bool,
     /// The number that the guest gave it; 0 for a root bus.
     number: Arc<AtomicU8>,
+    /// I/O BARs answer at port 0.
+    at_zero: AtomicBool,
     /// Slots there are.
     slots: u8,
     /// Takes `devfn << 2 | pin` of functions' INTA# to INTD#.
@@ -105,6 +107,7 @@ impl PciBus {
                 express,
                 is_root,
                 number: Arc::default(),
+                at_zero: AtomicBool::new(false),
                 slots,
                 intx,
                 // Nothing is called while it is held: the topology is copied out of it.
@@ -131,6 +134,16 @@ impl PciBus {
     /// Whether no bridge leads to it.
     pub fn is_root(&self) -> bool {
         self.inner.is_root
+    }
+
+    /// I/O BARs of functions on it, plugged in from now on, answer at port 0 too: there is nothing else
+    /// there. On PCs that is where unplaced ones are.
+    pub fn allow_zero(&self) {
+        self.inner.at_zero.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_at_zero(&self) -> bool {
+        self.inner.at_zero.load(Ordering::Relaxed)
     }
 
     /// The number that requesters on it have, as it changes.
@@ -288,7 +301,7 @@ impl PciBus {
         let functions = self.functions_locked().clone();
         let infos = functions.into_iter();
         infos
-            .map(|(devfn, function)| info(bus, devfn, &function))
+            .map(|(devfn, function)| info((bus, devfn), &function, self.is_at_zero()))
             .collect()
     }
 
@@ -307,7 +320,7 @@ impl PciBus {
     }
 }
 
-fn info(bus: u8, devfn: u8, function: &Plugged) -> FunctionInfo {
+fn info((bus, devfn): (u8, u8), function: &Plugged, at_zero: bool) -> FunctionInfo {
     let mut config = ConfigSpace::default();
     for register in (0..64u16).step_by(4) {
         let value = function.config.read(Access {
@@ -339,7 +352,7 @@ fn info(bus: u8, devfn: u8, function: &Plugged) -> FunctionInfo {
             .map(|(index, kind, len)| BarInfo {
                 index: *index,
                 kind: *kind,
-                base: bar::decode(&config, *index, *kind, *len),
+                base: bar::decode(&config, (*index, *kind, *len), at_zero),
                 len: *len,
             })
             .collect(),

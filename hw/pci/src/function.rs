@@ -120,6 +120,8 @@ pub struct Pci {
     messages: Msi,
     /// Of the bus.
     bus_number: Arc<AtomicU8>,
+    /// I/O BARs answer at port 0.
+    at_zero: bool,
     dma: Dma,
     pub(crate) devfn: u8,
     pub(crate) bars: Vec<Bar>,
@@ -136,6 +138,7 @@ impl Pci {
             irq: IrqLine::default(),
             messages: Msi::default(),
             bus_number: Arc::default(),
+            at_zero: false,
             dma,
             devfn: 0,
             bars: Vec::new(),
@@ -150,6 +153,7 @@ impl Pci {
         self.devfn = devfn;
         self.messages = messages.clone();
         self.bus_number = bus.number();
+        self.at_zero = bus.is_at_zero();
         if let Some(pin) = self.config.byte(reg::INTERRUPT_PIN).checked_sub(1) {
             self.irq = bus.intx(devfn, pin);
         }
@@ -181,7 +185,7 @@ impl Pci {
         Some(BarInfo {
             index,
             kind: bar.kind,
-            base: bar::decode(&self.config, index, bar.kind, bar.len),
+            base: bar::decode(&self.config, (index, bar.kind, bar.len), self.at_zero),
             len: bar.len,
         })
     }
@@ -265,7 +269,7 @@ impl Pci {
     pub(crate) fn follow(&mut self) {
         self.dma.set_enabled(self.is_master());
         for bar in &self.bars {
-            match bar::decode(&self.config, bar.index, bar.kind, bar.len) {
+            match bar::decode(&self.config, (bar.index, bar.kind, bar.len), self.at_zero) {
                 Some(base) => bar.mapping.place(base, true),
                 None => bar.mapping.set_enabled(false),
             }

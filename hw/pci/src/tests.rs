@@ -386,3 +386,22 @@ proptest! {
         prop_assert_eq!(part.with(|d| d.save()), saved);
     }
 }
+
+#[test]
+fn an_unplaced_bar_of_ports_answers_at_0_only_where_the_board_says_so() {
+    for at_zero in [false, true] {
+        let b = Bench::new();
+        if at_zero {
+            b.bus.allow_zero();
+        }
+        b.add("toy", PciOptions::at(devfn(3, 0))).unwrap();
+        b.set(4, 2, 3);
+        let read = b.io(true, 4, 4, None);
+        assert_eq!(read, at_zero.then_some(4));
+        let infos = b.bus.functions();
+        let bars = &infos[0].bars;
+        assert_eq!(bars[0].base, at_zero.then_some(0));
+        // Memory that nobody placed is nowhere.
+        assert!(bars[1..].iter().all(|bar| bar.base.is_none()));
+    }
+}
