@@ -17,6 +17,7 @@ use control_qapi::{
     Event as QmpEvent, EventBus, GuestPanicAction, IdentityInfo, ShutdownCause, Timestamp, Vm,
 };
 use control_qmp::{Human, QmpMonitor};
+use hw_core::Request;
 use machine_core::{Event, Machine, Policy};
 use runtime::process::{self, PidFile};
 use runtime::signals::{self, Signal};
@@ -176,6 +177,10 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
     let (board, disks) = (assembly.board.clone(), assembly.storage.disks.clone());
     let machine = board.machine.clone();
     wreck.add_machine(&board, &disks);
+    for chardev in &chardevs {
+        let requests = machine.fabric().requests.clone();
+        chardev.set_on_exit(move |status| requests.post(Request::Exit(status)));
+    }
     if let (Some(path), Some(tree)) = (plan.spec.property("dumpdtb"), &board.device_tree) {
         let written = std::fs::write(&path, tree);
         written.with_context(|| format!("-machine: 'dumpdtb={path}' cannot be written"))?;

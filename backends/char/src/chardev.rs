@@ -20,6 +20,7 @@ use crate::ringbuf::Ringbuf;
 use crate::socket::Socket;
 use crate::spec::{CharKind, CharSpec, LogFile};
 use crate::stream::Stream;
+use crate::testdev::Testdev;
 
 /// What every kind of stream does. See [`CharFrontend`] for the contract.
 pub(crate) trait Backend: Send + Sync {
@@ -76,6 +77,7 @@ enum Concrete {
     Pty(Arc<Pty>),
     Socket(Arc<Socket>),
     Ringbuf(Ringbuf),
+    Testdev(Testdev),
 }
 
 impl std::fmt::Debug for Chardev {
@@ -135,6 +137,7 @@ impl Chardev {
             CharKind::Pty => {
                 Concrete::Pty(Pty::open(handle).map_err(failed(spec, "make a pseudo terminal"))?)
             }
+            CharKind::Testdev => Concrete::Testdev(Testdev::new(handle)),
             CharKind::Ringbuf { size } => Concrete::Ringbuf(Ringbuf::new(handle, *size)),
             CharKind::Socket(socket) => {
                 let action = socket.action();
@@ -200,9 +203,10 @@ impl Chardev {
         match &self.concrete {
             Concrete::Pty(pty) => format!("pty:{}", pty.path()),
             Concrete::Socket(socket) => socket.filename(),
-            Concrete::Null(_) | Concrete::Stream(_) | Concrete::Ringbuf(_) => {
-                self.kind.driver().to_owned()
-            }
+            Concrete::Null(_)
+            | Concrete::Stream(_)
+            | Concrete::Ringbuf(_)
+            | Concrete::Testdev(_) => self.kind.driver().to_owned(),
         }
     }
 
@@ -242,6 +246,14 @@ impl Chardev {
     pub fn set_escape(&self, key: u8) {
         if let Some(mux) = &self.mux {
             mux.set_escape(key);
+        }
+    }
+
+    /// What a test device does when the guest ends the process with a status: called with a device locked. Nothing for
+    /// other streams.
+    pub fn set_on_exit(&self, on_exit: impl Fn(u8) + Send + Sync + 'static) {
+        if let Concrete::Testdev(testdev) = &self.concrete {
+            testdev.set_on_exit(Box::new(on_exit));
         }
     }
 
@@ -317,6 +329,7 @@ impl Chardev {
             Concrete::Pty(pty) => &**pty,
             Concrete::Socket(socket) => &**socket,
             Concrete::Ringbuf(ring) => ring,
+            Concrete::Testdev(testdev) => testdev,
         }
     }
 }

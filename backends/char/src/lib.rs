@@ -26,6 +26,7 @@ mod socket;
 mod spec;
 mod stream;
 mod telnet;
+mod testdev;
 
 pub use chardev::{CharError, Chardev};
 pub use frontend::{CharEvent, CharFrontend, CharSink};

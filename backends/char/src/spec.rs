@@ -132,6 +132,11 @@ pub static DRIVERS: &[DriverDef] = &[
         ],
     },
     DriverDef {
+        name: "testdev",
+        doc: "output is commands of kvm-unit-tests: the guest ends the process",
+        props: props![],
+    },
+    DriverDef {
         name: "vc",
         doc: "a text console on the display; without one, nowhere",
         props: props![
@@ -159,7 +164,6 @@ const ABSENT: &[&str] = &[
     "qemu-vdagent",
     "dbus",
     "hub",
-    "testdev",
     "console",
 ];
 
@@ -213,6 +217,8 @@ pub enum CharKind {
     },
     /// A new pseudo terminal.
     Pty,
+    /// Commands of a test.
+    Testdev,
     /// Memory.
     Ringbuf {
         /// Bytes kept.
@@ -232,6 +238,7 @@ impl CharKind {
             Self::File { .. } => "file",
             Self::Pipe { .. } => "pipe",
             Self::Pty => "pty",
+            Self::Testdev => "testdev",
             Self::Ringbuf { .. } => "ringbuf",
             Self::Socket(_) => "socket",
         }
@@ -363,6 +370,7 @@ impl CharSpec {
                 path: path("path").unwrap_or_default(),
             },
             "pty" => CharKind::Pty,
+            "testdev" => CharKind::Testdev,
             "socket" => CharKind::Socket(socket(option, &props)?),
             _ => CharKind::Ringbuf {
                 size: ringbuf_size(option, &props)?,

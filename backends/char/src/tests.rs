@@ -303,6 +303,20 @@ fn a_ring_buffer_keeps_the_newest_bytes() {
 }
 
 #[test]
+fn a_test_ends_the_process_with_its_number() {
+    let b = Bench::new("testdev");
+    let chardev = b.open("testdev,id=t");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let theirs = seen.clone();
+    chardev.set_on_exit(move |status| theirs.lock().unwrap().push(status));
+    let frontend = chardev.frontend().unwrap();
+    for text in ["0", "q", "2q", "x1", "7 q", "127q"] {
+        assert_eq!(frontend.write(text.as_bytes()), text.len());
+    }
+    assert_eq!(*seen.lock().unwrap(), [1, 5, 1, 255]);
+}
+
+#[test]
 fn a_stream_that_is_no_multiplexer_has_one_user() {
     let b = Bench::new("one");
     let chardev = b.open("null,id=n");
