@@ -5,7 +5,9 @@ use backend_char::CharFrontend;
 use backend_rng::{Builtin, Randomness};
 use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
 use hw_pci::{ACPI_INDEX, ADDR, MULTIFUNCTION, PciOptions, ROMBAR, ROMFILE};
-use hw_virtio::{DisableLegacy, Options, VirtioDevice, VirtioMmio, VirtioPci, VirtioPciOptions};
+use hw_virtio::{
+    DisableLegacy, Options, VIRTIO_MMIO, VirtioDevice, VirtioMmio, VirtioPci, VirtioPciOptions,
+};
 
 use crate::block::{Blk, BlkOptions};
 use crate::rng::{Quota, Rng};
@@ -524,7 +526,7 @@ const fn port_class(name: &'static str, doc: &'static str) -> DeviceClass {
 static VIRTCONSOLE: DeviceClass = port_class("virtconsole", "virtio console");
 static VIRTSERIALPORT: DeviceClass = port_class("virtserialport", "virtio serial port");
 
-const fn all() -> [&'static DeviceClass; 18] {
+const fn all() -> [&'static DeviceClass; 19] {
     let [r0, r1, r2, r3] = RNG_CLASSES;
     let [b0, b1, b2, b3] = BLK_CLASSES;
     let [c0, c1, c2, c3] = SCSI_CLASSES;
@@ -548,6 +550,7 @@ const fn all() -> [&'static DeviceClass; 18] {
         s3,
         &VIRTCONSOLE,
         &VIRTSERIALPORT,
+        &VIRTIO_MMIO,
     ]
 }
 

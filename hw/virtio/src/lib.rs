@@ -36,7 +36,7 @@ mod queue;
 pub use crate::core::{Core, Options, Signals};
 pub use chain::{Chain, Range};
 pub use device::{Io, VirtioDevice};
-pub use mmio::{MmioSlot, VirtioMmio};
+pub use mmio::{MmioSlot, VIRTIO_MMIO, VirtioMmio};
 pub use pci::{DisableLegacy, VirtioPci, VirtioPciOptions};
 pub use queue::{Queue, QueueError};
 

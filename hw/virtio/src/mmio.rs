@@ -6,8 +6,9 @@
 mod tests;
 
 use hw_core::{
-    Access, AccessSizes, ChildBus, Device, DeviceError, Doorbell, Fault, IrqLine, IrqPin, Region,
-    ResetKind, Section, StateError, TimerId, Wiring,
+    Access, AccessSizes, Args, BusKind, Category, ChildBus, Device, DeviceClass, DeviceError,
+    Doorbell, Fault, IrqLine, IrqPin, Prop, PropType, Region, ResetKind, Section, StateError,
+    TimerId, Wiring,
 };
 
 use crate::core::{Core, Options, RUNG};
@@ -62,6 +63,40 @@ pub struct MmioSlot {
     pub base: u64,
     /// Register layout version 1 (QEMU's default) instead of 2.
     pub force_legacy: bool,
+}
+
+/// `virtio-mmio`: the transport itself, a part of boards.
+pub static VIRTIO_MMIO: DeviceClass = DeviceClass {
+    name: "virtio-mmio",
+    aliases: &[],
+    doc: "virtio transport in memory",
+    bus: BusKind::System,
+    category: Category::Misc,
+    props: &[Prop {
+        name: FORCE_LEGACY,
+        ty: PropType::Bool,
+        default: "on",
+        doc: "Register layout of before VIRTIO 1.0; off on machine microvm",
+    }],
+    user_creatable: false,
+    create: |args, _| {
+        Err(DeviceError::Other(format!(
+            "'{}' is part of a machine and cannot be added to one",
+            args.class().name
+        )))
+    },
+};
+
+const FORCE_LEGACY: &str = "force-legacy";
+
+impl MmioSlot {
+    /// A slot of a board, with the properties of [`VIRTIO_MMIO`].
+    pub fn new(base: u64, args: &Args) -> Self {
+        MmioSlot {
+            base,
+            force_legacy: args.flag(FORCE_LEGACY).unwrap_or(true),
+        }
+    }
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

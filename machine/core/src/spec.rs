@@ -168,6 +168,7 @@ const FREE: &[(&str, &[&str])] = &[
     ("hpet", &["timers", "msi"]),
     ("kvm-pit", &["lost_tick_policy"]),
     ("mc146818rtc", &["base_year", "lost_tick_policy"]),
+    ("virtio-mmio", &["force_legacy"]),
 ];
 
 impl GlobalSpec {
@@ -289,6 +290,20 @@ impl MachineSpec {
             .filter(|global| global.class.name == class.name)
             .map(|global| (global.property.as_str(), global.value.as_str()));
         Args::new(class, globals.chain(given.iter().copied()))
+    }
+
+    /// As [`args`](Self::args), with what the board would have unless a `-global` says otherwise.
+    pub fn args_by_default(
+        &self,
+        class: &'static DeviceClass,
+        given: &[(&str, &str)],
+    ) -> Result<Args, DeviceError> {
+        let globals = self
+            .globals
+            .iter()
+            .filter(|global| global.class.name == class.name)
+            .map(|global| (global.property.as_str(), global.value.as_str()));
+        Args::new(class, given.iter().copied().chain(globals))
     }
 
     /// A `-machine` switch: `None` for `auto`.

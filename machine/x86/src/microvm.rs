@@ -9,7 +9,7 @@ use device_acpi::{GED_EVENT_BASE, GED_REGISTER_BASE, Ged, ged_register};
 use device_fwcfg::FwCfg;
 use firmware_acpi::{GenericEvents, IrqOverride, Legacy, Power};
 use hw_core::{BusKind, Clock, Links};
-use hw_virtio::MmioSlot;
+use hw_virtio::{MmioSlot, VIRTIO_MMIO};
 use runtime::Handle;
 
 use crate::accelerator::Accelerator;
@@ -73,6 +73,7 @@ pub(crate) fn build(
     if auto && !cmdline.contains(TSC_OPTION) {
         cmdline.push_str(&format!(" {TSC_OPTION}{}", tsc_hz / 1000));
     }
+    let transport = spec.args_by_default(&VIRTIO_MMIO, &[("force-legacy", "off")])?;
     let mut used = 0;
     for device in &spec.devices {
         match device.class.bus {
@@ -83,10 +84,8 @@ pub(crate) fn build(
                         device.class.name
                     )));
                 }
-                let slot = MmioSlot {
-                    base: VIRTIO_BASE + used as u64 * VIRTIO_STRIDE,
-                    force_legacy: false,
-                };
+                let base = VIRTIO_BASE + used as u64 * VIRTIO_STRIDE;
+                let slot = MmioSlot::new(base, &transport);
                 let line = b.irqs[first + used].clone();
                 b.add_user(
                     device,
