@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use accel_core::{Pending, reason};
+use backend_rng::{Builtin, Randomness};
 use device_intc::{Gic, GicSystemAccess, GicVersion, SystemFault};
 use device_timer::{GenericTimer, GenericTimers};
 use hw_core::IrqLine;
@@ -129,6 +130,12 @@ impl Port for VirtPort {
 
     fn set_counter_offset(&mut self, offset: u64) {
         self.timers.set_offset(self.index, offset);
+    }
+
+    fn random(&mut self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let filled = Builtin.fill(&mut bytes);
+        (filled == bytes.len()).then(|| u64::from_ne_bytes(bytes))
     }
 
     fn set_pmu_interrupt(&mut self, level: bool) {

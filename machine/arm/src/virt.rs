@@ -11,7 +11,7 @@ use device_rtc::{Pl031, Pl031Config, RtcBase};
 use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
 use hw_core::{BusKind, Clock, Device, Links, Msi, Placement, PowerButton};
 use hw_pci::PciBus;
-use hw_virtio::{MmioSlot, VirtioMmio};
+use hw_virtio::{MmioSlot, VIRTIO_MMIO, VirtioMmio};
 use machine_core::{Board, BoardError, Machine, MachineSpec, Parts, ram_at};
 use runtime::Handle;
 use target_arm::{Conduit, Peers, Setup};
@@ -273,6 +273,7 @@ impl Virt<'_> {
     /// The user's devices. virtio slots are taken from the last on, as QEMU does.
     fn add_devices(&mut self) -> Result<(), BoardError> {
         let spec = self.parts.spec;
+        let transport = spec.args(&VIRTIO_MMIO, &[])?;
         let mut free = map::VIRTIO_SLOTS;
         for device in &spec.devices {
             match device.class.bus {
@@ -285,10 +286,7 @@ impl Virt<'_> {
                             spec.machine.name
                         ))
                     })?;
-                    let place = MmioSlot {
-                        base: slot(free),
-                        force_legacy: false,
-                    };
+                    let place = MmioSlot::new(slot(free), &transport);
                     let line = self.gic.spi(spi::VIRTIO + free);
                     let name = format!("virtio-mmio-bus.{free}");
                     self.parts.add_user(device, &name, Some(&place), &[line])?;
@@ -306,10 +304,7 @@ impl Virt<'_> {
             }
         }
         for n in 0..free {
-            let place = MmioSlot {
-                base: slot(n),
-                force_legacy: false,
-            };
+            let place = MmioSlot::new(slot(n), &transport);
             let line = [self.gic.spi(spi::VIRTIO + n)];
             let placement = Placement {
                 path: format!("virtio-mmio{n}"),
@@ -384,6 +379,8 @@ pub fn build(
         button: PowerButton::default(),
         items: Items::default(),
     };
+    // There are no ports but those of BARs.
+    virt.bus.allow_zero();
     firmware::add_flash(&mut virt.parts)?;
     virt.add_gic()?;
     let cpus = spec.topology.cpus;

@@ -22,10 +22,10 @@ const ITT: u64 = 0x000f_ffff_ffff_ff00;
 /// Bits of device, event and collection.
 pub(super) const ID_BITS: u32 = 16;
 
-/// Registers after reset.
+/// Registers after reset: pages of 64 KiB.
 pub(super) fn reset() -> State {
     State {
-        baser: [DEVICES, COLLECTIONS],
+        baser: [DEVICES | 2 << 8, COLLECTIONS | 2 << 8],
         ..State::default()
     }
 }
