@@ -80,6 +80,11 @@ impl Builder {
         v
     }
 
+    /// The current block.
+    pub fn current(&self) -> BlockId {
+        BlockId(self.current as u32)
+    }
+
     /// Continues at the end of this block.
     pub fn switch(&mut self, block: BlockId) {
         self.current = block.0 as usize;

@@ -11,7 +11,7 @@ pub(crate) mod context;
 pub(crate) mod float;
 mod immediate;
 mod memory;
-mod register;
+pub(crate) mod register;
 pub(crate) mod simd;
 pub(crate) mod structures;
 mod vector;

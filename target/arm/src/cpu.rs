@@ -9,7 +9,7 @@ use crate::port::Port;
 use crate::state::State;
 use crate::system::exception::{class, raise};
 use crate::system::{calls, control, debug, exception, interrupt, translation};
-use crate::{Core, a64, helper, regs};
+use crate::{Core, a32, a64, helper, regs};
 
 /// The aarch64 architecture.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl Target for Arm {
         core.regs.get(regs::PC)
     }
 
+    fn extra_key(core: &Core) -> u64 {
+        // Zero in AArch64.
+        core.regs.get(regs::IT)
+    }
+
     fn fetch_ctx(core: &Core) -> u8 {
         Mode(core.mode).ctx()
     }
@@ -43,10 +48,17 @@ impl Target for Arm {
     }
 
     fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Result<Unit, Trap> {
+        if Mode(core.mode).is_aarch32() {
+            return a32::translate(core, source, limit);
+        }
         a64::translate(core, source, limit)
     }
 
-    fn disassemble(_: &Core, start: u64, code: &[u8]) -> String {
+    fn disassemble(core: &Core, start: u64, code: &[u8]) -> String {
+        let mode = Mode(core.mode);
+        if mode.is_aarch32() {
+            return a32::disassemble(start, code, mode.is_thumb());
+        }
         a64::disassemble(start, code)
     }
 

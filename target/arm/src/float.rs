@@ -24,6 +24,8 @@ use arithmetic::Op;
 const FPCR_BITS: u64 = 0x07c8_0000;
 /// FPSR: QC, IDC, IXC to IOC.
 const FPSR_BITS: u64 = 0x0800_009f;
+/// FPSR: N, Z, C and V of AArch32's comparisons.
+const FPSR_FLAGS: u64 = 0xf000_0000;
 /// FPSR.QC.
 pub(crate) const QC: u64 = 1 << 27;
 
@@ -51,7 +53,11 @@ pub(crate) fn fpsr(core: &mut Core) -> u64 {
 
 /// Writes FPSR.
 pub(crate) fn set_fpsr(core: &mut Core, value: u64) {
-    core.regs.set(regs::FPSR, value & FPSR_BITS);
+    let bits = match core.arch.model.has(Feature::El0Is32) {
+        true => FPSR_BITS | FPSR_FLAGS,
+        false => FPSR_BITS,
+    };
+    core.regs.set(regs::FPSR, value & bits);
     let sse = core.regs.get(regs::MXCSR);
     core.regs.set(regs::MXCSR, sse & !MXCSR_FLAGS);
 }
@@ -185,6 +191,15 @@ fn holds(core: &Core, cond: u32) -> bool {
 
 /// NZCV of a comparison.
 fn compare(core: &mut Core, bits: u32, a: u64, b: u64, signals: bool) -> u64 {
+    let half = bits == 16;
+    let mut env = env(core, half);
+    let nzcv = compare_in(bits, a, b, signals, &mut env);
+    settle(core, &env, half);
+    nzcv
+}
+
+/// NZCV of a comparison in an environment.
+pub(crate) fn compare_in(bits: u32, a: u64, b: u64, signals: bool, env: &mut Env) -> u64 {
     use core::cmp::Ordering;
     fn of<F: arithmetic::Lane>(a: u64, b: u64, signals: bool, env: &mut Env) -> Option<Ordering> {
         match signals {
@@ -192,14 +207,11 @@ fn compare(core: &mut Core, bits: u32, a: u64, b: u64, signals: bool) -> u64 {
             false => F::of(a).compare_quiet(F::of(b), env),
         }
     }
-    let half = bits == 16;
-    let mut env = env(core, half);
     let order = match bits {
-        16 => of::<target_softfloat::F16>(a, b, signals, &mut env),
-        32 => of::<target_softfloat::F32>(a, b, signals, &mut env),
-        _ => of::<target_softfloat::F64>(a, b, signals, &mut env),
+        16 => of::<target_softfloat::F16>(a, b, signals, env),
+        32 => of::<target_softfloat::F32>(a, b, signals, env),
+        _ => of::<target_softfloat::F64>(a, b, signals, env),
     };
-    settle(core, &env, half);
     let nzcv = match order {
         Some(Ordering::Equal) => 0b0110,
         Some(Ordering::Less) => 0b1000,
@@ -485,10 +497,18 @@ fn integer(
     Some(())
 }
 
-/// `FPToFixedJS`: modulo 2^32; Z says that nothing was lost.
 fn javascript(core: &mut Core, (rn, rd): (u32, u32)) -> Option<()> {
     let a = get(core, rn, 64);
     let mut env = env(core, false);
+    let (value, exact) = to_javascript(a, &mut env);
+    set_x(core, rd, 0, value);
+    mode::set_nzcv(core, if exact { 1 << 30 } else { 0 });
+    settle(core, &env, false);
+    Some(())
+}
+
+/// `FPToFixedJS`: modulo 2^32, in the low half; whether nothing was lost.
+pub(crate) fn to_javascript(a: u64, env: &mut Env) -> (u64, bool) {
     let exponent = (a >> 52 & 0x7ff) as i64 - 1075;
     let fraction = a & ((1 << 52) - 1);
     let subnormal = a >> 52 & 0x7ff == 0 && fraction != 0;
@@ -537,8 +557,5 @@ fn javascript(core: &mut Core, (rn, rd): (u32, u32)) -> Option<()> {
         exact = fits && !lost;
         value
     };
-    set_x(core, rd, 0, value);
-    mode::set_nzcv(core, if exact { 1 << 30 } else { 0 });
-    settle(core, &env, false);
-    Some(())
+    (value & 0xffff_ffff, exact)
 }

@@ -5,7 +5,7 @@ use accel_ir::HelperId;
 
 use crate::cpu::Arm;
 use crate::system::{access, calls, pauth};
-use crate::{a64, float, simd};
+use crate::{a32, a64, float, simd};
 
 const ALL: Effects = Effects::ALL;
 const PURE: Effects = Effects::PURE;
@@ -98,4 +98,18 @@ helpers! {
     STRUCTURE => a64::structures::single_helper, ALL;
     SIMD => simd::run, ALL;
     FLOAT => float::run, ALL;
+    GO => a32::system::go, ALL;
+    EXCHANGE => a32::system::exchange, ALL;
+    SVC_32 => a32::system::svc_call, ALL;
+    BKPT_32 => a32::system::bkpt_call, ALL;
+    SETEND => a32::system::setend_call, ALL;
+    READ_32 => a32::system::read_call, ALL;
+    WRITE_32 => a32::system::write_call, ALL;
+    MEDIA => a32::media::run, REGS;
+    READ_FPSCR => a32::scalar::read_fpscr, READS;
+    WRITE_FPSCR => a32::scalar::write_fpscr, ALL;
+    SCALAR_32 => a32::scalar::run, ALL;
+    LANES_32 => a32::lanes::run, ALL;
+    STRUCTURES_32 => a32::structures::run, ALL;
+    MISALIGNED => a32::structures::misaligned, ALL;
 }

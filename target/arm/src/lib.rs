@@ -1,4 +1,4 @@
-//! The aarch64 CPU: state, decoding into IR, MMU, exceptions, models.
+//! The aarch64 CPU: state, decoding into IR, MMU, exceptions, models. AArch32 at EL0.
 //!
 //! Spec: Arm Architecture Reference Manual for A-profile (DDI 0487). Files follow its chapters.
 //!
@@ -36,6 +36,7 @@
     clippy::arithmetic_side_effects
 )]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+pub mod a32;
 pub mod a64;
 mod cpu;
 mod float;

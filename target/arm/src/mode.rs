@@ -39,6 +39,13 @@ const STEP: u64 = 1 << 14;
 const BTI: u64 = 1 << 15;
 /// FPCR.FZ.
 const FLUSH: u64 = 1 << 16;
+/// AArch32, its PSTATE.T and PSTATE.E.
+const AARCH32: u64 = 1 << 24;
+const THUMB: u64 = 1 << 25;
+const BIG: u64 = 1 << 26;
+/// EL0 may not: SETEND; may: the barriers of CP15.
+const NO_SETEND: u64 = 1 << 27;
+const CP15_BARRIERS: u64 = 1 << 28;
 
 impl Mode {
     /// The exception level.
@@ -129,6 +136,31 @@ impl Mode {
         self.has(FLUSH)
     }
 
+    /// AArch32, not AArch64.
+    pub(crate) fn is_aarch32(self) -> bool {
+        self.has(AARCH32)
+    }
+
+    /// T32, not A32.
+    pub(crate) fn is_thumb(self) -> bool {
+        self.has(THUMB)
+    }
+
+    /// Data is big-endian.
+    pub(crate) fn is_big_endian(self) -> bool {
+        self.has(BIG)
+    }
+
+    /// SETEND is UNDEFINED.
+    pub(crate) fn setend_is_disabled(self) -> bool {
+        self.has(NO_SETEND)
+    }
+
+    /// CP15ISB, CP15DSB and CP15DMB are there.
+    pub(crate) fn has_cp15_barriers(self) -> bool {
+        self.has(CP15_BARRIERS)
+    }
+
     /// Branch targets are checked.
     pub(crate) fn has_bti(self) -> bool {
         self.has(BTI)
@@ -163,6 +195,13 @@ fn current(core: &Core) -> u64 {
         add(NO_CACHE, !may(control::sctlr_bits::UCI));
         add(NO_CTR, !may(control::sctlr_bits::UCT));
         add(NO_DAIF, !may(control::sctlr_bits::UMA) || in_host);
+    }
+    if state.aarch32 {
+        add(AARCH32, true);
+        add(THUMB, state.thumb);
+        add(BIG, state.big_endian);
+        add(NO_SETEND, sctlr & control::sctlr_bits::SED != 0);
+        add(CP15_BARRIERS, sctlr & control::sctlr_bits::CP15BEN != 0);
     }
     add(FLUSH, crate::float::flushes(core));
     add(STEP, control::steps(core));

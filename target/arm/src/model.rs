@@ -136,6 +136,7 @@ features! {
     Sb isar1 36 1 "FEAT_SB.";
     SpecRes isar1 40 1 "FEAT_SPECRES.";
     I8mm isar1 52 1 "FEAT_I8MM.";
+    El0Is32 pfr0 0 2 "AArch32 at EL0.";
     El2 pfr0 8 1 "EL2.";
     El3 pfr0 12 1 "EL3.";
     Gic pfr0 24 1 "System registers of the GIC's CPU interface.";
@@ -533,6 +534,12 @@ impl CpuModel {
     /// Whether the machine wants EL3 (`secure=on`).
     pub fn set_el3(&mut self, on: bool) {
         self.set_level(12, on);
+    }
+
+    /// Whether EL0 can be AArch32.
+    pub fn set_aarch32(&mut self, on: bool) {
+        self.id.pfr0 = self.id.pfr0 & !15 | if on { 2 } else { 1 };
+        self.refresh();
     }
 
     fn set_level(&mut self, shift: u32, on: bool) {

@@ -29,6 +29,12 @@ pub const DAIF: Slot = Slot(43);
 pub const BTYPE: Slot = Slot(44);
 /// SP_EL0 to SP_EL3.
 pub const SP_BANK: Slot = Slot(45);
+/// PSTATE.IT of AArch32: for the next instruction.
+pub const IT: Slot = Slot(61);
+/// PSTATE.Q of AArch32: 0 or 1.
+pub const Q: Slot = Slot(62);
+/// PSTATE.GE of AArch32, in bits 3 to 0.
+pub const GE: Slot = Slot(63);
 /// First of the free slots below the vectors, for [`crate::system::registers`].
 pub const V: Slot = Slot(64);
 /// First slot of the system registers.

@@ -30,6 +30,11 @@ pub(crate) fn run(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Trap> {
     }
 }
 
+/// Executes an instruction word. `None` if it is UNDEFINED; then nothing has changed.
+pub(crate) fn execute_word(core: &mut Core, word: u32) -> Option<()> {
+    decode(word).and_then(|insn| execute(core, insn))
+}
+
 fn execute(core: &mut Core, insn: Insn) -> Option<()> {
     match insn {
         Insn::ThreeSame { .. } | Insn::ThreeSameHalf { .. } => same::execute(core, insn),

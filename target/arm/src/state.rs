@@ -61,6 +61,12 @@ pub struct State {
     pub setup: Setup,
     /// PSTATE.EL.
     pub el: u8,
+    /// PSTATE.nRW: AArch32, at EL0 only.
+    pub(crate) aarch32: bool,
+    /// PSTATE.T: T32.
+    pub(crate) thumb: bool,
+    /// PSTATE.E: data of AArch32 is big-endian.
+    pub(crate) big_endian: bool,
     /// PSTATE.SP.
     pub sp_sel: bool,
     /// PSTATE.PAN.
@@ -111,6 +117,9 @@ impl State {
             model,
             setup,
             el: 1,
+            aarch32: false,
+            thumb: false,
+            big_endian: false,
             sp_sel: true,
             pan: false,
             uao: false,

@@ -11,6 +11,7 @@ use target_arm::{
     new_core,
 };
 
+use crate::aarch32;
 use crate::program::{BASE, Program, Record, SIZE, STACK, VECTORS};
 
 /// A port whose firmware ends the program at the first call.
@@ -63,59 +64,103 @@ pub fn executors() -> Vec<(&'static str, Box<dyn Executor<Arm>>)> {
 
 /// Runs a program: the records after.
 pub fn run(program: &Program, executor: &mut dyn Executor<Arm>) -> Result<Vec<Record>, String> {
-    let map = MemoryMap::default();
-    let len = (program.image.len() as u64 + STACK).next_multiple_of(4096);
-    let block = RamBlock::new("program", len).map_err(|e| format!("{e}"))?;
-    let block = Arc::new(block);
-    map.add(MappingSpec {
-        name: "program".into(),
-        base: BASE,
-        len,
-        priority: 0,
-        enabled: true,
-        what: What::Ram {
-            block: block.clone(),
-            offset: 0,
-        },
-    });
-    block
-        .write(0, &program.image)
-        .ok_or("the program does not fit")?;
-    let mut model = CpuModel::parse("max").map_err(|e| e.to_string())?;
-    model.set_el2(false);
-    model.set_el3(false);
-    let setup = Setup {
-        boot: Some(Boot {
-            pc: program.entry(),
-            x: [0; 4],
-            el: Some(0),
-        }),
-        ..Setup::default()
+    let machine = Machine {
+        image: &program.image,
+        stack: STACK,
+        entry: program.entry(),
+        el: 0,
+        cases: program.count,
     };
-    let (clock, _time) = Clock::manual();
-    let ended = Arc::new(Mutex::new(false));
-    let port = Box::new(Stopper(NoPort, ended.clone()));
-    let mut core = new_core(0, Arc::new(model), setup, port, map, clock);
-    target_arm::set_register(&mut core, "VBAR_EL1", BASE + VECTORS);
-    target_arm::set_register(&mut core, "CPACR_EL1", 3 << 20);
-    // What Linux lets EL0 do: DC ZVA, CTR_EL0, cache maintenance.
-    target_arm::set_register(
-        &mut core,
-        "SCTLR_EL1",
-        0x30d0_0800 | 1 << 14 | 1 << 15 | 1 << 26,
-    );
-    core.budget = program.count as i64 * 1000;
-    let exit = executor.run(&mut core);
-    executor.flush();
-    if !ended.lock().is_ok_and(|e| *e) {
-        return Err(format!("{exit:?} at {:#x}", core.pc()));
-    }
-    let mut bytes = vec![0; program.count * SIZE];
-    block
-        .read(program.records as u64, &mut bytes)
-        .ok_or("no records")?;
-    if exit != Exit::Halted {
-        return Err(format!("{exit:?}"));
-    }
+    let bytes = machine.run(executor, program.records, program.count * SIZE)?;
     Ok(program.parse(&bytes))
+}
+
+/// Runs a program of A32 or T32: the records after.
+pub fn run_32(
+    program: &aarch32::Program,
+    executor: &mut dyn Executor<Arm>,
+) -> Result<Vec<aarch32::Record>, String> {
+    let machine = Machine {
+        image: &program.image,
+        stack: aarch32::STACK,
+        entry: aarch32::ENTRY,
+        el: 1,
+        cases: program.count,
+    };
+    let bytes = machine.run(executor, program.records, program.count * aarch32::SIZE)?;
+    Ok(program.parse(&bytes))
+}
+
+/// A CPU and its memory.
+struct Machine<'a> {
+    image: &'a [u8],
+    stack: u64,
+    entry: u64,
+    el: u8,
+    cases: usize,
+}
+
+impl Machine<'_> {
+    /// Runs until the first call of firmware: the memory from `at` on.
+    fn run(
+        &self,
+        executor: &mut dyn Executor<Arm>,
+        at: usize,
+        bytes: usize,
+    ) -> Result<Vec<u8>, String> {
+        let map = MemoryMap::default();
+        let len = (self.image.len() as u64 + self.stack).next_multiple_of(4096);
+        let block = RamBlock::new("program", len).map_err(|e| format!("{e}"))?;
+        let block = Arc::new(block);
+        map.add(MappingSpec {
+            name: "program".into(),
+            base: BASE,
+            len,
+            priority: 0,
+            enabled: true,
+            what: What::Ram {
+                block: block.clone(),
+                offset: 0,
+            },
+        });
+        block
+            .write(0, self.image)
+            .ok_or("the program does not fit")?;
+        let mut model = CpuModel::parse("max").map_err(|e| e.to_string())?;
+        model.set_el2(false);
+        model.set_el3(false);
+        model.set_aarch32(true);
+        let setup = Setup {
+            boot: Some(Boot {
+                pc: self.entry,
+                x: [0; 4],
+                el: Some(self.el),
+            }),
+            ..Setup::default()
+        };
+        let (clock, _time) = Clock::manual();
+        let ended = Arc::new(Mutex::new(false));
+        let port = Box::new(Stopper(NoPort, ended.clone()));
+        let mut core = new_core(0, Arc::new(model), setup, port, map, clock);
+        target_arm::set_register(&mut core, "VBAR_EL1", BASE + VECTORS);
+        target_arm::set_register(&mut core, "CPACR_EL1", 3 << 20);
+        // What Linux lets EL0 do: DC ZVA, CTR_EL0, cache maintenance.
+        target_arm::set_register(
+            &mut core,
+            "SCTLR_EL1",
+            0x30d0_0800 | 1 << 14 | 1 << 15 | 1 << 26,
+        );
+        core.budget = self.cases as i64 * 1000;
+        let exit = executor.run(&mut core);
+        executor.flush();
+        if !ended.lock().is_ok_and(|e| *e) {
+            return Err(format!("{exit:?} at {:#x}", core.pc()));
+        }
+        let mut records = vec![0; bytes];
+        block.read(at as u64, &mut records).ok_or("no records")?;
+        if exit != Exit::Halted {
+            return Err(format!("{exit:?}"));
+        }
+        Ok(records)
+    }
 }

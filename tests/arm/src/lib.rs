@@ -1,4 +1,5 @@
-//! Checks the aarch64 front end against `qemu-aarch64` (Debian's package `qemu-user`).
+//! Checks the aarch64 front end against `qemu-aarch64` and, for A32 and T32 ([`aarch32`]), `qemu-arm`
+//! (Debian's package `qemu-user`).
 //!
 //! A [`program`] is a static ELF of many cases: for each, registers, flags and a piece of memory are
 //! loaded from a record, one random instruction of a table runs, and the results are stored. It runs once under
@@ -10,6 +11,7 @@
 //! An UNDEFINED instruction is a result too: the record is marked, by a signal handler there and by an
 //! exception vector here.
 
+pub mod aarch32;
 pub mod bare;
 pub mod engine;
 pub mod generate;

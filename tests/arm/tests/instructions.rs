@@ -57,7 +57,7 @@ fn difference(case: &Case, wanted: &Record, got: &Record) -> Option<String> {
 
 #[test]
 fn forms_compute_what_qemu_computes() {
-    if !qemu::is_there() {
+    if !qemu::is_there("qemu-aarch64") {
         return;
     }
     let seeds: u64 = std::env::var("TEST_ARM_PROGRAMS")

@@ -439,7 +439,7 @@ fn accumulate(c: &mut Ctx, product: Val, sub: u32, (ra, rd): (u32, u32)) {
 }
 
 /// Quotients: by zero is zero, and the least number by -1 is itself.
-fn divide(c: &mut Ctx, ty: Ty, signed: bool, a: Val, b: Val) -> Val {
+pub(crate) fn divide(c: &mut Ctx, ty: Ty, signed: bool, a: Val, b: Val) -> Val {
     let zero = c.imm(ty, 0);
     let one = c.imm(ty, 1);
     let is_zero = c.b.cmp(Cmp::Eq, b, zero);

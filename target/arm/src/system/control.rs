@@ -10,6 +10,8 @@ use crate::{Core, regs};
 pub(crate) mod sctlr_bits {
     pub(crate) const M: u64 = 1 << 0;
     pub(crate) const A: u64 = 1 << 1;
+    pub(crate) const CP15BEN: u64 = 1 << 5;
+    pub(crate) const SED: u64 = 1 << 8;
     pub(crate) const UMA: u64 = 1 << 9;
     pub(crate) const DZE: u64 = 1 << 14;
     pub(crate) const UCT: u64 = 1 << 15;

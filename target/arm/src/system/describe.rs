@@ -35,6 +35,10 @@ fn write(core: &Core, out: &mut String) -> std::fmt::Result {
         })
         .collect();
     let level = match (core.arch.el, core.arch.sp_sel) {
+        (0, _) if core.arch.aarch32 => match core.arch.thumb {
+            true => "T usr32".to_string(),
+            false => "A usr32".to_string(),
+        },
         (0, _) => "EL0t".to_string(),
         (el, sel) => format!("EL{el}{}", if sel { 'h' } else { 't' }),
     };

@@ -14,9 +14,12 @@ use crate::{Core, regs};
 pub(crate) mod class {
     pub(crate) const UNKNOWN: u64 = 0x00;
     pub(crate) const WFX: u64 = 0x01;
+    pub(crate) const CP15: u64 = 0x03;
+    pub(crate) const CP15_WIDE: u64 = 0x04;
     pub(crate) const FP: u64 = 0x07;
     pub(crate) const BTI: u64 = 0x0d;
     pub(crate) const ILLEGAL: u64 = 0x0e;
+    pub(crate) const SVC_32: u64 = 0x11;
     pub(crate) const SVC: u64 = 0x15;
     pub(crate) const HVC: u64 = 0x16;
     pub(crate) const SMC: u64 = 0x17;
@@ -30,11 +33,12 @@ pub(crate) mod class {
     pub(crate) const STEP_LOWER: u64 = 0x32;
     pub(crate) const STEP_SAME: u64 = 0x33;
     pub(crate) const WATCHPOINT_LOWER: u64 = 0x34;
+    pub(crate) const BKPT_32: u64 = 0x38;
     pub(crate) const BRK: u64 = 0x3c;
 }
 
 /// ESR_ELx.IL: the instruction has 32 bits.
-const IL: u64 = 1 << 25;
+pub(crate) const IL: u64 = 1 << 25;
 
 /// A syndrome.
 pub(crate) fn esr(class: u64, iss: u64) -> u64 {
@@ -73,18 +77,53 @@ pub(crate) fn undefined(core: &mut Core) -> Trap {
     raise(core, class::UNKNOWN, 0, None)
 }
 
+/// SPSR_ELx.M of AArch32's User mode.
+const USER_32: u64 = 0x10;
+
+/// What PSTATE has in AArch32 only (C5.2.19): T, E, IT, GE, Q.
+fn pstate_32(core: &Core) -> u64 {
+    let it = core.regs.get(regs::IT);
+    let mut value = USER_32 | (it & 0xfc) << 8 | (it & 3) << 25;
+    value |= (core.regs.get(regs::GE) & 15) << 16 | (core.regs.get(regs::Q) & 1) << 27;
+    for (bit, on) in [(5, core.arch.thumb), (9, core.arch.big_endian)] {
+        value |= u64::from(on).wrapping_shl(bit);
+    }
+    // SSBS is elsewhere.
+    value | u64::from(core.arch.ssbs) << 23
+}
+
+/// Changes to AArch32 as an SPSR says, or to AArch64.
+pub(crate) fn set_state(core: &mut Core, spsr: u64) {
+    let is_32 = spsr & USER_32 != 0;
+    let when = |value: u64| if is_32 { value } else { 0 };
+    core.arch.aarch32 = is_32;
+    core.arch.thumb = when(spsr >> 5 & 1) != 0;
+    core.arch.big_endian = when(spsr >> 9 & 1) != 0;
+    core.regs
+        .set(regs::IT, when(spsr >> 8 & 0xfc | spsr >> 25 & 3));
+    core.regs.set(regs::GE, when(spsr >> 16 & 15));
+    core.regs.set(regs::Q, when(spsr >> 27 & 1));
+}
+
 /// PSTATE as SPSR_ELx holds it (C5.2.19).
 pub(crate) fn pstate(core: &Core) -> u64 {
     let state = &core.arch;
     let mut value = mode::nzcv(core) | core.regs.get(regs::DAIF) & 0x3c0;
-    value |= u64::from(state.el) << 2 | u64::from(state.sp_sel);
-    value |= (core.regs.get(regs::BTYPE) & 3) << 10;
+    let is_32 = state.aarch32;
+    if is_32 {
+        value |= pstate_32(core);
+        // PSTATE.D is AArch64's.
+        value &= !(1 << 9) | u64::from(state.big_endian) << 9;
+    } else {
+        value |= u64::from(state.el) << 2 | u64::from(state.sp_sel);
+        value |= (core.regs.get(regs::BTYPE) & 3) << 10;
+    }
     for (bit, on) in [
-        (12, state.ssbs),
+        (12, state.ssbs && !is_32),
         (20, state.il),
         (21, state.ss),
         (22, state.pan),
-        (23, state.uao),
+        (23, state.uao && !is_32),
         (24, state.dit),
     ] {
         value |= u64::from(on).wrapping_shl(bit);
@@ -151,8 +190,15 @@ pub(crate) fn enter(core: &mut Core, exception: Exception) {
         Vector::Irq => 0x80,
         Vector::Fiq => 0x100,
     };
+    let host = control::hcr_in_effect(core) & (hcr::E2H | hcr::TGE) == hcr::E2H | hcr::TGE;
     let source = if from < to {
-        0x400
+        // What counts is the level just below, which only EL0 can have AArch32 at.
+        let below = to == 1 || to == 2 && host;
+        if core.arch.aarch32 && below {
+            0x600
+        } else {
+            0x400
+        }
     } else if core.arch.sp_sel {
         0x200
     } else {
@@ -178,6 +224,7 @@ pub(crate) fn enter(core: &mut Core, exception: Exception) {
         }
     }
     set_level(core, to, true);
+    set_state(core, 0);
     let sctlr = control::sctlr_of(core, to);
     core.regs.set(regs::DAIF, 0x3c0);
     core.regs.set(regs::BTYPE, 0);
@@ -215,8 +262,11 @@ fn is_legal(core: &Core, spsr: u64) -> bool {
         _ => true,
     };
     let tge = control::hcr_in_effect(core) & hcr::TGE != 0;
-    // No AArch32.
-    spsr & 0x12 == 0
+    if spsr & USER_32 != 0 {
+        // AArch32 at EL0 only.
+        return spsr & 0xf == 0 && model.has(Feature::El0Is32);
+    }
+    spsr & 2 == 0
         && exists
         && el <= core.arch.el
         && !(el == 0 && spsr & 1 != 0)
@@ -231,7 +281,10 @@ pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
     let legal = is_legal(core, value);
     let stepping = control::steps(core);
     mode::set_nzcv(core, value);
-    core.regs.set(regs::DAIF, value & 0x3c0);
+    let is_32 = legal && value & USER_32 != 0;
+    // AArch32 has E where PSTATE.D is.
+    core.regs
+        .set(regs::DAIF, value & if is_32 { 0x1c0 } else { 0x3c0 });
     let model = core.arch.model.clone();
     let bit = |n: u32, there: bool| there && value.wrapping_shr(n) & 1 != 0;
     let btype = if model.has(Feature::Bti) {
@@ -241,11 +294,12 @@ pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
     };
     if legal {
         set_level(core, (value >> 2 & 3) as u8, value & 1 != 0);
+        set_state(core, value);
         core.arch.il = bit(20, true);
-        core.regs.set(regs::BTYPE, btype);
-        core.arch.ssbs = bit(12, model.has(Feature::Ssbs));
+        core.regs.set(regs::BTYPE, if is_32 { 0 } else { btype });
+        core.arch.ssbs = bit(if is_32 { 23 } else { 12 }, model.has(Feature::Ssbs));
         core.arch.pan = bit(22, model.has(Feature::Pan));
-        core.arch.uao = bit(23, model.has(Feature::Uao));
+        core.arch.uao = bit(23, model.has(Feature::Uao)) && !is_32;
         core.arch.dit = bit(24, model.has(Feature::Dit));
     } else {
         // The level stays; the next instruction is an illegal state.
@@ -253,7 +307,17 @@ pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
     }
     changed(core);
     core.arch.ss = bit(21, true) && !stepping && control::steps(core);
-    core.set_pc(target);
+    core.set_pc(match core.arch.aarch32 {
+        true => {
+            target
+                & if core.arch.thumb {
+                    0xffff_fffe
+                } else {
+                    0xffff_fffc
+                }
+        }
+        false => target,
+    });
     if core.arch.guarded && btype != 0 {
         mode::refresh(core);
     }

@@ -6,6 +6,7 @@ use hw_state::{Section, StateError};
 
 use super::exception;
 use super::registers::ROWS;
+use crate::model::Feature;
 use crate::{Core, mode, regs};
 
 const NAME: &str = "aarch64-cpu";
@@ -104,7 +105,12 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
     let (off, halted) = (section.bool(POWERED_OFF)?, section.bool(HALTED)?);
     let el = (pstate >> 2 & 3) as u8;
     let highest = super::reset::highest_el(core);
-    if pstate & 0x12 != 0 || el > highest || el == 0 && pstate & 1 != 0 {
+    let is_32 = pstate & 0x10 != 0;
+    let is_there = match is_32 {
+        true => pstate & 0xf == 0 && core.arch.model.has(Feature::El0Is32),
+        false => pstate & 2 == 0 && el <= highest && !(el == 0 && pstate & 1 != 0),
+    };
+    if !is_there {
         return Err(section.bad(PSTATE, "is no state of this CPU"));
     }
     super::reset::reset(core);
@@ -137,19 +143,24 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
         *row = *values;
     }
     mode::set_nzcv(core, pstate);
-    core.regs.set(regs::DAIF, pstate & 0x3c0);
-    core.regs.set(regs::BTYPE, pstate >> 10 & 3);
+    let daif = if is_32 { 0x1c0 } else { 0x3c0 };
+    core.regs.set(regs::DAIF, pstate & daif);
+    core.regs
+        .set(regs::BTYPE, if is_32 { 0 } else { pstate >> 10 & 3 });
+    exception::set_state(core, pstate);
     let bit = |n: u32| pstate.wrapping_shr(n) & 1 != 0;
     let arch = &mut core.arch;
     arch.el = el;
     arch.sp_sel = sel;
-    (arch.ssbs, arch.il, arch.ss) = (bit(12), bit(20), bit(21));
-    (arch.pan, arch.uao, arch.dit) = (bit(22), bit(23), bit(24));
+    (arch.il, arch.ss) = (bit(20), bit(21));
+    // SSBS of AArch32 is where UAO is otherwise.
+    arch.ssbs = bit(if is_32 { 23 } else { 12 });
+    (arch.pan, arch.uao, arch.dit) = (bit(22), bit(23) && !is_32, bit(24));
     arch.os_lock = os_lock;
     arch.powered_off = off;
     arch.halted = halted;
     // Guarded pages may be in use: found out anew only for pages not yet cached.
-    arch.guarded = bit(10) || bit(11);
+    arch.guarded = !is_32 && (bit(10) || bit(11));
     core.set_pc(pc);
     let offset = core.regs.get(super::registers::CNTVOFF_EL2);
     core.port.set_counter_offset(offset);
