@@ -32,6 +32,9 @@ pub trait Accelerator: Send + Sync {
     /// Width of the CPUs' physical addresses.
     fn physical_bits(&self) -> u32;
 
+    /// Whether the CPUs have performance monitors.
+    fn has_pmu(&self) -> bool;
+
     /// The device tree's name of the CPUs.
     fn compatible(&self) -> &'static str;
 

@@ -51,7 +51,7 @@ pub(crate) fn board(spec: &MachineSpec, shape: &Shape) -> ArmBoard {
             virtual_timer: ppi::VIRTUAL_TIMER,
             hyp_timer: ppi::HYP_TIMER,
             hyp_virtual_timer: ppi::HYP_VIRTUAL_TIMER,
-            pmu: ppi::PMU,
+            pmu: if shape.has_pmu { ppi::PMU } else { 0 },
         },
         psci_by_hvc: shape.conduit == Conduit::Hvc,
         uart: (map::UART.base, gsi(spi::UART)),

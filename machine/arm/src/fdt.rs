@@ -44,6 +44,7 @@ pub(crate) struct Tree<'a> {
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
+    pub(crate) has_pmu: bool,
     /// The power key is at a pin, not an ACPI event.
     pub(crate) has_key: bool,
 }
@@ -95,6 +96,16 @@ impl Tree<'_> {
                     .cell("phandle", handle::GPIO)
                     .flag("gpio-controller")
                     .cell("#gpio-cells", 2),
+            );
+        }
+        if self.has_pmu {
+            root = root.with(
+                Node::new("pmu")
+                    .cells(
+                        "interrupts",
+                        &[PPI, ppi::PMU.saturating_sub(16), self.ppi_flags()],
+                    )
+                    .text("compatible", "arm,armv8-pmuv3"),
             );
         }
         root.with(self.pcie())
@@ -248,15 +259,19 @@ impl Tree<'_> {
         cpus
     }
 
-    fn timer(&self) -> Node {
-        // Version 2 says in its upper bits which CPUs have the interrupt.
-        let flags = match self.gic {
+    /// Of a private interrupt, which all CPUs have: version 2 says so in the upper bits.
+    fn ppi_flags(&self) -> u32 {
+        match self.gic {
             GicVersion::V2 => {
                 let cpus = self.affinities.len().min(8) as u32;
                 (1u32.wrapping_shl(cpus).wrapping_sub(1)) << 8 | LEVEL
             }
             GicVersion::V3 => LEVEL,
-        };
+        }
+    }
+
+    fn timer(&self) -> Node {
+        let flags = self.ppi_flags();
         let timers = [
             ppi::SECURE_TIMER,
             ppi::PHYSICAL_TIMER,

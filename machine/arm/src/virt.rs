@@ -44,6 +44,7 @@ pub(crate) struct Shape {
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
+    pub(crate) has_pmu: bool,
     /// There are ACPI tables, and firmware to hand them on.
     pub(crate) has_acpi: bool,
 }
@@ -140,6 +141,7 @@ impl Shape {
                 .filter(within)
                 .unwrap_or(map::PCIE_ECAM),
             high_memory: high.map(|h| h.memory).filter(within),
+            has_pmu: accelerator.has_pmu(),
             has_acpi: firmware::is_there(spec) && spec.switch("acpi") != Some(false),
         })
     }
@@ -332,6 +334,7 @@ impl Virt<'_> {
             conduit: shape.conduit,
             ecam: shape.ecam,
             high_memory: shape.high_memory,
+            has_pmu: shape.has_pmu,
             has_key: !shape.has_acpi,
         }
         .root()

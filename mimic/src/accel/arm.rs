@@ -53,6 +53,10 @@ impl Accelerator for Tcg {
         self.model.physical_bits()
     }
 
+    fn has_pmu(&self) -> bool {
+        self.model.has_pmu()
+    }
+
     fn compatible(&self) -> &'static str {
         self.model.compatible()
     }

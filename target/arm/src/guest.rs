@@ -12,6 +12,7 @@ impl Guest for Arm {
     }
 
     fn save(core: &mut Core) -> Section {
+        crate::system::pmu::sync(core);
         saved::save(core)
     }
 

@@ -202,8 +202,10 @@ const NONE: IdRegisters = IdRegisters {
 
 /// EL0 to EL3 are AArch64 only.
 const ALL_LEVELS: u64 = 0x1111;
-/// Armv8 debug (ID_AA64DFR0_EL1): six breakpoints, two of which know contexts, four watchpoints, no PMU.
-const DEBUG: u64 = 0x1030_5006;
+/// Armv8 debug (ID_AA64DFR0_EL1): six breakpoints, two of which know contexts, four watchpoints, PMUv3.
+const DEBUG: u64 = 0x1030_5106;
+/// As above, with PMUv3 for Armv8.1.
+const DEBUG_8_1: u64 = 0x1030_5406;
 
 const A53: IdRegisters = IdRegisters {
     midr: 0x410f_d034,
@@ -234,7 +236,7 @@ const A76: IdRegisters = IdRegisters {
     midr: 0x414f_d0b1,
     pfr0: 0x1100_0000_0011_0000 | ALL_LEVELS,
     pfr1: 0x10,
-    dfr0: DEBUG,
+    dfr0: DEBUG_8_1,
     isar0: 0x0000_1000_1021_1120,
     isar1: 0x0010_0001,
     mmfr0: 0x0010_0022,
@@ -259,7 +261,7 @@ const MAX: IdRegisters = IdRegisters {
     pfr0: 0x1101_0000_0011_0000 | ALL_LEVELS,
     // SSBS2, BTI.
     pfr1: 0x21,
-    dfr0: DEBUG,
+    dfr0: DEBUG_8_1,
     // RNDR, TLBIRANGE, FlagM2, FHM, DotProd, SHA3, RDM, LSE, CRC32, SHA512, SHA1, PMULL.
     isar0: 0x1221_1001_1021_2120,
     // I8MM, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.
@@ -456,8 +458,8 @@ impl CpuModel {
                 }
             }
             Kind::Pmu => {
-                if on_off(name, value)? {
-                    return Err(missing("the engine has no performance monitors yet"));
+                if !on_off(name, value)? {
+                    self.id.dfr0 &= !0xf00;
                 }
             }
             Kind::Aarch64 => {
@@ -553,6 +555,11 @@ impl CpuModel {
     /// Whether the GIC's CPU interface has system registers.
     pub(crate) fn set_gic(&mut self, on: bool) {
         self.set_level(24, on);
+    }
+
+    /// Whether it has performance monitors.
+    pub fn has_pmu(&self) -> bool {
+        self.has(Feature::Pmu)
     }
 
     /// CNTFRQ_EL0 at reset: ticks of the counter in a second.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::CpuModel;
 use crate::peers::{Peer, Peers};
+use crate::system::pmu::Pmu;
 
 /// What the board's loader puts into registers before the first instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +98,7 @@ pub struct State {
     pub(crate) os_lock: bool,
     /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number.
     pub(crate) debug: [[u64; 4]; 16],
+    pub(crate) pmu: Pmu,
     pub(crate) exception: Option<Exception>,
     pub(crate) peer: Arc<Peer>,
 }
@@ -135,6 +137,7 @@ impl State {
             again: false,
             os_lock: false,
             debug: [[0; 4]; 16],
+            pmu: Pmu::default(),
             exception: None,
             peer,
         }

@@ -10,6 +10,7 @@ pub(crate) mod describe;
 pub(crate) mod exception;
 pub(crate) mod interrupt;
 pub(crate) mod pauth;
+pub(crate) mod pmu;
 pub(crate) mod registers;
 pub(crate) mod reset;
 pub(crate) mod saved;

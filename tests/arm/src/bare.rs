@@ -106,15 +106,21 @@ const fn el1(crn: u16, crm: u16, op2: u16) -> SysReg {
     SysReg::new(3, 0, crn, crm, op2)
 }
 
-/// Logs the exception, and returns to where it was with debug exceptions masked (SPSR.D).
-fn handler() -> Vec<u32> {
+/// Logs the exception.
+fn logged() -> Vec<u32> {
     let log = |rt| 0xf800_8400 | LOG_REGISTER << 5 | rt;
     let mut code = Vec::new();
     for reg in [el1(4, 0, 1), el1(5, 2, 0), el1(6, 0, 0)] {
         code.extend([mrs(21, reg), log(21)]);
     }
+    code.extend([mrs(21, el1(4, 0, 0)), log(21)]);
+    code
+}
+
+/// Logs the exception, and returns to where it was with debug exceptions masked (SPSR.D).
+fn handler() -> Vec<u32> {
     let spsr = el1(4, 0, 0);
-    code.extend([mrs(21, spsr), log(21)]);
+    let mut code = logged();
     code.extend(mov(22, 1 << 9));
     // ORR x21, x21, x22
     code.extend([0xaa16_02b5, msr(spsr, 21), ERET]);
@@ -171,6 +177,28 @@ pub fn run_with(
     executor: &mut dyn Executor<Arm>,
     pass: impl Fn(&ManualTime),
 ) -> Result<Outcome, String> {
+    execute(code, &handler(), executor, pass)
+}
+
+/// Runs a program that goes to EL0: at its first exception from there the PMU is switched off, a register
+/// read into x0, and the end has come.
+pub fn run_to_el1(
+    code: &[u32],
+    executor: &mut dyn Executor<Arm>,
+    register: SysReg,
+) -> Result<Outcome, String> {
+    let mut last = vec![msr(SysReg::new(3, 3, 9, 12, 0), 31), mrs(0, register)];
+    last.extend(logged());
+    last.push(END);
+    execute(code, &last, executor, |_| ())
+}
+
+fn execute(
+    code: &[u32],
+    from_el0: &[u32],
+    executor: &mut dyn Executor<Arm>,
+    pass: impl Fn(&ManualTime),
+) -> Result<Outcome, String> {
     let map = MemoryMap::default();
     let block = Arc::new(RamBlock::new("ram", LEN).map_err(|e| e.to_string())?);
     map.add(MappingSpec {
@@ -189,6 +217,7 @@ pub fn run_with(
         block.write(at, &bytes).ok_or("the program is too long")
     };
     put(0x200, &handler())?;
+    put(0x400, from_el0)?;
     // x20 is the handler's: one instruction before the program.
     put(CODE - 4, &mov(LOG_REGISTER, LOG))?;
     put(CODE, code)?;

@@ -184,8 +184,16 @@ pub(crate) mod mdcr {
     pub(crate) const TDA: u64 = 1 << 9;
     /// Accesses to OS lock registers trap.
     pub(crate) const TDOSA: u64 = 1 << 10;
-    /// What makes registers trap.
+    /// What makes debug registers trap.
     pub(crate) const TRAPS: u64 = TDE | TDA | TDOSA;
+    /// PMCR_EL0 traps.
+    pub(crate) const TPMCR: u64 = 1 << 5;
+    /// All registers of the PMU trap.
+    pub(crate) const TPM: u64 = 1 << 6;
+    /// EL2's own counters count.
+    pub(crate) const HPME: u64 = 1 << 7;
+    /// The others do not count at EL2.
+    pub(crate) const HPMD: u64 = 1 << 17;
 }
 
 /// Whether accesses to system registers may trap to EL2 from here.

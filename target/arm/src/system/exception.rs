@@ -169,6 +169,10 @@ pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
     if std::mem::take(&mut core.arch.again) {
         return Err(Exit::Yield);
     }
+    if std::mem::take(&mut core.arch.pmu.retry) {
+        core.arch.pmu.is_exact = true;
+        return Ok(());
+    }
     let Some(exception) = core.arch.exception.take() else {
         return Err(Exit::Internal("an exception without a reason"));
     };
@@ -178,6 +182,7 @@ pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
 
 /// `AArch64.TakeException`.
 pub(crate) fn enter(core: &mut Core, exception: Exception) {
+    super::pmu::level_changes(core);
     let from = core.arch.el;
     let to = exception.to;
     log::debug!(
@@ -225,6 +230,9 @@ pub(crate) fn enter(core: &mut Core, exception: Exception) {
     }
     set_level(core, to, true);
     set_state(core, 0);
+    if super::pmu::is_active(core) {
+        super::pmu::follow(core);
+    }
     let sctlr = control::sctlr_of(core, to);
     core.regs.set(regs::DAIF, 0x3c0);
     core.regs.set(regs::BTYPE, 0);
@@ -275,6 +283,9 @@ fn is_legal(core: &Core, spsr: u64) -> bool {
 
 /// ERET: `next` comes from ELR, already authenticated where that was asked for.
 pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
+    if let Err(trap) = super::pmu::level_returns(core) {
+        return trap;
+    }
     let from = core.arch.el;
     let value = core.regs.get(spsr(from));
     core.regs.set(regs::MONITOR, u64::MAX);
@@ -306,6 +317,9 @@ pub(crate) fn exception_return(core: &mut Core, target: u64) -> Trap {
         core.arch.il = true;
     }
     changed(core);
+    if super::pmu::is_active(core) {
+        super::pmu::follow(core);
+    }
     core.arch.ss = bit(21, true) && !stepping && control::steps(core);
     core.set_pc(match core.arch.aarch32 {
         true => {

@@ -3,7 +3,7 @@
 use accel_core::{Exit, reason};
 
 use super::control::{self, hcr, scr};
-use super::{exception, reset, tlb};
+use super::{exception, pmu, reset, tlb};
 use crate::model::Feature;
 use crate::state::{Exception, Vector};
 use crate::system::registers as sys;
@@ -19,10 +19,11 @@ const F: u64 = 1 << 6;
 /// The pending bits that end a wait.
 pub(crate) fn wake_mask(core: &Core) -> u32 {
     let always = THREAD | reason::WORK | reason::FLUSH;
+    // NMI is the PMU's: a counter may have overflowed.
     if core.arch.powered_off {
         always | reason::SIPI
     } else {
-        always | reason::INTR
+        always | reason::INTR | reason::NMI
     }
 }
 
@@ -135,6 +136,11 @@ fn service_awake(core: &mut Core) -> Result<(), Exit> {
     if core.arch.powered_off {
         return Err(Exit::Halted);
     }
+    if word & reason::NMI != 0 {
+        core.pending.clear(reason::NMI);
+        pmu::service(core);
+    }
+    let word = core.pending.get();
     if word & reason::INTR != 0 {
         // Cleared first: what becomes active from here on sets it again.
         core.pending.clear(reason::INTR);
@@ -148,6 +154,10 @@ fn service_awake(core: &mut Core) -> Result<(), Exit> {
     }
     if core.arch.halted {
         return Err(Exit::Halted);
+    }
+    if pmu::watches_instructions(core) {
+        // Asked again at the beginning of each slice.
+        core.pending.raise(reason::NMI);
     }
     Ok(())
 }

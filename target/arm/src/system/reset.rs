@@ -112,6 +112,7 @@ fn clear(core: &mut Core) {
         (sys::SCTLR_EL2, sctlr_bits::RES1),
         (sys::SCTLR_EL3, sctlr_bits::RES1),
         (sys::CPTR_EL2, CPTR),
+        (sys::MDCR_EL2, super::pmu::COUNTERS as u64),
         (sys::CNTFRQ_EL0, model.counter_hz()),
         (sys::VPIDR_EL2, model.id.midr),
         (sys::VMPIDR_EL2, mpidr),
@@ -123,4 +124,5 @@ fn clear(core: &mut Core) {
     let (model, setup, peer) = (arch.model.clone(), arch.setup.clone(), arch.peer.clone());
     *arch = State::new(model, setup, peer);
     super::debug::arm(core);
+    super::pmu::restored(core);
 }

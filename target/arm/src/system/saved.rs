@@ -27,6 +27,7 @@ const OS_LOCK: u16 = 12;
 const POWERED_OFF: u16 = 13;
 const HALTED: u16 = 14;
 const MODEL: u16 = 15;
+const PMU: u16 = 16;
 
 fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
@@ -84,6 +85,7 @@ pub(crate) fn save(core: &Core) -> Section {
         .with(OS_LOCK, core.arch.os_lock)
         .with(POWERED_OFF, core.arch.powered_off)
         .with(HALTED, core.arch.halted)
+        .with(PMU, bytes(core.arch.pmu.save()))
 }
 
 pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
@@ -103,6 +105,10 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
     let debug = exactly(section, DEBUG, 64)?;
     let os_lock = section.bool(OS_LOCK)?;
     let (off, halted) = (section.bool(POWERED_OFF)?, section.bool(HALTED)?);
+    let pmu = match section.get(PMU) {
+        Some(_) => exactly(section, PMU, super::pmu::SAVED)?,
+        None => Vec::new(),
+    };
     let el = (pstate >> 2 & 3) as u8;
     let highest = super::reset::highest_el(core);
     let is_32 = pstate & 0x10 != 0;
@@ -166,6 +172,8 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
     core.port.set_counter_offset(offset);
     exception::changed(core);
     super::debug::arm(core);
+    core.arch.pmu.restore(&pmu);
+    super::pmu::restored(core);
     core.mmu.flush_all();
     // Whatever is active is looked at.
     core.pending.raise(accel_core::reason::INTR);

@@ -4,7 +4,7 @@ use accel_core::{Trap, reason};
 
 use super::access::{leave, trap};
 use super::exception::undefined;
-use super::{control, debug, exception, registers as sys};
+use super::{control, debug, exception, pmu, registers as sys};
 use crate::model::Feature;
 use crate::port::{GicAccess, GicFault, SysReg, Timer};
 use crate::{Core, mode, regs};
@@ -139,6 +139,9 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
             .port
             .gic_read(access)
             .map_err(|fault| gic_fault(core, fault, word));
+    }
+    if let Some(reg) = pmu::register(core, reg) {
+        return pmu::read(core, reg, word);
     }
     let has = |f| core.arch.model.has(f);
     let value = match reg.fields() {
@@ -314,6 +317,10 @@ pub(super) fn write(
             Ok(()) => Ok(0),
             Err(fault) => Err(gic_fault(core, fault, word)),
         };
+    }
+    if let Some(reg) = pmu::register(core, reg) {
+        pmu::write(core, reg, word, value)?;
+        return leave(core, next);
     }
     let model = core.arch.model.clone();
     let has = |f| model.has(f);

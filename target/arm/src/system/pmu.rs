@@ -1,0 +1,628 @@
+//! Performance monitors: PMUv3 for Armv8.1 (DDI 0487, D12 "The Performance Monitors Extension").
+//!
+//! Cycles are nanoseconds of virtual time, as on QEMU: the CPU runs at 1 GHz. Retired instructions are
+//! those the engine counts. Counters are brought up to date when somebody looks, and when the exception
+//! level changes, on which it depends what counts.
+//!
+//! The engine knows the count exactly between units only: an instruction that needs it is executed twice,
+//! the second time as the first of a unit ([`exact`]).
+//!
+//! Not modelled: memory and branch events, event export, FEAT_PMUv3p5.
+
+use accel_core::{Trap, reason};
+use hw_clock::Timer;
+
+use super::access::trap;
+use super::control::{self, el2_enabled};
+use super::exception;
+use super::registers as sys;
+use crate::Core;
+use crate::model::Feature;
+use crate::port::SysReg;
+
+/// Event counters.
+pub(crate) const COUNTERS: usize = 6;
+/// The cycle counter's number, and its bit.
+const CYCLES: u16 = 31;
+const CYCLES_BIT: u32 = 1 << 31;
+/// All counters that there are.
+const ALL: u32 = CYCLES_BIT | ((1 << COUNTERS) - 1);
+
+/// PMCR_EL0.
+mod pmcr {
+    pub(super) const E: u32 = 1;
+    pub(super) const P: u32 = 1 << 1;
+    pub(super) const C: u32 = 1 << 2;
+    pub(super) const D: u32 = 1 << 3;
+    pub(super) const LC: u32 = 1 << 6;
+    /// E, D, X, DP, LC.
+    pub(super) const KEPT: u32 = 0x79;
+    /// Implementer Arm.
+    pub(super) const FIXED: u64 = 0x41 << 24;
+    pub(super) const N_SHIFT: u32 = 11;
+}
+
+/// PMUSERENR_EL0.
+mod user {
+    pub(super) const EN: u32 = 1;
+    pub(super) const SW: u32 = 1 << 1;
+    pub(super) const CR: u32 = 1 << 2;
+    pub(super) const ER: u32 = 1 << 3;
+}
+
+/// Events (D12.11.3).
+mod event {
+    pub(super) const SW_INCR: u32 = 0x00;
+    pub(super) const INST_RETIRED: u32 = 0x08;
+    pub(super) const CPU_CYCLES: u32 = 0x11;
+    pub(super) const CHAIN: u32 = 0x1e;
+    /// Never happen here.
+    pub(super) const STALL_FRONTEND: u32 = 0x23;
+    pub(super) const STALL_BACKEND: u32 = 0x24;
+}
+
+/// PMEVTYPER: the event, and what levels do not count: P, U, NSK, NSU, NSH, M.
+const TYPE_MASK: u32 = 0xfc00_ffff;
+
+/// The counters.
+#[derive(Default)]
+pub(crate) struct Pmu {
+    control: u32,
+    /// PMCNTEN, PMOVS, PMINTEN.
+    enabled: u32,
+    overflow: u32,
+    interrupts: u32,
+    select: u32,
+    user: u32,
+    cycle_filter: u32,
+    types: [u32; COUNTERS],
+    values: [u32; COUNTERS],
+    cycles: u64,
+    /// Cycles that PMCR.D holds back.
+    rest: u64,
+    /// Time and instructions when the counters were up to date.
+    at: (u64, u64),
+    /// Level of the interrupt.
+    line: bool,
+    /// Fires when a counter of cycles overflows.
+    timer: Option<Timer>,
+    /// The instruction at hand is to be executed again, at the beginning of a unit.
+    pub(crate) retry: bool,
+    /// The next instruction is the first of a unit: the count of instructions holds.
+    pub(crate) is_exact: bool,
+}
+
+/// What a register of the PMU is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reg {
+    Control,
+    EnableSet,
+    EnableClear,
+    OverflowClear,
+    OverflowSet,
+    InterruptSet,
+    InterruptClear,
+    Increment,
+    Select,
+    Events(u32),
+    Cycles,
+    User,
+    /// By number, or the selected one.
+    Type(Option<u16>),
+    Counter(Option<u16>),
+}
+
+/// The register of an encoding.
+pub(super) fn register(core: &Core, reg: SysReg) -> Option<Reg> {
+    if !core.arch.model.has(Feature::Pmu) {
+        return None;
+    }
+    Some(match reg.fields() {
+        (3, 3, 9, 12, 0) => Reg::Control,
+        (3, 3, 9, 12, 1) => Reg::EnableSet,
+        (3, 3, 9, 12, 2) => Reg::EnableClear,
+        (3, 3, 9, 12, 3) => Reg::OverflowClear,
+        (3, 3, 9, 12, 4) => Reg::Increment,
+        (3, 3, 9, 12, 5) => Reg::Select,
+        (3, 3, 9, 12, op2 @ 6..=7) => Reg::Events(u32::from(op2 & 1)),
+        (3, 3, 9, 13, 0) => Reg::Cycles,
+        (3, 3, 9, 13, 1) => Reg::Type(None),
+        (3, 3, 9, 13, 2) => Reg::Counter(None),
+        (3, 3, 9, 14, 0) => Reg::User,
+        (3, 3, 9, 14, 3) => Reg::OverflowSet,
+        (3, 0, 9, 14, 1) => Reg::InterruptSet,
+        (3, 0, 9, 14, 2) => Reg::InterruptClear,
+        (3, 3, 14, crm @ 8..=11, op2) => Reg::Counter(Some((crm & 3) << 3 | op2)),
+        (3, 3, 14, crm @ 12..=15, op2) => Reg::Type(Some((crm & 3) << 3 | op2)),
+        _ => return None,
+    })
+}
+
+/// Counters that the level at hand sees: MDCR_EL2.HPMN keeps some for EL2.
+fn visible(core: &Core) -> u32 {
+    if core.arch.el < 2 && el2_enabled(core) {
+        let kept = core.regs.get(sys::MDCR_EL2) as u32 & 0x1f;
+        kept.min(COUNTERS as u32)
+    } else {
+        COUNTERS as u32
+    }
+}
+
+fn visible_mask(core: &Core) -> u32 {
+    CYCLES_BIT | 1u32.wrapping_shl(visible(core)).wrapping_sub(1)
+}
+
+/// Checks PMUSERENR_EL0 and MDCR_EL2. `write` tells what is done.
+pub(super) fn check(core: &mut Core, reg: Reg, write: bool, word: u64) -> Result<(), Trap> {
+    let is_interrupt = matches!(reg, Reg::InterruptSet | Reg::InterruptClear);
+    if core.arch.el == 0 {
+        let pmu = &core.arch.pmu;
+        let has = |bits: u32| pmu.user & (bits | user::EN) != 0;
+        let may = match reg {
+            Reg::User => !write,
+            _ if is_interrupt => return Err(exception::undefined(core)),
+            Reg::Increment => has(user::SW),
+            Reg::Cycles => has(if write { 0 } else { user::CR }),
+            Reg::Counter(_) => has(if write { 0 } else { user::ER }),
+            Reg::Select => has(user::ER),
+            _ => has(0),
+        };
+        if !may {
+            let to = exception::default_target(core);
+            return Err(trap(core, to, word));
+        }
+    }
+    let traps = control::mdcr_in_effect(core);
+    let own = match reg {
+        Reg::Control => control::mdcr::TPM | control::mdcr::TPMCR,
+        _ => control::mdcr::TPM,
+    };
+    if traps & own != 0 {
+        return Err(trap(core, 2, word));
+    }
+    Ok(())
+}
+
+/// Whether the level at hand counts for a filter (PMEVTYPER, PMCCFILTR).
+fn counts_here(core: &Core, filter: u32) -> bool {
+    let bit = |n: u32| filter.wrapping_shr(n) & 1 != 0;
+    // Without EL3 there is one state, and NSK and NSU do not exist.
+    let split = core.arch.model.has(Feature::El3);
+    match core.arch.el {
+        0 => bit(30) == (split && bit(28)),
+        1 => bit(31) == (split && bit(29)),
+        2 => bit(27) && core.regs.get(sys::MDCR_EL2) & control::mdcr::HPMD == 0,
+        _ => bit(26) == bit(31),
+    }
+}
+
+impl Pmu {
+    fn event(&self, n: usize) -> u32 {
+        self.types.get(n).map_or(0, |t| t & 0xffff)
+    }
+
+    /// Adds to a counter, and to the next if that counts its overflows. `chained` are those that may.
+    fn add(&mut self, n: usize, by: u64, chained: u32) {
+        let Some(value) = self.values.get_mut(n) else {
+            return;
+        };
+        let sum = u64::from(*value).saturating_add(by);
+        *value = sum as u32;
+        let wraps = sum >> 32;
+        if wraps == 0 {
+            return;
+        }
+        self.overflow |= bit(n);
+        let next = n | 1;
+        if next != n && self.event(next) == event::CHAIN && chained & bit(next) != 0 {
+            self.add(next, wraps, 0);
+        }
+    }
+
+    fn add_cycles(&mut self, by: u64) {
+        let by = if self.control & (pmcr::D | pmcr::LC) == pmcr::D {
+            let all = self.rest.saturating_add(by);
+            self.rest = all & 63;
+            all >> 6
+        } else {
+            by
+        };
+        let (sum, wraps) = self.cycles.overflowing_add(by);
+        let wraps_32 = self.control & pmcr::LC == 0 && sum >> 32 != self.cycles >> 32;
+        self.cycles = sum;
+        if wraps || wraps_32 {
+            self.overflow |= CYCLES_BIT;
+        }
+    }
+
+    /// The saved form.
+    pub(crate) fn save(&self) -> Vec<u64> {
+        let words = [
+            self.control,
+            self.enabled,
+            self.overflow,
+            self.interrupts,
+            self.select,
+            self.user,
+            self.cycle_filter,
+        ];
+        let words = words.into_iter().chain(self.types).chain(self.values);
+        let tail = [self.cycles, self.rest];
+        words.map(u64::from).chain(tail).collect()
+    }
+
+    /// From the saved form, which has [`SAVED`] words.
+    pub(crate) fn restore(&mut self, saved: &[u64]) {
+        let mut words = saved.iter().copied();
+        let mut next = || words.next().unwrap_or(0);
+        self.control = next() as u32 & pmcr::KEPT;
+        self.enabled = next() as u32 & ALL;
+        self.overflow = next() as u32 & ALL;
+        self.interrupts = next() as u32 & ALL;
+        self.select = next() as u32 & 31;
+        self.user = next() as u32 & 15;
+        self.cycle_filter = next() as u32 & TYPE_MASK & !0xffff;
+        for slot in &mut self.types {
+            *slot = next() as u32 & TYPE_MASK;
+        }
+        for slot in &mut self.values {
+            *slot = next() as u32;
+        }
+        self.cycles = next();
+        self.rest = next() & 63;
+    }
+}
+
+/// Words of the saved form.
+pub(crate) const SAVED: usize = 7 + 2 * COUNTERS + 2;
+
+fn bit(n: usize) -> u32 {
+    1u32.wrapping_shl(n as u32)
+}
+
+/// The counters that count at the level at hand, a bit each.
+fn counting(core: &Core) -> u32 {
+    let pmu = &core.arch.pmu;
+    let mut on = 0;
+    let is_on = pmu.control & pmcr::E != 0;
+    let mdcr = core.regs.get(sys::MDCR_EL2);
+    let has_el2 = core.arch.model.has(Feature::El2);
+    let split = if has_el2 {
+        mdcr as u32 & 0x1f
+    } else {
+        u32::MAX
+    };
+    for (n, filter) in (0u32..).zip(&pmu.types) {
+        // Those that are EL2's have a switch of their own.
+        let is_on = if n < split {
+            is_on
+        } else {
+            mdcr & control::mdcr::HPME != 0
+        };
+        let one = 1u32.wrapping_shl(n);
+        if is_on && pmu.enabled & one != 0 && counts_here(core, *filter) {
+            on |= one;
+        }
+    }
+    if is_on && pmu.enabled & CYCLES_BIT != 0 && counts_here(core, pmu.cycle_filter) {
+        on |= CYCLES_BIT;
+    }
+    on
+}
+
+/// Those of a set that count an event.
+fn of_event(core: &Core, set: u32, event: u32) -> u32 {
+    let pmu = &core.arch.pmu;
+    let all = 0..COUNTERS;
+    all.filter(|n| set & bit(*n) != 0 && pmu.event(*n) == event)
+        .fold(0, |bits, n| bits | bit(n))
+}
+
+/// Whether anything counts at any level.
+pub(crate) fn is_active(core: &Core) -> bool {
+    core.arch.pmu.enabled != 0
+}
+
+/// Whether instructions are counted that overflow with an interrupt: each slice ends where they do.
+pub(crate) fn watches_instructions(core: &Core) -> bool {
+    let pmu = &core.arch.pmu;
+    let set = pmu.enabled & pmu.interrupts;
+    set != 0 && of_event(core, set | chained_below(core, set), event::INST_RETIRED) != 0
+}
+
+/// The even counters whose odd neighbours in a set count their overflows.
+fn chained_below(core: &Core, set: u32) -> u32 {
+    of_event(core, set, event::CHAIN) >> 1 & core.arch.pmu.enabled
+}
+
+/// Brings the counters up to date: `instructions` have been executed in all.
+fn update(core: &mut Core, instructions: u64) {
+    let now = core.clock.now_ns();
+    let (then_ns, then) = core.arch.pmu.at;
+    core.arch.pmu.at = (now, instructions);
+    let on = counting(core);
+    if on == 0 {
+        return;
+    }
+    let cycles = now.saturating_sub(then_ns);
+    let retired = instructions.saturating_sub(then);
+    for n in (0..COUNTERS).filter(|n| on & bit(*n) != 0) {
+        match core.arch.pmu.event(n) {
+            event::CPU_CYCLES => core.arch.pmu.add(n, cycles, on),
+            event::INST_RETIRED => core.arch.pmu.add(n, retired, on),
+            _ => {}
+        }
+    }
+    if on & CYCLES_BIT != 0 {
+        core.arch.pmu.add_cycles(cycles);
+    }
+}
+
+/// Brings the counters up to date between units.
+pub(crate) fn sync(core: &mut Core) {
+    let instructions = core.counters.insns;
+    update(core, instructions);
+}
+
+/// The level is going to change.
+pub(crate) fn level_changes(core: &mut Core) {
+    core.arch.pmu.is_exact = false;
+    if is_active(core) {
+        sync(core);
+    }
+}
+
+/// An exception return, which is itself of the level it leaves: as above, or it is executed again.
+pub(crate) fn level_returns(core: &mut Core) -> Result<(), Trap> {
+    if is_active(core) {
+        exact_if_counting(core)?;
+        let instructions = core.counters.insns.wrapping_add(1);
+        update(core, instructions);
+    }
+    Ok(())
+}
+
+/// Sees to it that the count of instructions holds: else the instruction at hand is executed again.
+pub(crate) fn exact(core: &mut Core) -> Result<(), Trap> {
+    if std::mem::take(&mut core.arch.pmu.is_exact) {
+        return Ok(());
+    }
+    core.arch.pmu.retry = true;
+    Err(Trap::Exception)
+}
+
+/// As above, if instructions are being counted.
+pub(crate) fn exact_if_counting(core: &mut Core) -> Result<(), Trap> {
+    let enabled = core.arch.pmu.enabled;
+    if enabled != 0 && of_event(core, enabled, event::INST_RETIRED) != 0 {
+        return exact(core);
+    }
+    Ok(())
+}
+
+/// The interrupt follows the counters, and what is due next is waited for.
+pub(crate) fn follow(core: &mut Core) {
+    let pmu = &core.arch.pmu;
+    let line = pmu.overflow & pmu.interrupts != 0 && pmu.control & pmcr::E != 0;
+    if line != pmu.line {
+        core.arch.pmu.line = line;
+        core.port.set_pmu_interrupt(line);
+    }
+    let on = counting(core);
+    let pmu = &core.arch.pmu;
+    let wanted = on & pmu.interrupts & !pmu.overflow;
+    let set = on & (wanted | chained_below(core, wanted));
+    let of_values = |events: u32| {
+        let values = pmu.values.iter().enumerate();
+        let own = values.filter(move |(n, _)| events & bit(*n) != 0);
+        own.map(|(_, value)| (1u64 << 32).saturating_sub((*value).into()))
+            .min()
+    };
+    let mut cycles = of_values(of_event(core, set, event::CPU_CYCLES));
+    if set & CYCLES_BIT != 0 {
+        let left = match pmu.control & pmcr::LC != 0 {
+            true => pmu.cycles.wrapping_neg(),
+            false => (1u64 << 32).saturating_sub(pmu.cycles & 0xffff_ffff),
+        };
+        let unit = if pmu.control & (pmcr::D | pmcr::LC) == pmcr::D {
+            64
+        } else {
+            1
+        };
+        let left = left.saturating_mul(unit);
+        cycles = Some(cycles.map_or(left, |c| c.min(left)));
+    }
+    let instructions = of_values(of_event(core, set, event::INST_RETIRED));
+    if let Some(cycles) = cycles {
+        let at = core.clock.now_ns().saturating_add(cycles);
+        let pending = core.pending.clone();
+        let clock = core.clock.clone();
+        let make = move || clock.timer(move || pending.raise(reason::NMI));
+        core.arch.pmu.timer.get_or_insert_with(make).arm(at);
+    } else if let Some(timer) = &core.arch.pmu.timer {
+        timer.disarm();
+    }
+    if let Some(left) = instructions {
+        let left = i64::try_from(left).unwrap_or(i64::MAX);
+        core.budget = core.budget.min(left.max(1));
+    }
+}
+
+/// A counter may have overflowed.
+pub(crate) fn service(core: &mut Core) {
+    sync(core);
+    follow(core);
+}
+
+/// The state is another: it counts from now on, and the interrupt is what it says.
+pub(crate) fn restored(core: &mut Core) {
+    core.arch.pmu.at = (core.clock.now_ns(), core.counters.insns);
+    core.port.set_pmu_interrupt(false);
+    core.arch.pmu.line = false;
+    follow(core);
+    if watches_instructions(core) {
+        core.pending.raise(reason::NMI);
+    }
+}
+
+/// A counter's number: one that there is, and that the level sees.
+fn number(core: &Core, n: Option<u16>) -> Option<u16> {
+    let n = n.unwrap_or(core.arch.pmu.select as u16 & 31);
+    (n == CYCLES || u32::from(n) < visible(core)).then_some(n)
+}
+
+pub(super) fn read(core: &mut Core, reg: Reg, word: u64) -> Result<u64, Trap> {
+    check(core, reg, false, word)?;
+    if matches!(reg, Reg::Counter(_) | Reg::OverflowClear | Reg::OverflowSet) {
+        exact_if_counting(core)?;
+    }
+    sync(core);
+    let seen = visible_mask(core);
+    let pmu = &core.arch.pmu;
+    Ok(match reg {
+        Reg::Control => {
+            let n = u64::from(visible(core)).wrapping_shl(pmcr::N_SHIFT);
+            pmcr::FIXED | n | u64::from(pmu.control)
+        }
+        Reg::EnableSet | Reg::EnableClear => u64::from(pmu.enabled & seen),
+        Reg::OverflowClear | Reg::OverflowSet => u64::from(pmu.overflow & seen),
+        Reg::InterruptSet | Reg::InterruptClear => u64::from(pmu.interrupts & seen),
+        Reg::Select => pmu.select.into(),
+        Reg::Events(half) => events(half),
+        Reg::Cycles => pmu.cycles,
+        Reg::User => pmu.user.into(),
+        Reg::Increment => return Err(exception::undefined(core)),
+        Reg::Type(n) => match number(core, n) {
+            Some(CYCLES) => pmu.cycle_filter.into(),
+            Some(n) => pmu.types.get(usize::from(n)).map_or(0, |t| u64::from(*t)),
+            None => return nothing(core, n),
+        },
+        Reg::Counter(n) => match number(core, n).filter(|n| *n != CYCLES) {
+            Some(n) => pmu.values.get(usize::from(n)).map_or(0, |v| u64::from(*v)),
+            None => return nothing(core, n),
+        },
+    })
+}
+
+/// A counter that is not there: by its own name undefined, else zero.
+fn nothing(core: &mut Core, n: Option<u16>) -> Result<u64, Trap> {
+    match n {
+        Some(_) => Err(exception::undefined(core)),
+        None => Ok(0),
+    }
+}
+
+/// PMCEID0_EL0 and PMCEID1_EL0.
+fn events(half: u32) -> u64 {
+    let all = [
+        event::SW_INCR,
+        event::INST_RETIRED,
+        event::CPU_CYCLES,
+        event::CHAIN,
+        event::STALL_FRONTEND,
+        event::STALL_BACKEND,
+    ];
+    let own = all.iter().filter(|event| **event >> 5 == half);
+    own.fold(0, |bits, event| bits | 1u64.wrapping_shl(event & 31))
+}
+
+/// Writes a register. The unit is to be left.
+pub(super) fn write(core: &mut Core, reg: Reg, word: u64, value: u64) -> Result<(), Trap> {
+    check(core, reg, true, word)?;
+    exact(core)?;
+    // Whatever is changed holds from the next instruction on.
+    let instructions = core.counters.insns.wrapping_add(1);
+    update(core, instructions);
+    let seen = visible_mask(core);
+    let on = counting(core);
+    let wanted = value as u32;
+    match reg {
+        Reg::Control => {
+            let own = COUNTERS.min(visible(core) as usize);
+            let pmu = &mut core.arch.pmu;
+            if wanted & pmcr::P != 0 {
+                pmu.values.iter_mut().take(own).for_each(|value| *value = 0);
+            }
+            if wanted & pmcr::C != 0 {
+                pmu.cycles = 0;
+                pmu.rest = 0;
+            }
+            pmu.control = wanted & pmcr::KEPT;
+        }
+        Reg::EnableSet => core.arch.pmu.enabled |= wanted & seen,
+        Reg::EnableClear => core.arch.pmu.enabled &= !(wanted & seen),
+        Reg::OverflowSet => core.arch.pmu.overflow |= wanted & seen,
+        Reg::OverflowClear => core.arch.pmu.overflow &= !(wanted & seen),
+        Reg::InterruptSet => core.arch.pmu.interrupts |= wanted & seen,
+        Reg::InterruptClear => core.arch.pmu.interrupts &= !(wanted & seen),
+        Reg::Select => core.arch.pmu.select = wanted & 31,
+        Reg::User => core.arch.pmu.user = wanted & 15,
+        Reg::Cycles => core.arch.pmu.cycles = value,
+        Reg::Increment => {
+            let which = of_event(core, on & wanted & seen, event::SW_INCR);
+            for n in (0..COUNTERS).filter(|n| which & bit(*n) != 0) {
+                core.arch.pmu.add(n, 1, on);
+            }
+        }
+        Reg::Type(n) => match number(core, n) {
+            Some(CYCLES) => core.arch.pmu.cycle_filter = wanted & TYPE_MASK & !0xffff,
+            Some(n) => {
+                if let Some(slot) = core.arch.pmu.types.get_mut(usize::from(n)) {
+                    *slot = wanted & TYPE_MASK;
+                }
+            }
+            None => {
+                nothing(core, n)?;
+            }
+        },
+        Reg::Counter(n) => match number(core, n).filter(|n| *n != CYCLES) {
+            Some(n) => {
+                if let Some(slot) = core.arch.pmu.values.get_mut(usize::from(n)) {
+                    *slot = wanted;
+                }
+            }
+            None => {
+                nothing(core, n)?;
+            }
+        },
+        Reg::Events(_) => return Err(exception::undefined(core)),
+    }
+    follow(core);
+    // Slices are to end where instructions overflow: from the next on.
+    if watches_instructions(core) {
+        core.pending.raise(reason::NMI);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_saved_form_brings_everything_back() {
+        let words: Vec<u64> = (1..=SAVED as u64).collect();
+        let mut pmu = Pmu::default();
+        pmu.restore(&words);
+        let saved = pmu.save();
+        assert_eq!(saved.len(), SAVED);
+        let mut again = Pmu::default();
+        again.restore(&saved);
+        assert_eq!(again.save(), saved);
+        // All of it, within what there is of each.
+        assert_eq!(saved[7 + COUNTERS..], words[7 + COUNTERS..]);
+    }
+
+    #[test]
+    fn cycles_may_be_counted_by_64() {
+        let mut pmu = Pmu {
+            control: pmcr::D,
+            cycles: 0xffff_fffe,
+            ..Pmu::default()
+        };
+        pmu.add_cycles(100);
+        assert_eq!((pmu.cycles, pmu.overflow), (0xffff_ffff, 0));
+        pmu.add_cycles(28);
+        assert_eq!((pmu.cycles, pmu.overflow), (1 << 32, CYCLES_BIT));
+    }
+}
