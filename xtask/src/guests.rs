@@ -14,6 +14,7 @@
 //! amd64/initrd-generic     its drivers
 //! amd64/grub-rescue.iso    GRUB on a CD
 //! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI; for tests only
+//! arm64/initrd-armhf       busybox, bash and perl of armhf: programs of 32 bits alone
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
@@ -46,8 +47,19 @@ struct Guest {
     firmware: &'static [(&'static str, &'static str)],
     /// Drivers of `initrd-modules`, without what they depend on.
     modules: &'static [&'static str],
+    /// An architecture whose programs the kernel runs too: what is in their initrd, beside busybox.
+    programs: Option<Programs>,
     /// Another kernel, and the drivers of its initrd: `vmlinuz-generic`, `initrd-generic`.
     generic: Option<(&'static str, &'static [&'static str])>,
+}
+
+/// Programs of another architecture, linked with glibc: `initrd-<arch>`.
+#[derive(Clone, Copy)]
+struct Programs {
+    arch: &'static str,
+    /// Packages, and the files wanted of them: their names in the package and in the initrd. Libraries
+    /// have the ABI's name in both.
+    packages: &'static [(&'static str, &'static [(&'static str, &'static str)])],
 }
 
 const GUESTS: &[Guest] = &[AMD64, ARM64];
@@ -72,6 +84,7 @@ const AMD64: Guest = Guest {
         "ext4",
         "kvm_amd",
     ],
+    programs: None,
     generic: Some((
         "linux-image-amd64",
         &[
@@ -109,7 +122,29 @@ const ARM64: Guest = Guest {
         "rtc_pl031",
         "ext4",
     ],
+    programs: Some(ARMHF),
     generic: None,
+};
+
+const ARMHF: Programs = Programs {
+    arch: "armhf",
+    packages: &[
+        (
+            "libc6",
+            &[
+                ("ld-linux-armhf.so.3", "lib/ld-linux-armhf.so.3"),
+                ("libc.so.6", "lib/libc.so.6"),
+                ("libm.so.6", "lib/libm.so.6"),
+                ("libdl.so.2", "lib/libdl.so.2"),
+                ("libpthread.so.0", "lib/libpthread.so.0"),
+            ],
+        ),
+        ("libgcc-s1", &[("libgcc_s.so.1", "lib/libgcc_s.so.1")]),
+        ("libcrypt1", &[("libcrypt.so.1", "lib/libcrypt.so.1")]),
+        ("libtinfo6", &[("libtinfo.so.6", "lib/libtinfo.so.6")]),
+        ("bash", &[("bash", "bin/bash")]),
+        ("perl-base", &[("perl", "bin/perl")]),
+    ],
 };
 
 const BUSYBOX: &str = "busybox-static";
@@ -202,6 +237,11 @@ fn fetch(guest: &Guest, folder: &Path, update: bool, with_disks: bool) -> Result
         &home.join("initrd-modules"),
         &initrd::build(&program, Some(&modules)),
     )?;
+    if let Some(programs) = guest.programs {
+        let content = programs_initrd(programs, folder, update)?;
+        let name = format!("initrd-{}", programs.arch);
+        host::write_if_changed(&home.join(name), &content)?;
+    }
     if let Some((package, drivers)) = guest.generic {
         let kernel = unpacked(package, folder, &mut manifest, &mut apt, update)?;
         let (image, release) = kernel::find(&kernel)?;
@@ -240,6 +280,40 @@ fn fetch(guest: &Guest, folder: &Path, update: bool, with_disks: bool) -> Result
     }
     println!("{}: Linux {release}", guest.arch);
     Ok(())
+}
+
+/// An initrd of programs of another architecture alone.
+fn programs_initrd(programs: Programs, folder: &Path, update: bool) -> Result<Vec<u8>> {
+    let mut manifest = Manifest::load(folder, programs.arch)?;
+    let mut apt = Apt::new(programs.arch, folder)?;
+    let busybox = unpacked(BUSYBOX, folder, &mut manifest, &mut apt, update)?;
+    let mut files = Vec::new();
+    for (package, wanted) in programs.packages {
+        let tree = unpacked(package, folder, &mut manifest, &mut apt, update)?;
+        for (name, path) in *wanted {
+            let content = program_in(&tree, name)
+                .with_context(|| format!("the package {package} holds no {name}"))?;
+            files.push((*path, content));
+        }
+    }
+    let program = busybox_in(&busybox)?;
+    Ok(initrd::build_with(&program, None, &files))
+}
+
+/// A file by its name, in one of the folders where programs and libraries are.
+fn program_in(tree: &Path, name: &str) -> Option<Vec<u8>> {
+    let places = ["bin", "usr/bin", "lib", "usr/lib"];
+    places.iter().find_map(|place| {
+        let place = tree.join(place);
+        if let Ok(content) = fs::read(place.join(name)) {
+            return Some(content);
+        }
+        // Folders of one architecture's libraries.
+        let inner = fs::read_dir(&place).ok()?.flatten();
+        inner
+            .map(|entry| entry.path().join(name))
+            .find_map(|path| fs::read(path).ok())
+    })
 }
 
 /// The folder with a package's files; fetches the package unless that was done before.

@@ -1,6 +1,6 @@
 //! CPU models and the `-cpu` argument: tables of ID registers (DDI 0487, D23.2).
 //!
-//! Not modelled, and so not claimed: AArch32, BF16, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
+//! Not modelled, and so not claimed: AArch32 above EL0, BF16, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
 //! extensions, big-endian data.
 
 /// Counter frequency of models before Armv8.6 on QEMU's `virt` (62.5 MHz).
@@ -200,8 +200,8 @@ const NONE: IdRegisters = IdRegisters {
     ccsidr: [0; 3],
 };
 
-/// EL0 to EL3 are AArch64 only.
-const ALL_LEVELS: u64 = 0x1111;
+/// EL0 is AArch64 and AArch32, EL1 to EL3 are AArch64 only.
+const ALL_LEVELS: u64 = 0x1112;
 /// Armv8 debug (ID_AA64DFR0_EL1): six breakpoints, two of which know contexts, four watchpoints, PMUv3.
 const DEBUG: u64 = 0x1030_5106;
 /// As above, with PMUv3 for Armv8.1.
@@ -337,7 +337,7 @@ enum Kind {
     Absent(&'static str),
     /// The counter's frequency in Hz.
     Frequency,
-    /// AArch32 cannot be had, so `on` is what there is.
+    /// AArch32 cannot be had above EL0, so `on` is what there is.
     Aarch64,
     /// The PMU.
     Pmu,
@@ -536,12 +536,6 @@ impl CpuModel {
     /// Whether the machine wants EL3 (`secure=on`).
     pub fn set_el3(&mut self, on: bool) {
         self.set_level(12, on);
-    }
-
-    /// Whether EL0 can be AArch32.
-    pub fn set_aarch32(&mut self, on: bool) {
-        self.id.pfr0 = self.id.pfr0 & !15 | if on { 2 } else { 1 };
-        self.refresh();
     }
 
     fn set_level(&mut self, shift: u32, on: bool) {

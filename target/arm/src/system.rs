@@ -2,6 +2,7 @@
 //!
 //! Spec: DDI 0487 part D; each file names its chapter.
 
+mod aarch32_id;
 pub(crate) mod access;
 pub(crate) mod calls;
 pub(crate) mod control;

@@ -129,7 +129,6 @@ impl Machine<'_> {
         let mut model = CpuModel::parse("max").map_err(|e| e.to_string())?;
         model.set_el2(false);
         model.set_el3(false);
-        model.set_aarch32(true);
         let setup = Setup {
             boot: Some(Boot {
                 pc: self.entry,

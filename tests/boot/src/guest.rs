@@ -17,6 +17,8 @@ pub struct Guest {
     pub initrd: PathBuf,
     /// The same with drivers, for `guest.modules=` on the kernel command line.
     pub initrd_modules: PathBuf,
+    /// On arm64, busybox, bash and perl of armhf: all programs have 32 bits. See [`Guest::has_armhf`].
+    pub initrd_armhf: PathBuf,
     /// On amd64, the kernel for real hardware, and an initrd with its drivers.
     pub generic: (PathBuf, PathBuf),
     /// On amd64, a disk with Debian on it: not to be written to. See [`Guest::has_disk`].
@@ -49,6 +51,7 @@ impl Guest {
             vmlinux: home.join("vmlinux"),
             initrd: home.join("initrd"),
             initrd_modules: home.join("initrd-modules"),
+            initrd_armhf: home.join("initrd-armhf"),
             generic: (home.join("vmlinuz-generic"), home.join("initrd-generic")),
             disk: home.join("disk.raw"),
             rescue: home.join("grub-rescue.iso"),
@@ -84,6 +87,19 @@ impl Guest {
             skip(&format!(
                 "no disk with Debian on it ({} is missing): `cargo xtask guests` says what it lacks",
                 self.disk.display()
+            ))?;
+        }
+        Ok(is_there)
+    }
+
+    /// Whether the programs of armhf are there, which guests fetched earlier may lack; if not, that is said
+    /// as by [`Guest::find`].
+    pub fn has_armhf(&self) -> Result<bool, Error> {
+        let is_there = self.initrd_armhf.exists();
+        if !is_there {
+            skip(&format!(
+                "no programs of armhf ({} is missing): run `cargo xtask guests`",
+                self.initrd_armhf.display()
             ))?;
         }
         Ok(is_there)

@@ -59,11 +59,23 @@ const APPLETS: &str = "ash awk base64 basename blkid cat chmod chown cmp cp ctty
 
 /// The archive, uncompressed: a guest under test should not spend its time on decompression.
 pub(super) fn build(busybox: &[u8], modules: Option<&Modules>) -> Vec<u8> {
+    build_with(busybox, modules, &[])
+}
+
+/// The same with programs and libraries, in `bin` and `lib`.
+pub(super) fn build_with(
+    busybox: &[u8],
+    modules: Option<&Modules>,
+    programs: &[(&str, Vec<u8>)],
+) -> Vec<u8> {
     let mut archive = Archive::default();
     for folder in [
-        "bin", "dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "var",
+        "bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sys", "tmp", "var",
     ] {
         archive.folder(folder);
+    }
+    for (path, content) in programs {
+        archive.program(path, content);
     }
     // The kernel opens /dev/console for the first program before that can mount anything.
     archive.char_device("dev/console", (5, 1));
@@ -75,7 +87,7 @@ pub(super) fn build(busybox: &[u8], modules: Option<&Modules>) -> Vec<u8> {
     }
     if let Some(modules) = modules {
         let home = format!("lib/modules/{}", modules.release);
-        for folder in ["lib", "lib/modules", home.as_str()] {
+        for folder in ["lib/modules", home.as_str()] {
             archive.folder(folder);
         }
         let mut dep = String::new();

@@ -105,6 +105,9 @@ fn gic_fault(core: &mut Core, fault: GicFault, word: u64) -> Trap {
 /// Identification (D23.2, op0 = 3, op1 = 0, CRn = 0).
 fn identification(core: &Core, crm: u16, op2: u16) -> u64 {
     let id = &core.arch.model.id;
+    if crm < 4 {
+        return super::aarch32_id::value(&core.arch.model, crm, op2);
+    }
     match (crm, op2) {
         (4, 0) => id.pfr0,
         (4, 1) => id.pfr1,
