@@ -5,6 +5,7 @@
 
 mod code;
 pub mod generate;
+pub mod user;
 
 use crate::program::{BASE, VECTORS};
 use crate::random::Rng;

@@ -92,17 +92,17 @@ pub fn run_32(
 }
 
 /// A CPU and its memory.
-struct Machine<'a> {
-    image: &'a [u8],
-    stack: u64,
-    entry: u64,
-    el: u8,
-    cases: usize,
+pub(crate) struct Machine<'a> {
+    pub(crate) image: &'a [u8],
+    pub(crate) stack: u64,
+    pub(crate) entry: u64,
+    pub(crate) el: u8,
+    pub(crate) cases: usize,
 }
 
 impl Machine<'_> {
     /// Runs until the first call of firmware: the memory from `at` on.
-    fn run(
+    pub(crate) fn run(
         &self,
         executor: &mut dyn Executor<Arm>,
         at: usize,
