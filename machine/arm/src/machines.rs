@@ -70,6 +70,9 @@ const VIRT: MachineDef = MachineDef {
     ide: (0, 0),
 };
 
+/// The machine of no parts.
+pub(crate) const NONE: &str = "none";
+
 /// All Arm machines.
 pub static MACHINES: &[MachineDef] = &[
     MachineDef {
@@ -80,6 +83,18 @@ pub static MACHINES: &[MachineDef] = &[
     MachineDef {
         name: "virt-7.2",
         doc: "QEMU 7.2 ARM Virtual Machine",
+        ..VIRT
+    },
+    MachineDef {
+        name: NONE,
+        doc: "empty machine",
+        family: "none",
+        max_cpus: 1,
+        own_props: &[],
+        default_cpu: None,
+        buses: &[],
+        levels: &[],
+        flash_chips: 0,
         ..VIRT
     },
 ];

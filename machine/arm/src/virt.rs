@@ -352,7 +352,7 @@ fn private_interrupt(timer: GenericTimer) -> u32 {
 }
 
 /// Builds a `virt`.
-pub fn build(
+pub(crate) fn build(
     spec: &MachineSpec,
     accelerator: &dyn Accelerator,
     links: &mut Links,

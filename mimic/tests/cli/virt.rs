@@ -1,5 +1,7 @@
 //! `virt`: its device tree, and mistakes that can be made with it.
 
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::*;
@@ -93,4 +95,29 @@ fn mistakes_with_flash_chips_are_named() {
     assert!(text.contains("has 67108865 bytes"), "{text}");
     let output = run(&format!("-M microvm -display none {}", drive(0)));
     assert!(stderr(&output).contains("'microvm' has no flash chips"));
+}
+
+#[test]
+fn the_machine_of_no_parts_answers_questions() {
+    let mut child = mimic()
+        .arg0("qemu-system-aarch64")
+        .args(words("-M none -display none -nodefaults -qmp stdio"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let questions =
+        r#"{"execute":"qmp_capabilities"} {"execute":"query-target"} {"execute":"quit"}"#;
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(questions.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = stdout(&output);
+    assert!(text.contains("aarch64"), "{text}");
+}
+
+#[test]
+fn too_many_cpus_for_a_version_2_name_version_3() {
+    let text = told("-smp 9 -S");
+    assert!(text.contains("gic-version=3"), "{text}");
 }

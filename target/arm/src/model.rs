@@ -419,7 +419,7 @@ impl CpuModel {
         let Some(row) = ROWS.iter().find(|row| row.name == plain) else {
             return Err(ModelError::Model {
                 name: name.into(),
-                near: closest(plain, ROWS.iter().map(|row| row.name)),
+                near: nearest_name(plain, ROWS.iter().map(|row| row.name)),
             });
         };
         let mut model = CpuModel {
@@ -440,7 +440,7 @@ impl CpuModel {
         let Some(property) = PROPERTIES.iter().find(|p| p.name == name) else {
             return Err(ModelError::Property {
                 name: name.into(),
-                near: closest(name, PROPERTIES.iter().map(|p| p.name)),
+                near: nearest_name(name, PROPERTIES.iter().map(|p| p.name)),
             });
         };
         let missing = |why| ModelError::Missing {
@@ -609,12 +609,8 @@ fn on_off(name: &str, value: &str) -> Result<bool, ModelError> {
     }
 }
 
-fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known
-        .map(|k| (strsim::damerau_levenshtein(name, k), k))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, k)| k.into())
+fn nearest_name<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    hw_props::nearest(name, known).map(str::to_owned)
 }
 
 /// The text of `-cpu help`.
@@ -648,10 +644,10 @@ mod tests {
 
     #[test]
     fn misspelt_names_get_the_nearest() {
-        let text = CpuModel::parse("cortex-a71").unwrap_err().to_string();
+        let text = CpuModel::parse("cortex-57").unwrap_err().to_string();
         assert_eq!(
             text,
-            "unable to find CPU model 'cortex-a71' (did you mean 'cortex-a72'?)"
+            "unable to find CPU model 'cortex-57' (did you mean 'cortex-a57'?)"
         );
         let text = CpuModel::parse("max,pauht=off").unwrap_err().to_string();
         assert_eq!(text, "property 'pauht' not found (did you mean 'pauth'?)");

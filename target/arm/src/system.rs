@@ -16,6 +16,7 @@ pub(crate) mod registers;
 pub(crate) mod reset;
 pub(crate) mod saved;
 mod special;
+pub(crate) mod syndrome;
 pub(crate) mod tlb;
 pub(crate) mod translation;
 

@@ -173,11 +173,28 @@ pub(crate) fn deliver(core: &mut Core) -> Result<(), Exit> {
         core.arch.pmu.is_exact = true;
         return Ok(());
     }
-    let Some(exception) = core.arch.exception.take() else {
+    let Some(mut exception) = core.arch.exception.take() else {
         return Err(Exit::Internal("an exception without a reason"));
     };
+    if exception.hpfar.is_some() && exception.esr >> 26 == class::DATA_LOWER {
+        exception.esr |= stage_2_syndrome(core, exception.esr);
+    }
     enter(core, exception);
     Ok(())
+}
+
+/// What the syndrome of a stage 2 data abort says of the instruction, if that is one of A64.
+fn stage_2_syndrome(core: &Core, esr: u64) -> u64 {
+    // S1PTW: of the walk of stage 1, not of the instruction's own access.
+    if esr >> 7 & 1 != 0 || core.arch.aarch32 {
+        return 0;
+    }
+    let address = super::describe::debug_translate(core, core.pc());
+    let word = address.and_then(|pa| {
+        let (block, offset) = core.mmu.block_at(pa)?;
+        block.load(offset, 4)
+    });
+    word.map_or(0, |word| super::syndrome::of(word as u32))
 }
 
 /// `AArch64.TakeException`.
