@@ -11,6 +11,21 @@ pub struct Builder {
     unit: Unit,
     current: usize,
     ended: Vec<bool>,
+    /// The last definition of flags, and how many there were.
+    flags: Option<Op>,
+    flag_defs: u32,
+}
+
+/// A place in a unit in the making, to go back to ([`Builder::rewind`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    blocks: usize,
+    current: usize,
+    ops: usize,
+    types: usize,
+    insns: u32,
+    flags: Option<Op>,
+    flag_defs: u32,
 }
 
 impl Default for Builder {
@@ -35,6 +50,8 @@ impl Builder {
             unit,
             current: 0,
             ended: Vec::new(),
+            flags: None,
+            flag_defs: 0,
         };
         builder.block_of(ops);
         builder
@@ -106,8 +123,57 @@ impl Builder {
         if matches!(op, Op::Insn { .. }) {
             self.unit.insns += 1;
         }
+        if matches!(op, Op::FlagsDef { .. }) {
+            self.flags = Some(op);
+            self.flag_defs += 1;
+        }
         if let Some(block) = self.unit.blocks.get_mut(self.current) {
             block.ops.push(op);
+        }
+    }
+
+    /// The last definition of flags, and how many there were.
+    pub fn flags_defined(&self) -> (Option<Op>, u32) {
+        (self.flags, self.flag_defs)
+    }
+
+    /// The place where the next operation comes.
+    pub fn mark(&self) -> Mark {
+        let block = self.unit.blocks.get(self.current);
+        Mark {
+            blocks: self.unit.blocks.len(),
+            current: self.current,
+            ops: block.map_or(0, |b| b.ops.len()),
+            types: self.unit.types.len(),
+            insns: self.unit.insns,
+            flags: self.flags,
+            flag_defs: self.flag_defs,
+        }
+    }
+
+    /// The operations since a place. `None` if the block ended there, or others were begun.
+    pub fn since(&self, mark: &Mark) -> Option<&[Op]> {
+        let is_same = self.unit.blocks.len() == mark.blocks && self.current == mark.current;
+        if !is_same || self.is_ended() {
+            return None;
+        }
+        self.unit.blocks.get(self.current)?.ops.get(mark.ops..)
+    }
+
+    /// Takes back all since a place, where the block had not ended.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.unit.blocks.truncate(mark.blocks);
+        self.ended.truncate(mark.blocks);
+        self.unit.types.truncate(mark.types);
+        self.unit.insns = mark.insns;
+        self.current = mark.current;
+        (self.flags, self.flag_defs) = (mark.flags, mark.flag_defs);
+        if let Some(block) = self.unit.blocks.get_mut(mark.current) {
+            block.ops.truncate(mark.ops);
+            block.end = End::Leave;
+        }
+        if let Some(ended) = self.ended.get_mut(mark.current) {
+            *ended = false;
         }
     }
 

@@ -18,7 +18,7 @@ mod text;
 pub mod vector;
 mod verify;
 
-pub use build::Builder;
+pub use build::{Builder, Mark};
 pub use flags::{Cond, FlagKind};
 pub use fp::{Fp, FpCmp, FpCompare, FpFmt, FpOp, FpRules, FpShape, ToInt};
 pub use op::Op;

@@ -7,7 +7,7 @@
 //! that are unpredictable are UNDEFINED unless said otherwise.
 
 use accel_core::{Source, Trap};
-use accel_ir::Unit;
+use accel_ir::{FlagKind, Op, Unit, Val};
 
 use crate::mode::Mode;
 use crate::{Core, a64, helper, regs};
@@ -123,6 +123,7 @@ fn conditional(c: &mut Ctx) -> bool {
         true => 14,
         false => c.word >> 28,
     };
+    let (_, flags_before) = c.b.flags_defined();
     if cond >= 14 {
         if instruction(c).is_none() {
             c.undefined();
@@ -130,10 +131,16 @@ fn conditional(c: &mut Ctx) -> bool {
         if c.b.is_ended() {
             return false;
         }
+        note_flags(c, flags_before);
         c.settle_it();
         return true;
     }
     let holds = c.holds(cond);
+    if without_branch(c, holds) {
+        note_flags(c, flags_before);
+        c.settle_it();
+        return true;
+    }
     let (body, on) = (c.b.block(), c.b.block());
     c.b.branch(holds, body, on);
     c.b.switch(body);
@@ -159,8 +166,55 @@ fn conditional(c: &mut Ctx) -> bool {
         c.go(next);
         return false;
     }
+    let (_, flags_after) = c.b.flags_defined();
+    match c.known_flags {
+        _ if flags_after != flags_before => c.known_flags = None,
+        // The same on both ways: said again, so that it is known in this block.
+        Some(op) => c.b.push(op),
+        None => {}
+    }
     c.settle_it();
     true
+}
+
+/// Remembers the flags' last definition if the instruction just translated had one.
+fn note_flags(c: &mut Ctx, before: u32) {
+    let (op, count) = c.b.flags_defined();
+    if count != before {
+        c.known_flags = op;
+    }
+}
+
+/// Translates an instruction that only computes registers, or compares, as a selection of values. Whether
+/// it is one.
+fn without_branch(c: &mut Ctx, holds: Val) -> bool {
+    let mark = c.b.mark();
+    c.predicate = Some(holds);
+    let done = instruction(c).is_some();
+    c.predicate = None;
+    let is_plain = |op: &Op| match op {
+        Op::Const { .. }
+        | Op::Get { .. }
+        | Op::Unary { .. }
+        | Op::Binary { .. }
+        | Op::Cmp { .. }
+        | Op::Select { .. }
+        | Op::Zext { .. }
+        | Op::Sext { .. }
+        | Op::Extract { .. }
+        | Op::Insert { .. }
+        | Op::FlagsUse { .. } => true,
+        Op::Set { slot, .. } => slot.0 < regs::x(15).0,
+        Op::FlagsDef { kind, .. } => *kind == FlagKind::Sub,
+        _ => false,
+    };
+    let ops = c.b.since(&mark);
+    // An instruction that does nothing in any case needs no condition.
+    if done && ops.is_some_and(|ops| ops.iter().all(is_plain)) {
+        return true;
+    }
+    c.b.rewind(mark);
+    false
 }
 
 /// The instruction at an offset: its word and length. `None` if it is not all there.

@@ -47,6 +47,10 @@ pub struct Case {
     pub word: u32,
     /// Condition of an IT instruction before it.
     pub it: Option<u32>,
+    /// The IT block has the instruction twice, the second time for the opposite condition.
+    pub twice: bool,
+    /// Low registers that are compared before.
+    pub compared: Option<(u32, u32)>,
     /// State before.
     pub before: Record,
 }
@@ -119,7 +123,7 @@ impl Record {
 }
 
 fn records_of(cases: usize) -> usize {
-    (0x2400 + cases * 16).next_multiple_of(4096)
+    (0x2400 + cases * 24).next_multiple_of(4096)
 }
 
 impl Program {

@@ -45,8 +45,8 @@ fn difference(case: &Case, wanted: &Record, got: &Record) -> Option<String> {
     }
     let before = &case.before;
     Some(format!(
-        "{text}; it={:x?}; before: r={:x?} apsr={:#x} fpscr={:#x} d={:x?}",
-        case.it, before.r, before.status[0], before.status[1], before.d
+        "{text}; it={:x?} twice={} compared={:?}; before: r={:x?} apsr={:#x} fpscr={:#x} d={:x?}",
+        case.it, case.twice, case.compared, before.r, before.status[0], before.status[1], before.d
     ))
 }
 

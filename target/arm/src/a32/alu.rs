@@ -280,7 +280,7 @@ fn compute(c: &mut Ctx, op: Alu, a: Val, b: Val, flags: bool) -> Val {
         Alu::Add | Alu::Cmn => {
             let sum = c.b.add(a, b);
             if flags {
-                c.add_flags(a, b);
+                c.sum_flags(a, b);
             }
             sum
         }
@@ -296,7 +296,7 @@ fn compute(c: &mut Ctx, op: Alu, a: Val, b: Val, flags: bool) -> Val {
 fn difference(c: &mut Ctx, a: Val, b: Val, flags: bool) -> Val {
     let result = c.b.sub(a, b);
     if flags {
-        c.sub_flags(a, b);
+        c.difference_flags(a, b);
     }
     result
 }

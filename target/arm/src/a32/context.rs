@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use accel_ir::{Binary, Cmp, Cond, Endian, Mem, Ordering, Ty, Val, flags};
+use accel_ir::{Binary, Cmp, Cond, Endian, FlagKind, Mem, Op, Ordering, Ty, Val, flags};
 
 use crate::a64::context;
 use crate::{helper, regs};
@@ -19,6 +19,11 @@ pub(crate) struct Ctx {
     pub(crate) it_start: u8,
     pub(crate) it: u8,
     pub(crate) it_next: u8,
+    /// While an instruction is translated without a branch: its condition. Registers keep their value
+    /// if that does not hold.
+    pub(crate) predicate: Option<Val>,
+    /// The flags' last definition, if it is the same on all ways here.
+    pub(crate) known_flags: Option<Op>,
 }
 
 impl Deref for Ctx {
@@ -52,6 +57,8 @@ impl Ctx {
             it_start: it,
             it,
             it_next: it,
+            predicate: None,
+            known_flags: None,
         }
     }
 
@@ -103,8 +110,45 @@ impl Ctx {
     /// Writes a register other than the PC.
     pub(crate) fn set_r(&mut self, n: u32, v: Val) {
         debug_assert!(n < 15, "the PC is written by a branch");
-        let v = self.b.zext(v, Ty::I32);
+        let mut v = self.b.zext(v, Ty::I32);
+        if let Some(predicate) = self.predicate {
+            let old = self.r(n & 15);
+            v = self.b.select(predicate, v, old);
+        }
         self.b.set(regs::x(n & 15), v);
+    }
+
+    /// Flags of `a + b`, unless that depends on a condition: see [`difference_flags`](Self::difference_flags).
+    pub(crate) fn sum_flags(&mut self, a: Val, b: Val) {
+        match self.predicate {
+            Some(_) => self.raw_flags(a),
+            None => self.add_flags(a, b),
+        }
+    }
+
+    /// Flags of `a - b`. Where they depend on a condition and what they were is not known, they are only
+    /// marked as defined: no kind but this one is accepted then.
+    pub(crate) fn difference_flags(&mut self, a: Val, b: Val) {
+        let old = match self.known_flags {
+            Some(Op::FlagsDef {
+                kind: FlagKind::Sub,
+                ty: Ty::I32,
+                a,
+                b,
+                ..
+            }) => Some((a, b)),
+            _ => None,
+        };
+        match (self.predicate, old) {
+            // A comparison that leaves the flags as they are if the condition does not hold.
+            (Some(predicate), Some((old_a, old_b))) => {
+                let a = self.b.select(predicate, a, old_a);
+                let b = self.b.select(predicate, b, old_b);
+                self.sub_flags(a, b);
+            }
+            (Some(_), None) => self.raw_flags(a),
+            (None, _) => self.sub_flags(a, b),
+        }
     }
 
     pub(crate) fn i32(&mut self, value: u32) -> Val {

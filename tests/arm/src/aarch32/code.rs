@@ -219,18 +219,28 @@ pub fn program(cases: &[Case], thumb: bool) -> Program {
     for case in cases {
         if thumb {
             code.blx(LOAD);
-            if let Some(cond) = case.it {
-                code.half(0xbf08 | cond << 4);
+            if let Some((rn, rm)) = case.compared {
+                code.half(0x4280 | rm << 3 | rn);
             }
-            if case.word >> 27 >= 0b11101 {
-                code.wide(case.word);
-            } else {
-                code.half(case.word >> 16);
+            let twice = case.it.is_some() && case.twice;
+            if let Some(cond) = case.it {
+                let mask = if twice { (cond & 1 ^ 1) << 3 | 4 } else { 8 };
+                code.half(0xbf00 | cond << 4 | mask);
+            }
+            for _ in 0..=u32::from(twice) {
+                if case.word >> 27 >= 0b11101 {
+                    code.wide(case.word);
+                } else {
+                    code.half(case.word >> 16);
+                }
             }
             resumes.push(code.here() as u32);
             code.blx(STORE);
         } else {
             code.bl(LOAD);
+            if let Some((rn, rm)) = case.compared {
+                code.put(0xe150_0000 | rn << 16 | rm);
+            }
             code.put(case.word);
             resumes.push(code.here() as u32);
             code.bl(STORE);

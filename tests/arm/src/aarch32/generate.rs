@@ -318,5 +318,14 @@ pub fn case(form: &Form, thumb: bool, rng: &mut Rng, n: usize, count: usize) -> 
     let is_move = form.name == "t_shift" && word >> 22 == 0;
     let may_be = !is_move && (!is_shared || form.field("cond").is_some());
     let it = (thumb && may_be && rng.below(3) == 0).then(|| rng.below(14) as u32);
-    Some(Case { word, it, before })
+    // Flags that the engine knows to be of a comparison are another way.
+    let compared = (rng.below(3) == 0).then(|| (rng.below(8) as u32, rng.below(8) as u32));
+    let twice = !is_memory(form) && !form.name.ends_with("_sp") && rng.below(2) == 0;
+    Some(Case {
+        word,
+        it,
+        twice,
+        compared,
+        before,
+    })
 }
