@@ -186,6 +186,10 @@ fn mul_add_of<F: Lane>((a, negate): (u64, bool), b: u64, addend: u64, env: &mut 
     // A quiet NaN for an addend hides no infinity by zero (`FPMulAdd`).
     if addend.is_nan() && !addend.is_signalling_nan() && is_inf_by_zero(a, F::of(b), env) {
         env.raise(target_softfloat::Flags::INVALID);
+        if a.is_subnormal() || F::of(b).is_subnormal() {
+            // The zero was one that is flushed.
+            env.raise(target_softfloat::Flags::INPUT_FLUSHED);
+        }
         return F::default_nan(env).raw();
     }
     a.mul_add(F::of(b), addend, MulAdd::Add, env).raw()
