@@ -13,6 +13,7 @@ use crate::mode::Mode;
 use crate::{Core, a64, helper, regs};
 
 mod alu;
+mod arithmetic;
 mod arm;
 mod context;
 pub(crate) mod lanes;

@@ -1,5 +1,5 @@
-//! Floating point (DDI 0487, E1.3, F5.1.227 on "VABS"): registers, loads and stores here, arithmetic by
-//! [`super::scalar`].
+//! Floating point (DDI 0487, E1.3, F5.1.227 on "VABS"): registers, loads and stores here, arithmetic in
+//! [`super::arithmetic`] and [`super::scalar`].
 //!
 //! D registers are halves of V0 to V15 (D1.4 "Mapping of the SIMD and floating-point registers between
 //! the Execution states"), S registers halves of D0 to D15. Half precision is only converted.
@@ -56,7 +56,7 @@ impl Ctx {
         self.set_d(n >> 1, both);
     }
 
-    fn fp(&mut self, double: bool, n: u32) -> Val {
+    pub(super) fn fp(&mut self, double: bool, n: u32) -> Val {
         if double { self.d(n) } else { self.s(n) }
     }
 
@@ -254,8 +254,10 @@ pub(super) fn translate(c: &mut Ctx, word: u32) -> Option<()> {
             if !super::scalar::is_there(&c.model, insn) {
                 return None;
             }
-            let word = c.imm(Ty::I64, word.into());
-            c.b.call_void(helper::SCALAR_32, &[word]);
+            if super::arithmetic::emit(c, word, insn).is_none() {
+                let word = c.imm(Ty::I64, word.into());
+                c.b.call_void(helper::SCALAR_32, &[word]);
+            }
             Some(())
         }
     }

@@ -40,7 +40,7 @@ fn format(ty: u32) -> Option<FpFmt> {
     }
 }
 
-pub(super) fn how(op: FpOp, fmt: FpFmt, shape: FpShape) -> Fp {
+pub(crate) fn how(op: FpOp, fmt: FpFmt, shape: FpShape) -> Fp {
     Fp {
         op,
         fmt,
@@ -78,8 +78,8 @@ fn sign(fmt: FpFmt) -> u64 {
     }
 }
 
-/// Writes a result, unless it is one that SSE may have wrong.
-fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
+/// Whether a result is one that SSE may have wrong, or zero; and what is zero if it is zero.
+pub(crate) fn rare(c: &mut Ctx, fmt: FpFmt, bits: Val) -> (Val, Val) {
     // Without its sign, less one: subnormal numbers and the least normal one are the lowest, NaNs the
     // highest. So they are together from `first` on, with zero among them.
     let (least, nan) = match fmt {
@@ -90,17 +90,22 @@ fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
         FpFmt::F32 => Ty::I32,
         FpFmt::F64 => Ty::I64,
     };
-    let bits = low(c, fmt, result);
     let number = c.b.zext(bits, ty);
     let magnitude = c.shl(number, 1);
     let span = nan.wrapping_neg() & ty.mask();
     let moved = c.binary_imm(Binary::Add, magnitude, span.wrapping_sub(1) & ty.mask());
     let limit = c.imm(ty, span.wrapping_add(least));
-    let is_rare = c.b.cmp(Cmp::Ltu, moved, limit);
+    (c.b.cmp(Cmp::Ltu, moved, limit), magnitude)
+}
+
+/// Writes a result, unless it is one that SSE may have wrong.
+fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
+    let bits = low(c, fmt, result);
+    let (is_rare, magnitude) = rare(c, fmt, bits);
     let (rare, slow, store, done) = (c.b.block(), c.b.block(), c.b.block(), c.b.block());
     c.b.branch(is_rare, rare, store);
     c.b.switch(rare);
-    let zero = c.imm(ty, 0);
+    let zero = c.imm(c.b.ty(magnitude), 0);
     let is_zero = c.b.cmp(Cmp::Eq, magnitude, zero);
     c.b.branch(is_zero, store, slow);
     c.b.switch(slow);
