@@ -131,7 +131,9 @@ fn stream_uses(spec: &MachineSpec, id: &str) -> usize {
     });
     let ports = spec.serials.iter().chain(&spec.parallels).flatten();
     let by_port = ports.filter(|stream| *stream == id);
-    by_device.count() + by_port.count()
+    let semihosting = spec.semihosting.iter().filter_map(|s| s.chardev.as_deref());
+    let by_semihosting = semihosting.filter(|stream| *stream == id);
+    by_device.count() + by_port.count() + by_semihosting.count()
 }
 
 /// How a device uses a drive, if one does.

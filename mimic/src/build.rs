@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use control_options::config::{Display, RtcBase, RtcClock};
 use control_options::{Config, Opts, SmpLimits, Topology};
 use firmware_load::{Kind as FileKind, identify};
-use machine_core::{BootSpec, FileSpec, MachineSpec, RtcSpec};
+use machine_core::{BootSpec, FileSpec, MachineSpec, RtcSpec, SemihostingSpec};
 
 use crate::accel;
 use crate::guests::{self, Guest};
@@ -111,6 +111,7 @@ pub fn plan(config: &Config, guest: &'static Guest) -> Result<Plan> {
         rtc: rtc(config),
         boot,
         fw_cfg,
+        semihosting: semihosting(config, guest)?,
         smbios: config.smbios.iter().map(pairs).collect(),
         uuid: config.uuid,
         is_paused: config.paused,
@@ -258,6 +259,21 @@ fn boot(config: &Config) -> Result<(BootSpec, Vec<Entry>)> {
         strict: boot.strict,
     };
     Ok((spec, entries))
+}
+
+/// `-semihosting-config`.
+fn semihosting(config: &Config, guest: &Guest) -> Result<Option<SemihostingSpec>> {
+    let Some(opts) = &config.semihosting else {
+        return Ok(None);
+    };
+    if guest.is(&crate::guests::X86_64) {
+        bail!("-semihosting: software of x86_64 has no way to ask the host; leave it out");
+    }
+    Ok(Some(SemihostingSpec {
+        userspace: opts.switch("-semihosting-config", "userspace")? == Some(true),
+        chardev: opts.text("chardev").map(str::to_owned),
+        arguments: opts.all("arg").map(str::to_owned).collect(),
+    }))
 }
 
 fn fw_cfg_entry(opts: &Opts) -> Result<Entry> {

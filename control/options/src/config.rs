@@ -105,6 +105,8 @@ pub struct Config {
     pub smbios: Vec<Opts>,
     /// `-fw_cfg`.
     pub fw_cfg: Vec<Opts>,
+    /// `-semihosting-config`, if on.
+    pub semihosting: Option<Opts>,
     /// `-sandbox`, if on.
     pub sandbox: Option<Opts>,
     /// `-run-with`.

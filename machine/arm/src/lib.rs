@@ -13,6 +13,7 @@ mod machines;
 mod map;
 mod port;
 mod power;
+mod semihosting;
 mod virt;
 
 pub use accelerator::{Accelerator, CpuWires};

@@ -7,9 +7,10 @@ use backend_rng::{Builtin, Randomness};
 use device_intc::{Gic, GicSystemAccess, GicVersion, SystemFault};
 use device_timer::{GenericTimer, GenericTimers};
 use hw_core::IrqLine;
-use target_arm::{Answer, Conduit, GicAccess, GicFault, Port, Start, Timer};
+use target_arm::{Answer, Conduit, GicAccess, GicFault, Port, Semihost, Start, Timer};
 
 use crate::power::Psci;
+use crate::semihosting::HostLink;
 
 /// How the GIC reaches a CPU: connected once the CPU is made.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(crate) struct VirtPort {
     /// How firmware is called.
     pub(crate) conduit: Conduit,
     pub(crate) pmu: IrqLine,
+    /// The host, if software may ask it.
+    pub(crate) host: Option<HostLink>,
 }
 
 impl VirtPort {
@@ -140,6 +143,16 @@ impl Port for VirtPort {
 
     fn set_pmu_interrupt(&mut self, level: bool) {
         self.pmu.set(level);
+    }
+
+    fn has_semihosting(&self, is_user: bool) -> bool {
+        let host = self.host.as_ref();
+        host.is_some_and(|host| !is_user || host.for_users)
+    }
+
+    fn semihost(&mut self) -> Option<&mut dyn Semihost> {
+        let host = self.host.as_mut();
+        host.map(|host| host as &mut dyn Semihost)
     }
 
     fn call(&mut self, conduit: Conduit, x: [u64; 8]) -> Answer {

@@ -23,6 +23,7 @@ use crate::firmware;
 use crate::map::{self, HighMap, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
+use crate::semihosting::HostLink;
 
 /// Pin of the power key.
 pub(crate) const POWER_PIN: u8 = 3;
@@ -396,6 +397,7 @@ pub(crate) fn build(
     let device = Box::new(PsciDevice(psci.clone()));
     virt.parts.add("psci", "psci", device, &[])?;
     virt.add_peripherals()?;
+    let host = HostLink::plan(&mut virt.parts)?;
     virt.add_pcie()?;
     virt.add_devices()?;
     if has_firmware {
@@ -432,6 +434,7 @@ pub(crate) fn build(
             psci: psci.clone(),
             conduit: virt.shape.conduit,
             pmu: gic.ppi(index, ppi::PMU).line(),
+            host: host.clone(),
         };
         let setup = Setup {
             mpidr: *mpidr,

@@ -21,7 +21,8 @@ pub use machine::{Event, Machine, MachineError, Policy, SavedMachine};
 pub use parts::{Parts, ram_at};
 pub use smbios::smbios;
 pub use spec::{
-    BootSpec, DeviceSpec, FileSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, absent, switch,
+    BootSpec, DeviceSpec, FileSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, SemihostingSpec,
+    absent, switch,
 };
 
 #[cfg(test)]

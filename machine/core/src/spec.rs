@@ -193,6 +193,17 @@ pub struct RtcSpec {
     pub slew: bool,
 }
 
+/// What software that asks the host (semihosting) is given.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SemihostingSpec {
+    /// Unprivileged software may ask, too.
+    pub userspace: bool,
+    /// The console's stream; standard error without one.
+    pub chardev: Option<String>,
+    /// What the program is told of its arguments; if empty, the kernel's name and command line.
+    pub arguments: Vec<String>,
+}
+
 /// Boot order for firmware.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BootSpec {
@@ -267,6 +278,8 @@ pub struct MachineSpec {
     pub boot: BootSpec,
     /// `-fw_cfg`: name, contents.
     pub fw_cfg: Vec<(String, Arc<[u8]>)>,
+    /// `-semihosting-config`, if it is on.
+    pub semihosting: Option<SemihostingSpec>,
     /// `-smbios`: properties of each, in order.
     pub smbios: Vec<Vec<(String, String)>>,
     /// `-uuid`.

@@ -8,6 +8,7 @@ mod guests;
 mod help;
 mod img;
 mod mistakes;
+mod semihosting;
 mod virt;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use accel_core::{Effects, Helper, Intrinsic};
 use accel_ir::HelperId;
 
 use crate::cpu::Arm;
-use crate::system::{access, calls, pauth};
+use crate::system::{access, calls, pauth, semihosting};
 use crate::{a32, a64, float, simd};
 
 const ALL: Effects = Effects::ALL;
@@ -69,6 +69,7 @@ helpers! {
     HVC => calls::hvc, ALL;
     SMC => calls::smc, ALL;
     BRK => calls::brk, ALL;
+    SEMIHOST => semihosting::hlt, ALL;
     ERET => calls::eret, ALL;
     YIELD => calls::yield_now, ALL;
     WFE => calls::wfe, ALL;

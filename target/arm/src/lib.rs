@@ -54,7 +54,9 @@ mod system;
 pub use cpu::Arm;
 pub use model::{CpuModel, ModelError, help, models, properties};
 pub use peers::Peers;
-pub use port::{Answer, Conduit, GicAccess, GicFault, NoPort, Port, Start, SysReg, Timer};
+pub use port::{
+    Answer, Conduit, GicAccess, GicFault, HostRead, NoPort, Port, Semihost, Start, SysReg, Timer,
+};
 pub use state::{Boot, Setup, State};
 pub use system::registers::set_register;
 pub use system::reset::new_core;

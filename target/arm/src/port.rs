@@ -107,6 +107,40 @@ pub struct Start {
     pub context: u64,
 }
 
+/// What came of a read of semihosting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostRead {
+    /// So many bytes; none at the end.
+    Bytes(usize),
+    /// Nothing yet: ask again.
+    Later,
+}
+
+/// The host, for software that asks it (semihosting). `None` is failure; why is in `errno`.
+#[expect(missing_docs, reason = "the requests of the specification, chapter 6")]
+pub trait Semihost {
+    /// Writes to the console: how many bytes it took.
+    fn put(&mut self, bytes: &[u8]) -> usize;
+    /// A key; `None` until there is one.
+    fn get(&mut self) -> Option<u8>;
+    fn open(&mut self, name: &[u8], mode: u64) -> Option<u64>;
+    fn close(&mut self, handle: u64) -> Option<()>;
+    fn write(&mut self, handle: u64, bytes: &[u8]) -> Option<usize>;
+    fn read(&mut self, handle: u64, out: &mut [u8]) -> Option<HostRead>;
+    fn seek(&mut self, handle: u64, to: u64) -> Option<()>;
+    fn len(&mut self, handle: u64) -> Option<u64>;
+    fn is_console(&mut self, handle: u64) -> Option<bool>;
+    fn remove(&mut self, name: &[u8]) -> Option<()>;
+    fn rename(&mut self, from: &[u8], to: &[u8]) -> Option<()>;
+    fn errno(&mut self) -> u64;
+    /// What the program is told of its arguments.
+    fn command_line(&mut self) -> Vec<u8>;
+    /// Heap base and limit, stack base and limit.
+    fn heap(&mut self) -> [u64; 4];
+    /// Ends the process.
+    fn exit(&mut self, status: u8);
+}
+
 /// What the board wires to a CPU. Called by the CPU's own thread with no lock held.
 pub trait Port: Send {
     /// Level of the IRQ input. Asked when `reason::INTR` is pending and whenever interrupts are
@@ -163,6 +197,17 @@ pub trait Port: Send {
     /// Level of the PMU's interrupt (PPI 23) changed.
     fn set_pmu_interrupt(&mut self, level: bool) {
         let _ = level;
+    }
+
+    /// Whether HLT #0xf000 asks the host, at EL0 or above it.
+    fn has_semihosting(&self, is_user: bool) -> bool {
+        let _ = is_user;
+        false
+    }
+
+    /// The host, where [`has_semihosting`](Self::has_semihosting) is true.
+    fn semihost(&mut self) -> Option<&mut dyn Semihost> {
+        None
     }
 
     /// An HVC or SMC with x0 to x7.

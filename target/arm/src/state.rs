@@ -99,6 +99,8 @@ pub struct State {
     /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number.
     pub(crate) debug: [[u64; 4]; 16],
     pub(crate) pmu: Pmu,
+    /// Bytes that the semihosting request at hand has written.
+    pub(crate) semihost_done: u64,
     pub(crate) exception: Option<Exception>,
     pub(crate) peer: Arc<Peer>,
 }
@@ -138,6 +140,7 @@ impl State {
             os_lock: false,
             debug: [[0; 4]; 16],
             pmu: Pmu::default(),
+            semihost_done: 0,
             exception: None,
             peer,
         }

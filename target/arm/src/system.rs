@@ -15,6 +15,7 @@ pub(crate) mod pmu;
 pub(crate) mod registers;
 pub(crate) mod reset;
 pub(crate) mod saved;
+pub(crate) mod semihosting;
 mod special;
 pub(crate) mod syndrome;
 pub(crate) mod tlb;

@@ -109,6 +109,32 @@ const DRIVE_LIMITS: &[PropDef] = limits![
     "iops_wr" = "writes a second"
 ];
 
+pub(crate) const SEMIHOSTING: &[PropDef] = &[
+    PropDef::new("enable", PropKind::Bool, "whether it is on").or("on"),
+    PropDef::new(
+        "target",
+        PropKind::Enum(&["native", "gdb", "auto"]),
+        "whose files and console they are",
+    )
+    .or("auto"),
+    PropDef::new(
+        "chardev",
+        PropKind::Str,
+        "stream of the console; without, standard error",
+    ),
+    PropDef::new(
+        "userspace",
+        PropKind::Bool,
+        "let unprivileged software ask, too",
+    )
+    .or("off"),
+    PropDef::new(
+        "arg",
+        PropKind::Str,
+        "an argument of the program; may be given again",
+    ),
+];
+
 pub(crate) const FW_CFG: &[PropDef] = &[
     PropDef::new("name", PropKind::Str, "the entry's name, 'opt/...'").required(),
     PropDef::new("file", PropKind::Str, "file with its content"),
@@ -309,6 +335,25 @@ pub(crate) fn smbios(b: &mut Builder, option: &str, value: &str) -> Done {
             ));
         }
     }
+    Ok(())
+}
+
+pub(crate) fn semihosting_on(b: &mut Builder, _: &str, _: &str) -> Done {
+    b.config.semihosting.get_or_insert_with(Opts::default);
+    Ok(())
+}
+
+pub(crate) fn semihosting(b: &mut Builder, option: &str, value: &str) -> Done {
+    let opts = Opts::parse(option, value, Some("enable"))?;
+    check_only(option, "semihosting", &opts, SEMIHOSTING)?;
+    if opts.text("target") == Some("gdb") {
+        return Err(OptionError::syntax(
+            option,
+            "'target=gdb' is not available: files are the host's; use 'target=native'",
+        ));
+    }
+    let is_on = opts.switch(option, "enable")?.unwrap_or(true);
+    b.config.semihosting = is_on.then_some(opts);
     Ok(())
 }
 

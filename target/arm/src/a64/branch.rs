@@ -200,7 +200,11 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             c.leave_by(helper::SMC, &[imm.into(), next]);
         }
         Insn::Brk { imm } => c.leave_by(helper::BRK, &[imm.into()]),
-        // No debugger is attached, and semihosting is off: UNDEFINED.
+        Insn::Hlt { imm: SEMIHOSTING } => {
+            let next = c.next();
+            c.leave_by(helper::SEMIHOST, &[next]);
+        }
+        // No debugger is attached that halts the CPU: UNDEFINED.
         Insn::Hlt { .. } => return None,
         Insn::Hint { crm, op2 } => hint(c, crm << 3 | op2),
         Insn::Clrex { .. } => c.set_const(regs::MONITOR, u64::MAX),
@@ -342,6 +346,8 @@ fn unmasked(c: &mut Ctx) {
     c.b.call_void(helper::UNMASKED, &[next]);
 }
 
+/// HLT by which software asks the host.
+const SEMIHOSTING: u32 = 0xf000;
 const DAIF: SysReg = SysReg::new(3, 3, 4, 2, 1);
 const NZCV: SysReg = SysReg::new(3, 3, 4, 2, 0);
 const SP_EL0: SysReg = SysReg::new(3, 0, 4, 1, 0);
