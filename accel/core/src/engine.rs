@@ -1,6 +1,7 @@
 //! A vCPU run by an executor.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hw_state::{Section, StateError};
 
@@ -8,6 +9,7 @@ use crate::core::Core;
 use crate::exclusive::Exclusive;
 use crate::logs::{log_unit, logs_units};
 use crate::pending::{Pending, Sleeper, reason};
+use crate::spin::Spin;
 use crate::target::{Executor, Exit, Target};
 use crate::vcpu::{Vcpu, VcpuError, VcpuExit};
 
@@ -42,6 +44,7 @@ pub struct EngineVcpu<T: Guest, E: Executor<T>> {
     executor: E,
     exclusive: Arc<Exclusive>,
     shared: Option<Arc<Sleeper>>,
+    spin: Spin,
 }
 
 impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
@@ -62,6 +65,7 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
             executor,
             exclusive,
             shared: None,
+            spin: Spin::default(),
         }
     }
 
@@ -82,21 +86,30 @@ impl<T: Guest, E: Executor<T>> EngineVcpu<T, E> {
     }
 
     /// What a run's end means for the thread.
-    fn outcome(&self, exit: Exit) -> VcpuExit {
+    fn outcome(&mut self, exit: Exit) -> VcpuExit {
         match exit {
             // A halted CPU waits at the start of its next run.
             Exit::Budget | Exit::Exclusive | Exit::Halted => VcpuExit::Again,
             Exit::Yield => {
-                // There may be another CPU that this one waits for.
-                if !self.core.sole {
-                    std::thread::yield_now();
-                }
+                self.give_way();
                 VcpuExit::Again
             }
             Exit::Pending if self.core.pending.get() & reason::STOP != 0 => VcpuExit::Stopped,
             Exit::Pending => VcpuExit::Again,
             Exit::Shutdown => VcpuExit::Shutdown,
             Exit::Internal(why) => VcpuExit::Failed(format!("CPU {}: {why}", self.core.index)),
+        }
+    }
+
+    /// The guest waits for something, another CPU perhaps.
+    fn give_way(&mut self) {
+        if self.shared.is_some() {
+            return;
+        }
+        match self.spin.pause(self.core.counters.insns, Instant::now) {
+            Some(time) => self.core.pending.wait_for(self.wake(), time),
+            None if self.core.sole => {}
+            None => std::thread::yield_now(),
         }
     }
 

@@ -13,6 +13,7 @@ mod map;
 mod memory;
 mod pending;
 mod source;
+mod spin;
 mod target;
 mod vcpu;
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Reasons for a CPU to look up from its work.
 pub mod reason {
@@ -54,6 +55,14 @@ impl Sleeper {
                 .wait(guard)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// As [`wait`](Self::wait), but no longer than this.
+    pub fn wait_for(&self, time: Duration, is_due: impl Fn() -> bool) {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.store(true, Ordering::SeqCst);
+        drop(self.wake.wait_timeout_while(guard, time, |()| !is_due()));
         self.asleep.store(false, Ordering::SeqCst);
     }
 
@@ -124,5 +133,11 @@ impl Pending {
     pub fn wait(&self, bits: u32) {
         self.sleeper()
             .wait(|| self.word.load(Ordering::SeqCst) & bits != 0);
+    }
+
+    /// As [`wait`](Self::wait), but no longer than this.
+    pub fn wait_for(&self, bits: u32, time: Duration) {
+        self.sleeper()
+            .wait_for(time, || self.word.load(Ordering::SeqCst) & bits != 0);
     }
 }
