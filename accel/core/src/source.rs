@@ -208,7 +208,7 @@ impl<T: Target> Core<T> {
         }
         self.counters.walks += 1;
         let found = T::walk(self, va, access, ctx)?;
-        self.mmu.fill(ctx, va, &found);
+        self.mmu.fill(ctx, va, access, &found);
         Ok(found.physical)
     }
 }

@@ -9,6 +9,12 @@ pub const CONTEXTS: usize = 4;
 
 const ENTRY_BITS: u32 = 12;
 const ENTRIES: usize = 1 << ENTRY_BITS;
+const CODE_BITS: u32 = 11;
+const CODES: usize = 1 << CODE_BITS;
+/// Most large pages that a bank remembers; with more it begins anew.
+const MOST_LARGE: usize = 1024;
+/// log2 of the size up to which a large page is forgotten by itself.
+const MOST_LARGE_BITS: u32 = 22;
 
 /// Tag of an entry that matches nothing: no page has its low bits all set.
 const EMPTY: u64 = u64::MAX;
@@ -49,6 +55,26 @@ pub(crate) struct Entry {
     addend: u64,
 }
 
+impl Entry {
+    /// Leads to the page at `to`, of the host's memory or, on the slow path, of the guest's.
+    fn new(va: u64, to: u64, is_slow: bool) -> Self {
+        Entry {
+            tag: va & PAGE | if is_slow { SLOW } else { 0 },
+            addend: (to & PAGE).wrapping_sub(va & PAGE),
+        }
+    }
+
+    /// Whether it holds the page at `va`.
+    fn holds(&self, va: u64) -> bool {
+        self.tag != EMPTY && self.tag & PAGE == va & PAGE
+    }
+
+    /// Whether it holds no other page than that.
+    fn is_of(&self, va: u64) -> bool {
+        self.tag == EMPTY || self.tag & PAGE == va & PAGE
+    }
+}
+
 const NONE: Entry = Entry {
     tag: EMPTY,
     addend: 0,
@@ -63,28 +89,37 @@ pub(crate) enum Kind {
     Exec = 2,
 }
 
-/// All that is cached of one page, in one line of the host's cache. Generated code reads it too: see
-/// [`crate::layout`].
+/// All that is cached of one page for loads and stores, in one line of the host's cache. Generated code
+/// reads it too: see [`crate::layout`].
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line {
-    /// By [`Kind`]. All that are not empty are of one page.
-    entries: [Entry; 3],
+    /// Of reads and writes. All that are not empty are of one page.
+    entries: [Entry; 2],
     /// Flag byte of the page behind the write entry.
     flags: *const AtomicU8,
-    /// Identity of the exec entry's virtual and host page; 0 if it is not plain RAM.
-    exec_id: u32,
 }
 
 const EMPTY_LINE: Line = Line {
-    entries: [NONE; 3],
+    entries: [NONE; 2],
     flags: std::ptr::null(),
-    exec_id: 0,
 };
+
+/// What is cached of one page for fetches. Programs and their data are often as far apart as the table is
+/// long: in one table they would drive each other out.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct CodeLine {
+    entry: Entry,
+    /// Identity of the virtual page together with the host's; 0 if it is not plain RAM.
+    id: u32,
+}
+
+const NO_CODE: CodeLine = CodeLine { entry: NONE, id: 0 };
 
 /// Where generated code finds what is in a line, in bytes.
 pub mod layout {
-    use super::{ENTRY_BITS, Line};
+    use super::{CODE_BITS, CodeLine, ENTRY_BITS, Line, Tables};
     use hw_memory::PAGE_BITS;
     use std::mem::offset_of;
 
@@ -99,16 +134,59 @@ pub mod layout {
     pub const WRITE: i32 = READ + 16;
     /// Pointer to the byte that is not zero if a store to the page must be announced.
     pub const FLAGS: i32 = offset_of!(Line, flags) as i32;
-    /// Identity of the virtual page fetched from together with the host page behind it: 32 bits.
-    pub const EXEC_ID: i32 = offset_of!(Line, exec_id) as i32;
+    /// `va >> CODE_SHIFT & CODE_MASK` is the distance of a page's line for fetches from that of the first.
+    pub const CODE_SHIFT: u32 = PAGE_BITS - 5;
+    /// See [`CODE_SHIFT`].
+    pub const CODE_MASK: u32 = ((1 << CODE_BITS) - 1) << 5;
+    /// Offset in a table, with the distance of a line: the identity of the virtual page fetched from
+    /// together with the host page behind it, 32 bits.
+    pub const EXEC_ID: i32 = (offset_of!(Tables, code) + offset_of!(CodeLine, id)) as i32;
+    const _: () = assert!(size_of::<Line>() == 64 && size_of::<CodeLine>() == 32);
+}
+
+/// Which lines of a table are filled, and which of them with global pages.
+struct Filled<const WORDS: usize> {
+    /// A flush touches no others.
+    any: [u64; WORDS],
+    global: [u64; WORDS],
+}
+
+impl<const WORDS: usize> Filled<WORDS> {
+    fn set(&mut self, i: usize, is_global: bool) {
+        let bit = 1 << (i % 64);
+        self.any[i / 64] |= bit;
+        self.global[i / 64] = self.global[i / 64] & !bit | if is_global { bit } else { 0 };
+    }
+
+    fn clear(&mut self, i: usize) {
+        self.any[i / 64] &= !(1 << (i % 64));
+        self.global[i / 64] &= !(1 << (i % 64));
+    }
+
+    /// The next filled line from one on, but for global ones if they are to be kept.
+    fn next(&self, from: usize, keep_global: bool) -> Option<usize> {
+        let mut word = from / 64;
+        let mut skip = u64::MAX << (from % 64);
+        while word < WORDS {
+            let kept = if keep_global { self.global[word] } else { 0 };
+            let found = self.any[word] & !kept & skip;
+            if found != 0 {
+                return Some(word * 64 + found.trailing_zeros() as usize);
+            }
+            skip = u64::MAX;
+            word += 1;
+        }
+        None
+    }
 }
 
 /// Tables of one context.
+#[repr(C)]
 pub(crate) struct Tables {
     lines: [Line; ENTRIES],
-    global: [u64; ENTRIES / 64],
-    /// Indices that hold anything: a flush touches no others.
-    filled: [u64; ENTRIES / 64],
+    code: [CodeLine; CODES],
+    filled: Filled<{ ENTRIES / 64 }>,
+    filled_code: Filled<{ CODES / 64 }>,
 }
 
 // SAFETY: the raw pointers are into RAM blocks that the owning `Mmu` keeps alive through its map
@@ -129,6 +207,11 @@ fn index(va: u64) -> usize {
     (va >> PAGE_BITS) as usize & (ENTRIES - 1)
 }
 
+#[inline(always)]
+fn code_index(va: u64) -> usize {
+    (va >> PAGE_BITS) as usize & (CODES - 1)
+}
+
 impl Tables {
     pub(crate) fn new() -> Box<Self> {
         let mut tables = Box::<Tables>::new_uninit();
@@ -139,15 +222,32 @@ impl Tables {
             for i in 0..ENTRIES {
                 (&raw mut (*at).lines[i]).write(EMPTY_LINE);
             }
-            (&raw mut (*at).global).write([0; ENTRIES / 64]);
-            (&raw mut (*at).filled).write([0; ENTRIES / 64]);
+            for i in 0..CODES {
+                (&raw mut (*at).code[i]).write(NO_CODE);
+            }
+            (&raw mut (*at).filled).write(Filled {
+                any: [0; ENTRIES / 64],
+                global: [0; ENTRIES / 64],
+            });
+            (&raw mut (*at).filled_code).write(Filled {
+                any: [0; CODES / 64],
+                global: [0; CODES / 64],
+            });
             tables.assume_init()
         }
     }
 
     #[inline(always)]
+    fn entry(&self, kind: Kind, va: u64) -> Entry {
+        match kind {
+            Kind::Exec => self.code[code_index(va)].entry,
+            Kind::Read | Kind::Write => self.lines[index(va)].entries[kind as usize],
+        }
+    }
+
+    #[inline(always)]
     pub(crate) fn fast(&self, kind: Kind, va: u64) -> Option<*mut u8> {
-        let entry = &self.lines[index(va)].entries[kind as usize];
+        let entry = self.entry(kind, va);
         (entry.tag == va & PAGE).then(|| va.wrapping_add(entry.addend) as *mut u8)
     }
 
@@ -159,16 +259,16 @@ impl Tables {
     /// Identity of the page that is fetched from at `va`; 0 if it is not cached RAM.
     #[inline(always)]
     pub(crate) fn exec_id(&self, va: u64) -> u32 {
-        let line = &self.lines[index(va)];
-        if line.entries[Kind::Exec as usize].tag == va & PAGE {
-            line.exec_id
+        let line = &self.code[code_index(va)];
+        if line.entry.tag == va & PAGE {
+            line.id
         } else {
             0
         }
     }
 
     pub(crate) fn hit(&self, kind: Kind, va: u64) -> Option<Hit> {
-        let entry = &self.lines[index(va)].entries[kind as usize];
+        let entry = self.entry(kind, va);
         let to = va.wrapping_add(entry.addend);
         if entry.tag == va & PAGE {
             Some(Hit::Host(to as *mut u8))
@@ -179,29 +279,73 @@ impl Tables {
         }
     }
 
-    fn set(&mut self, kind: Kind, va: u64, to: u64, slow: bool) {
-        let tag = va & PAGE | if slow { SLOW } else { 0 };
-        self.lines[index(va)].entries[kind as usize] = Entry {
-            tag,
-            addend: (to & PAGE).wrapping_sub(va & PAGE),
-        };
+    /// Readies the line of data at `va` for that page. Whether it is: another page is only driven out if
+    /// this one is wanted.
+    fn take_line(&mut self, va: u64, is_wanted: bool, is_global: bool) -> bool {
+        let i = index(va);
+        if !self.lines[i].entries.iter().all(|entry| entry.is_of(va)) {
+            if !is_wanted {
+                return false;
+            }
+            self.lines[i] = EMPTY_LINE;
+        }
+        self.filled.set(i, is_global);
+        true
+    }
+
+    /// As [`take_line`](Self::take_line), of code.
+    fn take_code(&mut self, va: u64, is_wanted: bool, is_global: bool) -> bool {
+        let i = code_index(va);
+        if !is_wanted && !self.code[i].entry.is_of(va) {
+            return false;
+        }
+        self.filled_code.set(i, is_global);
+        true
     }
 
     fn clear(&mut self, i: usize) {
         self.lines[i] = EMPTY_LINE;
-        self.global[i / 64] &= !(1 << (i % 64));
-        self.filled[i / 64] &= !(1 << (i % 64));
+        self.filled.clear(i);
+    }
+
+    fn clear_code(&mut self, i: usize) {
+        self.code[i] = NO_CODE;
+        self.filled_code.clear(i);
     }
 
     /// Clears all that is filled, but for global pages if they are to be kept.
     fn clear_filled(&mut self, keep_global: bool) {
-        for word in 0..ENTRIES / 64 {
-            let kept = if keep_global { self.global[word] } else { 0 };
-            let mut gone = self.filled[word] & !kept;
-            while gone != 0 {
-                self.clear(word * 64 + gone.trailing_zeros() as usize);
-                gone &= gone - 1;
+        let mut next = 0;
+        while let Some(i) = self.filled.next(next, keep_global) {
+            self.clear(i);
+            next = i + 1;
+        }
+        next = 0;
+        while let Some(i) = self.filled_code.next(next, keep_global) {
+            self.clear_code(i);
+            next = i + 1;
+        }
+    }
+
+    /// Clears the pages of an aligned range of up to 2 to the [`MOST_LARGE_BITS`] bytes.
+    fn clear_range(&mut self, base: u64, bits: u32) {
+        let pages = 1usize << (bits.clamp(PAGE_BITS, MOST_LARGE_BITS) - PAGE_BITS);
+        let is_in = |entry: &Entry| entry.tag != EMPTY && (entry.tag ^ base) >> bits == 0;
+        let mut next = index(base);
+        let end = next + pages;
+        while let Some(i) = self.filled.next(next, false).filter(|i| *i < end) {
+            if self.lines[i].entries.iter().any(is_in) {
+                self.clear(i);
             }
+            next = i + 1;
+        }
+        next = code_index(base);
+        let end = next + pages;
+        while let Some(i) = self.filled_code.next(next, false).filter(|i| *i < end) {
+            if is_in(&self.code[i].entry) {
+                self.clear_code(i);
+            }
+            next = i + 1;
         }
     }
 }
@@ -220,10 +364,17 @@ pub(crate) struct Backing {
 #[derive(Default)]
 pub struct Bank {
     contexts: [Option<Box<Tables>>; CONTEXTS],
-    /// Smallest aligned range that holds all large pages cached: base and mask.
-    large: Option<(u64, u64)>,
+    /// Large pages that something is cached of, in order: address, and log2 of the size in the low bits.
+    large: Vec<u64>,
+    /// Sizes of them: the bits of their logarithms.
+    large_sizes: u64,
     /// Whether anything was cached since the last full flush.
     used: bool,
+}
+
+/// A large page as a number.
+fn large_page(va: u64, bits: u32) -> u64 {
+    va & u64::MAX.checked_shl(bits).unwrap_or(0) | u64::from(bits & 0x3f)
 }
 
 impl Bank {
@@ -237,56 +388,62 @@ impl Bank {
         self.contexts.get(ctx)?.as_deref().map(std::ptr::from_ref)
     }
 
+    /// Caches a page for all accesses that `found` allows, and drives out others for those of the kind
+    /// that was `wanted`.
     pub(crate) fn fill(
         &mut self,
         ctx: u8,
-        va: u64,
+        (va, wanted): (u64, Kind),
         found: &Translation,
         backing: Option<Backing>,
         exec_id: u32,
     ) {
         if found.page_bits > PAGE_BITS {
-            let mask = u64::MAX.checked_shl(found.page_bits).unwrap_or(0);
-            let (base, mut all) = self.large.unwrap_or((va & mask, mask));
-            all &= mask;
-            while (base ^ va) & all != 0 {
-                all <<= 1;
-            }
-            self.large = Some((base & all, all));
+            self.note_large(va, found.page_bits);
         }
         self.used = true;
         let tables =
             self.contexts[usize::from(ctx) & (CONTEXTS - 1)].get_or_insert_with(Tables::new);
-        let i = index(va);
-        // The three tables of an index share the global bit, so they hold one page.
-        let page = va & PAGE;
-        let same = |entry: &Entry| entry.tag == EMPTY || entry.tag & PAGE == page;
-        if !tables.lines[i].entries.iter().all(same) {
-            tables.clear(i);
-        }
-        let bit = 1 << (i % 64);
-        tables.filled[i / 64] |= bit;
-        tables.global[i / 64] = tables.global[i / 64] & !bit | if found.global { bit } else { 0 };
+        let is_code = wanted == Kind::Exec;
         let physical = found.physical & PAGE;
         let fast = |kind: Kind| backing.filter(|b| !b.slow[kind as usize]);
-        let place = |kind| fast(kind).map_or((physical, true), |b| (b.host as u64, false));
-        if found.allow.read {
-            let (to, slow) = place(Kind::Read);
-            tables.set(Kind::Read, va, to, slow);
+        let entry = |kind| match fast(kind) {
+            Some(b) => Entry::new(va, b.host as u64, false),
+            None => Entry::new(va, physical, true),
+        };
+        if found.allow.exec && tables.take_code(va, is_code, found.global) {
+            tables.code[code_index(va)] = CodeLine {
+                entry: entry(Kind::Exec),
+                id: exec_id,
+            };
         }
-        if found.allow.exec {
-            let (to, slow) = place(Kind::Exec);
-            tables.set(Kind::Exec, va, to, slow);
-            tables.lines[i].exec_id = exec_id;
+        if !tables.take_line(va, !is_code, found.global) {
+            return;
+        }
+        let line = &mut tables.lines[index(va)];
+        if found.allow.read {
+            line.entries[Kind::Read as usize] = entry(Kind::Read);
         }
         if found.allow.write {
-            match fast(Kind::Write) {
+            line.entries[Kind::Write as usize] = match fast(Kind::Write) {
                 Some(b) if b.writable => {
-                    tables.set(Kind::Write, va, b.host as u64, false);
-                    tables.lines[i].flags = b.flags;
+                    line.flags = b.flags;
+                    entry(Kind::Write)
                 }
-                _ => tables.set(Kind::Write, va, physical, true),
+                _ => Entry::new(va, physical, true),
+            };
+        }
+    }
+
+    fn note_large(&mut self, va: u64, bits: u32) {
+        let page = large_page(va, bits);
+        if let Err(at) = self.large.binary_search(&page) {
+            if self.large.len() >= MOST_LARGE {
+                self.flush();
+                return self.note_large(va, bits);
             }
+            self.large.insert(at, page);
+            self.large_sizes |= 1u64.wrapping_shl(bits);
         }
     }
 
@@ -295,7 +452,8 @@ impl Bank {
         if !std::mem::take(&mut self.used) {
             return;
         }
-        self.large = None;
+        self.large.clear();
+        self.large_sizes = 0;
         for tables in self.contexts.iter_mut().flatten() {
             tables.clear_filled(false);
         }
@@ -311,19 +469,31 @@ impl Bank {
         }
     }
 
-    /// Forgets the page at `va`; the whole bank if it may be part of a large page.
+    /// Forgets the page at `va`; if it is part of a large one, all of that.
     pub fn flush_page(&mut self, va: u64) {
-        if let Some((base, mask)) = self.large
-            && va & mask == base
-        {
-            self.flush();
-            return;
+        let mut sizes = self.large_sizes;
+        while sizes != 0 {
+            let bits = sizes.trailing_zeros();
+            sizes &= sizes - 1;
+            let Ok(at) = self.large.binary_search(&large_page(va, bits)) else {
+                continue;
+            };
+            if bits > MOST_LARGE_BITS {
+                return self.flush();
+            }
+            self.large.remove(at);
+            for tables in self.contexts.iter_mut().flatten() {
+                tables.clear_range(large_page(va, bits) & PAGE, bits);
+            }
         }
         for tables in self.contexts.iter_mut().flatten() {
             let i = index(va);
-            let holds = |entry: &Entry| entry.tag != EMPTY && entry.tag & PAGE == va & PAGE;
-            if tables.lines[i].entries.iter().any(holds) {
+            if tables.lines[i].entries.iter().any(|entry| entry.holds(va)) {
                 tables.clear(i);
+            }
+            let i = code_index(va);
+            if tables.code[i].entry.holds(va) {
+                tables.clear_code(i);
             }
         }
     }

@@ -335,8 +335,8 @@ impl Mmu {
         slot.globals_seen = self.globals;
     }
 
-    /// Caches what a page walk found for `va`.
-    pub fn fill(&mut self, ctx: u8, va: u64, found: &Translation) {
+    /// Caches what a page walk found for an access at `va`.
+    pub fn fill(&mut self, ctx: u8, va: u64, access: Access, found: &Translation) {
         let backing = self
             .snapshot
             .find(found.physical)
@@ -354,7 +354,7 @@ impl Mmu {
         self.recent.clear_page(ctx, va);
         self.slots[self.current]
             .bank
-            .fill(ctx, va, found, backing, id);
+            .fill(ctx, (va, access.kind()), found, backing, id);
         self.point();
     }
 

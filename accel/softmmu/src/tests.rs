@@ -40,7 +40,7 @@ fn found(physical: u64, global: bool) -> Translation {
 fn a_filled_page_is_reached_on_the_fast_path() {
     let (mut mmu, block, _) = mmu();
     assert_eq!(mmu.load32(0, 0x5000), None);
-    mmu.fill(0, 0x5000, &found(0x10_2000, false));
+    mmu.fill(0, 0x5000, Access::Read, &found(0x10_2000, false));
     assert_eq!(mmu.store32(0, 0x5004, 7), Fast::Done(()));
     assert_eq!(block.load(0x2004, 4), Some(7));
     assert_eq!(mmu.load64(0, 0x5001), Some(7 << 24));
@@ -53,7 +53,7 @@ fn a_filled_page_is_reached_on_the_fast_path() {
 #[test]
 fn sixteen_bytes_are_updated_at_once_or_by_the_slow_path() {
     let (mut mmu, block, _) = mmu();
-    mmu.fill(0, 0x5000, &found(0x10_2000, false));
+    mmu.fill(0, 0x5000, Access::Read, &found(0x10_2000, false));
     block.store(0x2010, 8, 1).unwrap();
     block.store(0x2018, 8, 2).unwrap();
     let old = 2u128 << 64 | 1;
@@ -70,7 +70,7 @@ fn sixteen_bytes_are_updated_at_once_or_by_the_slow_path() {
 #[test]
 fn what_is_not_ram_is_slow_but_cached() {
     let (mut mmu, ..) = mmu();
-    mmu.fill(0, 0x9000, &found(0xfee0_0000, false));
+    mmu.fill(0, 0x9000, Access::Read, &found(0xfee0_0000, false));
     assert_eq!(mmu.load32(0, 0x9010), None);
     assert_eq!(
         mmu.look_up(0, 0x9010, Access::Read),
@@ -81,8 +81,8 @@ fn what_is_not_ram_is_slow_but_cached() {
 #[test]
 fn flushes_drop_what_they_name_and_keep_the_rest() {
     let (mut mmu, ..) = mmu();
-    mmu.fill(0, 0x1000, &found(0x10_1000, true));
-    mmu.fill(0, 0x2000, &found(0x10_2000, false));
+    mmu.fill(0, 0x1000, Access::Read, &found(0x10_1000, true));
+    mmu.fill(0, 0x2000, Access::Read, &found(0x10_2000, false));
     mmu.bank().flush_non_global();
     assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Ram);
     assert_eq!(mmu.look_up(0, 0x2000, Access::Read), Physical::Miss);
@@ -96,7 +96,12 @@ fn a_flush_reaches_every_page_that_was_cached() {
     let pages = || (0..5000u64).map(|n| n * 0x1_3000);
     for global in [false, true] {
         for va in pages() {
-            mmu.fill((va >> 12) as u8 & 3, va, &found(0x10_1000, global));
+            mmu.fill(
+                (va >> 12) as u8 & 3,
+                va,
+                Access::Read,
+                &found(0x10_1000, global),
+            );
         }
         mmu.bank().flush_non_global();
         if global {
@@ -114,7 +119,7 @@ fn a_flush_reaches_every_page_that_was_cached() {
 fn a_bank_keeps_its_translations_while_another_is_current() {
     let (mut mmu, ..) = mmu();
     mmu.switch(1);
-    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    mmu.fill(0, 0x1000, Access::Read, &found(0x10_1000, false));
     mmu.switch(2);
     assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
     mmu.switch(1);
@@ -132,16 +137,72 @@ fn one_page_of_a_large_page_flushes_all_of_it() {
         page_bits: 21,
         ..found(pa, false)
     };
-    mmu.fill(0, 0x20_1000, &large(0x10_1000));
-    mmu.fill(0, 0x20_2000, &large(0x10_2000));
+    mmu.fill(0, 0x20_1000, Access::Read, &large(0x10_1000));
+    mmu.fill(0, 0x20_2000, Access::Read, &large(0x10_2000));
     mmu.flush_page(0x3f_f000);
     assert_eq!(mmu.look_up(0, 0x20_1000, Access::Read), Physical::Miss);
 }
 
 #[test]
+fn other_large_pages_stay_when_a_page_of_one_is_flushed() {
+    let (mut mmu, ..) = mmu();
+    let sized = |pa, page_bits| Translation {
+        page_bits,
+        ..found(pa, true)
+    };
+    let far = 0xffff_8880_0020_1000;
+    mmu.fill(0, 0x20_1000, Access::Read, &sized(0x10_1000, 21));
+    mmu.fill(0, 0x20_3000, Access::Fetch, &sized(0x10_3000, 21));
+    mmu.fill(0, 0x5000, Access::Read, &found(0x10_5000, false));
+    mmu.fill(0, far, Access::Read, &sized(0x10_2000, 21));
+    mmu.flush_page(0x7000);
+    assert_eq!(mmu.look_up(0, far, Access::Read), Physical::Ram);
+    mmu.flush_page(0x2f_0000);
+    assert_eq!(mmu.look_up(0, 0x20_1000, Access::Read), Physical::Miss);
+    assert_eq!(mmu.look_up(0, 0x20_3000, Access::Fetch), Physical::Miss);
+    assert_eq!(mmu.look_up(0, far, Access::Read), Physical::Ram);
+    assert_eq!(mmu.look_up(0, 0x5000, Access::Read), Physical::Ram);
+    // A gigabyte is flushed together with all else.
+    mmu.fill(0, 0x4000_1000, Access::Read, &sized(0x10_1000, 30));
+    mmu.flush_page(0x7fff_f000);
+    for va in [0x4000_1000, far, 0x5000] {
+        assert_eq!(mmu.look_up(0, va, Access::Read), Physical::Miss);
+    }
+}
+
+#[test]
+fn any_number_of_large_pages_can_be_flushed() {
+    let (mut mmu, ..) = mmu();
+    let large = |pa| Translation {
+        page_bits: 21,
+        ..found(pa, false)
+    };
+    for n in 1..3000 {
+        mmu.fill(0, n << 21 | 0x1000, Access::Read, &large(0x10_1000));
+    }
+    mmu.flush_page(2999 << 21);
+    let look_up = |va| mmu.look_up(0, va, Access::Read);
+    assert_eq!(look_up(2999 << 21 | 0x1000), Physical::Miss);
+}
+
+#[test]
+fn code_and_data_do_not_drive_each_other_out() {
+    let (mut mmu, ..) = mmu();
+    let (code, data, other) = (0x100_5000, 0x200_5000, 0x300_5000);
+    mmu.fill(0, code, Access::Fetch, &found(0x10_1000, false));
+    mmu.fill(0, data, Access::Read, &found(0x10_2000, false));
+    mmu.fill(0, other, Access::Fetch, &found(0x10_3000, false));
+    let look_up = |va, access| mmu.look_up(0, va, access);
+    assert_eq!(look_up(code, Access::Fetch), Physical::Miss);
+    assert_eq!(look_up(other, Access::Fetch), Physical::Ram);
+    assert_eq!(look_up(data, Access::Read), Physical::Ram);
+    assert_eq!(look_up(data, Access::Fetch), Physical::Miss);
+}
+
+#[test]
 fn a_store_into_code_says_so_once() {
     let (mut mmu, block, _) = mmu();
-    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    mmu.fill(0, 0x1000, Access::Read, &found(0x10_1000, false));
     block.track_code(0x1040, 4, false);
     assert_eq!(mmu.store8(0, 0x1080, 1), Fast::Done(()));
     assert_eq!(mmu.store8(0, 0x1041, 1), Fast::HitCode(()));
@@ -151,7 +212,7 @@ fn a_store_into_code_says_so_once() {
 #[test]
 fn a_changed_map_is_taken_over_with_a_flush() {
     let (mut mmu, _, map) = mmu();
-    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    mmu.fill(0, 0x1000, Access::Read, &found(0x10_1000, false));
     map.add(MappingSpec {
         name: "hole".into(),
         base: 0x10_1000,
@@ -166,7 +227,7 @@ fn a_changed_map_is_taken_over_with_a_flush() {
     });
     mmu.sync_map();
     assert_eq!(mmu.look_up(0, 0x1000, Access::Read), Physical::Miss);
-    mmu.fill(0, 0x1000, &found(0x10_1000, false));
+    mmu.fill(0, 0x1000, Access::Read, &found(0x10_1000, false));
     assert_eq!(
         mmu.look_up(0, 0x1000, Access::Read),
         Physical::Slow(0x10_1000),
@@ -189,8 +250,8 @@ fn page_table_bits_are_updated_in_place() {
 #[test]
 fn many_bytes_are_at_hand_within_a_page_and_stores_of_them_tell() {
     let (mut mmu, block, _) = mmu();
-    mmu.fill(0, 0x5000, &found(0x10_2000, false));
-    mmu.fill(0, 0x6000, &found(0x10_4000, false));
+    mmu.fill(0, 0x5000, Access::Read, &found(0x10_2000, false));
+    mmu.fill(0, 0x6000, Access::Read, &found(0x10_4000, false));
     let bytes: Vec<u8> = (0..64).collect();
     assert_eq!(mmu.store_bytes(0, 0x5fc0, &bytes), Fast::Done(()));
     assert_eq!(mmu.store_bytes(0, 0x5fc1, &bytes), Fast::Slow, "crosses");
