@@ -171,12 +171,15 @@ fn read_file(option: &str, path: &str) -> Result<FileSpec> {
     if std::fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
         bail!("{option} {path}: this is a folder; name a file");
     }
-    let bytes =
-        std::fs::read(path).with_context(|| format!("{option} {path}: cannot read the file"))?;
-    Ok(FileSpec {
-        path: path.to_owned(),
-        bytes: bytes.into(),
-    })
+    FileSpec::open(path).with_context(|| format!("{option} {path}: cannot read the file"))
+}
+
+fn contents(option: &str, path: &str) -> Result<Arc<[u8]>> {
+    let file = read_file(option, path)?;
+    let bytes = file
+        .read()
+        .with_context(|| format!("{option} {path}: cannot read the file"))?;
+    Ok(bytes.as_slice().into())
 }
 
 fn kernel(config: &Config, guest: &Guest) -> Result<Option<FileSpec>> {
@@ -185,7 +188,7 @@ fn kernel(config: &Config, guest: &Guest) -> Result<Option<FileSpec>> {
     };
     let file = read_file("-kernel", path)?;
     if guest.is(&guests::X86_64)
-        && let FileKind::Other { what, advice } = identify(&file.bytes)
+        && let FileKind::Other { what, advice } = identify(&file.contents("-kernel")?)
     {
         bail!("-kernel {path}: this is {what}, not a kernel that a PC can start; {advice}");
     }
@@ -229,13 +232,13 @@ fn boot(config: &Config) -> Result<(BootSpec, Vec<Entry>)> {
     let boot = &config.boot;
     let mut entries: Vec<Entry> = Vec::new();
     if let Some(path) = &boot.splash {
-        let file = read_file("-boot splash", path)?;
+        let bytes = contents("-boot splash", path)?;
         let name = match () {
-            () if file.bytes.starts_with(b"BM") => "bootsplash.bmp",
-            () if file.bytes.starts_with(&[0xff, 0xd8]) => "bootsplash.jpg",
+            () if bytes.starts_with(b"BM") => "bootsplash.bmp",
+            () if bytes.starts_with(&[0xff, 0xd8]) => "bootsplash.jpg",
             () => bail!("-boot: '{path}' is no picture that firmware can show; use BMP or JPEG"),
         };
-        entries.push((name.to_owned(), file.bytes));
+        entries.push((name.to_owned(), bytes));
     }
     if let Some(ms) = boot.splash_time_ms {
         let ms = u16::try_from(ms).map_err(|_| anyhow!("-boot: 'splash-time' is at most 65535"))?;
@@ -288,7 +291,7 @@ fn fw_cfg_entry(opts: &Opts) -> Result<Entry> {
     }
     let bytes: Arc<[u8]> = match (opts.text("string"), opts.text("file")) {
         (Some(text), _) => text.as_bytes().into(),
-        (None, Some(path)) => read_file("-fw_cfg", path)?.bytes,
+        (None, Some(path)) => contents("-fw_cfg", path)?,
         (None, None) => {
             bail!("-fw_cfg {name}: 'gen_id' is not available yet; use 'file=...' or 'string=...'")
         }

@@ -60,7 +60,8 @@ impl Direct {
             base: RAM_BASE,
             len: ram_len,
         };
-        let loaded = load_arm64(&kernel.bytes, ram).map_err(|e| error(&e))?;
+        let image = kernel.contents("-kernel")?;
+        let loaded = load_arm64(&image, ram).map_err(|e| error(&e))?;
         let room = |what: &str, at: u64, len: usize| {
             let end = at.checked_add(len as u64);
             match end.filter(|end| *end <= RAM_BASE.saturating_add(ram_len)) {
@@ -81,7 +82,7 @@ impl Direct {
             }
         });
         if let Some(file) = &spec.initrd {
-            let end = room("the initrd", next, file.bytes.len())?;
+            let end = room("the initrd", next, file.len())?;
             tree.change("chosen", |chosen| {
                 chosen.set("linux,initrd-start", next.to_be_bytes());
                 chosen.set("linux,initrd-end", end.to_be_bytes());
@@ -115,15 +116,16 @@ impl Direct {
             base: RAM_BASE,
             len: ram.len(),
         };
-        // It was laid out before: nothing about it can have changed.
-        let loaded = load_arm64(&self.kernel.bytes, place).ok()?;
+        // It was laid out before: nothing about it should have changed.
+        let image = self.kernel.read().ok()?;
+        let loaded = load_arm64(&image, place).ok()?;
         for chunk in &loaded.chunks {
             ram.write(chunk.address, &chunk.bytes)?;
             let end = chunk.address.checked_add(chunk.bytes.len() as u64)?;
             ram.clear(end, chunk.zeros)?;
         }
         if let Some((at, file)) = &self.initrd {
-            ram.write(*at, &file.bytes)?;
+            ram.write(*at, &file.read().ok()?)?;
         }
         ram.write(self.tree.0, &self.tree.1)
     }
@@ -131,8 +133,14 @@ impl Direct {
     /// Makes the machine begin so after every reset.
     pub(crate) fn install(self, machine: &Machine, ram: Ram) {
         machine.set_boot(move |index, _| {
-            if index == 0 && self.put(&ram).is_none() {
-                log::error!("the kernel does not fit into guest memory any more");
+            let is_put = index != 0 || self.put(&ram).is_some();
+            // They are read again if there is a reset.
+            self.kernel.forget();
+            if let Some((_, file)) = &self.initrd {
+                file.forget();
+            }
+            if !is_put {
+                log::error!("the files of kernel and initrd are not what they were when the machine was made");
             }
         });
     }

@@ -110,13 +110,21 @@ fn hand_kernel(spec: &MachineSpec, items: &Items) -> Result<(), BoardError> {
         items.add_bytes(data, bytes);
         Ok::<_, BoardError>(())
     };
-    let image: Arc<[u8]> = match unpack_arm64(&kernel.bytes).map_err(|e| error(&e))? {
-        Cow::Borrowed(_) => kernel.bytes.clone(),
+    let contents = kernel.contents("-kernel")?;
+    let image: Arc<[u8]> = match unpack_arm64(&contents).map_err(|e| error(&e))? {
+        Cow::Borrowed(bytes) => bytes.into(),
         Cow::Owned(bytes) => bytes.into(),
     };
     put(keys::KERNEL_SIZE, keys::KERNEL_DATA, image)?;
     if let Some(initrd) = &spec.initrd {
-        put(keys::INITRD_SIZE, keys::INITRD_DATA, initrd.bytes.clone())?;
+        put(
+            keys::INITRD_SIZE,
+            keys::INITRD_DATA,
+            initrd.contents("-initrd")?.as_slice().into(),
+        )?;
+    }
+    for file in spec.initrd.iter().chain([kernel]) {
+        file.forget();
     }
     let mut line = spec.append.clone().into_bytes();
     line.push(0);

@@ -407,7 +407,7 @@ pub(crate) fn build(
     let mut tree = match &spec.dtb {
         None => virt.tree(accelerator.compatible()),
         // The user's own stands as it is, but for what is loaded beside the kernel.
-        Some(file) => firmware_fdt::parse(&file.bytes)
+        Some(file) => firmware_fdt::parse(&file.contents("-dtb")?)
             .map_err(|e| BoardError::Boot(format!("-dtb {}: {e}", file.path)))?,
     };
     let direct = match &spec.kernel {

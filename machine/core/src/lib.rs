@@ -6,6 +6,7 @@
 mod board;
 pub mod bootorder;
 mod cpu_thread;
+mod file;
 mod hotplug;
 mod machine;
 mod parts;
@@ -16,13 +17,14 @@ mod turns;
 pub use board::{Board, BoardError};
 pub use bootorder::BootOrder;
 pub use cpu_thread::CpuThread;
+pub use file::FileSpec;
 pub use hotplug::Leaving;
 pub use machine::{Event, Machine, MachineError, Policy, SavedMachine};
 pub use parts::{Parts, ram_at};
 pub use smbios::smbios;
 pub use spec::{
-    BootSpec, DeviceSpec, FileSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, SemihostingSpec,
-    absent, switch,
+    BootSpec, DeviceSpec, GlobalSpec, MachineDef, MachineSpec, RtcSpec, SemihostingSpec, absent,
+    switch,
 };
 
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::file::FileSpec;
 use control_options::Topology;
 use control_options::topology::Level;
 use device_rtc::RtcClock;
-use firmware_load::Module;
 use hw_core::{Args, BusKind, DeviceClass, DeviceError, Prop, PropType};
 use hw_memory::RamBlock;
 
@@ -215,25 +215,6 @@ pub struct BootSpec {
     pub menu: bool,
     /// Try nothing that is not listed.
     pub strict: bool,
-}
-
-/// A file given to the guest: its path for messages, its contents.
-#[derive(Clone, Debug)]
-pub struct FileSpec {
-    /// As written by the user.
-    pub path: String,
-    /// Contents.
-    pub bytes: Arc<[u8]>,
-}
-
-impl FileSpec {
-    /// As boot protocols have it.
-    pub fn module(&self) -> Module<'_> {
-        Module {
-            bytes: &self.bytes,
-            cmdline: &self.path,
-        }
-    }
 }
 
 /// Everything a machine is built from.

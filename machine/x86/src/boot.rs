@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use firmware_load::{Boot, Chunk, CpuStart, E820, E820Kind, Loaded, Module, Places, load};
+use firmware_load::{Boot, CpuStart, E820, E820Kind, Loaded, Module, Places, load};
 use hw_core::{Attrs, ByteOrder, Initiator};
 use hw_memory::{MemoryMap, RamBlock};
 
 use machine_core::{Board, BoardError};
 
 use crate::board::FOUR_GIB;
-use machine_core::{FileSpec, MachineSpec};
+use machine_core::MachineSpec;
 
 /// The ACPI root pointer is at the end of the tables' RAM.
 const RSDP_LEN: u64 = 64;
@@ -28,17 +28,25 @@ pub(crate) struct Ram {
 }
 
 impl Ram {
-    /// Puts a chunk into RAM.
-    fn put(&self, chunk: &Chunk<'_>) -> Option<()> {
-        self.write(chunk.address, &chunk.bytes)?;
-        let end = chunk.address.checked_add(chunk.bytes.len() as u64)?;
-        self.block
-            .fill(self.offset(end, chunk.zeros)?, chunk.zeros, 0)
-    }
-
     pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> Option<()> {
         self.block
             .write(self.offset(address, bytes.len() as u64)?, bytes)
+    }
+
+    /// Puts bytes into RAM, and zeros behind them.
+    fn put(&self, address: u64, bytes: &[u8], zeros: u64) -> Option<()> {
+        self.write(address, bytes)?;
+        let end = address.checked_add(bytes.len() as u64)?;
+        self.block.fill(self.offset(end, zeros)?, zeros, 0)
+    }
+
+    /// Whether there is RAM for them.
+    fn has(&self, address: u64, bytes: &[u8], zeros: u64) -> Option<()> {
+        let len = bytes.len() as u64;
+        self.offset(address, len)?;
+        let end = address.checked_add(len)?;
+        let end = self.offset(end, zeros)?.checked_add(zeros)?;
+        (end <= self.block.len()).then_some(())
     }
 
     fn offset(&self, address: u64, len: u64) -> Option<u64> {
@@ -120,11 +128,19 @@ impl Direct {
         let Some(kernel) = &self.spec.kernel else {
             return Err(BoardError::Boot("there is no kernel".into()));
         };
-        let initrd: Vec<Module<'_>> = self.spec.initrd.iter().map(FileSpec::module).collect();
+        let image = kernel.contents("-kernel")?;
+        let initrd = match &self.spec.initrd {
+            Some(file) => Some((file, file.contents("-initrd")?)),
+            None => None,
+        };
+        let module = initrd.as_ref().map(|(file, bytes)| Module {
+            bytes,
+            cmdline: &file.path,
+        });
         let boot = Boot {
             name: &kernel.path,
             cmdline: &self.cmdline,
-            modules: &initrd,
+            modules: module.as_slice(),
             e820: &self.e820,
             rsdp: self
                 .acpi
@@ -132,11 +148,12 @@ impl Direct {
                 .map(|_| self.ram.low.saturating_sub(RSDP_LEN)),
             places: Places::default(),
         };
-        f(load(&kernel.bytes, &boot)
+        f(load(&image, &boot)
             .map_err(|e| BoardError::Boot(format!("-kernel {}: {e}", kernel.path)))?)
     }
 
-    fn put(&self) -> Result<CpuStart, BoardError> {
+    /// Hands all that is to be in memory to `put`: an address, bytes, and how many zeros follow them.
+    fn lay_out(&self, put: impl Fn(u64, &[u8], u64) -> Option<()>) -> Result<CpuStart, BoardError> {
         if let Some(acpi) = &self.acpi {
             let at = self.ram.low.saturating_sub(ACPI_LEN);
             let (rsdp, tables) = acpi.place(at as u32);
@@ -145,10 +162,8 @@ impl Direct {
                     "the ACPI tables of so many devices do not fit".into(),
                 ));
             }
-            let placed = self
-                .ram
-                .write(self.ram.low.saturating_sub(RSDP_LEN), &rsdp)
-                .and_then(|()| self.ram.write(at, &tables));
+            let placed = put(self.ram.low.saturating_sub(RSDP_LEN), &rsdp, 0)
+                .and_then(|()| put(at, &tables, 0));
             placed.ok_or_else(|| {
                 BoardError::Boot("no memory for the ACPI tables; give more with -m".into())
             })?;
@@ -156,7 +171,7 @@ impl Direct {
         if let Some(smbios) = &self.smbios {
             let bytes = smbios.place(SMBIOS_AT as u32);
             let fits = bytes.len() as u64 <= SMBIOS_ROOM;
-            let placed = self.ram.write(SMBIOS_AT, &bytes).filter(|()| fits);
+            let placed = put(SMBIOS_AT, &bytes, 0).filter(|()| fits);
             placed.ok_or_else(|| {
                 BoardError::Boot(format!(
                     "the SMBIOS tables take {} bytes, and there is room for {SMBIOS_ROOM}; leave some '-smbios' out",
@@ -166,7 +181,7 @@ impl Direct {
         }
         self.with_loaded(|loaded| {
             for chunk in &loaded.chunks {
-                self.ram.put(chunk).ok_or_else(|| {
+                put(chunk.address, &chunk.bytes, chunk.zeros).ok_or_else(|| {
                     let end = chunk
                         .address
                         .saturating_add(chunk.bytes.len() as u64 + chunk.zeros);
@@ -190,7 +205,7 @@ impl Direct {
         board: &Board,
         firmware: impl Fn() + Send + Sync + 'static,
     ) -> Result<(), BoardError> {
-        self.put()?;
+        self.lay_out(|address, bytes, zeros| self.ram.has(address, bytes, zeros))?;
         let ports = board.machine.fabric().ports.clone();
         board.machine.set_boot(move |index, cpu| {
             if index != 0 {
@@ -198,7 +213,12 @@ impl Direct {
             }
             quiet_pics(&ports);
             firmware();
-            match self.put() {
+            let start = self.lay_out(|address, bytes, zeros| self.ram.put(address, bytes, zeros));
+            // They are read again if there is a reset.
+            for file in self.spec.kernel.iter().chain(&self.spec.initrd) {
+                file.forget();
+            }
+            match start {
                 Ok(start) => {
                     if let Err(error) = crate::start::apply(cpu, &start) {
                         log::error!("the first CPU cannot be started: {error}");

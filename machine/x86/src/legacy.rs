@@ -234,22 +234,33 @@ pub(crate) fn offer_kernel(
 ) -> Result<(), BoardError> {
     let error =
         |e: &dyn std::fmt::Display| BoardError::Boot(format!("-kernel {}: {e}", kernel.path));
-    if identify(&kernel.bytes) != FileKind::BzImage {
+    let contents = kernel.contents("-kernel")?;
+    if identify(&contents) != FileKind::BzImage {
         let what = "only a Linux bzImage can be started by firmware; leave -bios out";
         return Err(error(&what));
     }
-    let modules: Vec<Module<'_>> = b.spec.initrd.iter().map(FileSpec::module).collect();
+    let initrd = match &b.spec.initrd {
+        Some(file) => Some((file, file.contents("-initrd")?)),
+        None => None,
+    };
+    let module = initrd.as_ref().map(|(file, bytes)| Module {
+        bytes,
+        cmdline: &file.path,
+    });
     let boot = Boot {
         name: &kernel.path,
         cmdline: &b.spec.append,
-        modules: &modules,
+        modules: module.as_slice(),
         e820,
         rsdp: None,
         places: Places::default(),
     };
-    let image = BzImage::parse(&kernel.bytes).map_err(|e| error(&e))?;
+    let image = BzImage::parse(&contents).map_err(|e| error(&e))?;
     for (key, bytes) in image.firmware_items(&boot).map_err(|e| error(&e))? {
         items.add_bytes(key, bytes.into_owned());
+    }
+    for file in b.spec.initrd.iter().chain([kernel]) {
+        file.forget();
     }
     items
         .add_file("genroms/linuxboot_dma.bin", linux_option_rom())
