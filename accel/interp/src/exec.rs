@@ -21,8 +21,7 @@ pub(crate) enum Flow {
 fn flag_state<M: Machine>(m: &mut M) -> (FlagKind, Ty, u64, u64, u64) {
     let at = M::Target::LAYOUT.flags.0.into();
     let number = m.get(at);
-    let kind = FlagKind::from_number((number >> 8) as u8);
-    let ty = Ty::of_bytes(number as u32 & 15);
+    let (kind, ty) = FlagKind::of(number);
     (kind, ty, m.get(at + 1), m.get(at + 2), m.get(at + 3))
 }
 

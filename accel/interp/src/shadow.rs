@@ -628,8 +628,7 @@ fn set_flags<T: Target>(regs: &mut RegFile, flags: [u64; 4]) {
 /// All flags of a register file, as the guest sees them.
 pub fn packed_flags<T: Target>(regs: &RegFile) -> u64 {
     let [number, a, b, c] = lazy_flags::<T>(regs);
-    let kind = FlagKind::from_number((number >> 8) as u8);
-    let ty = Ty::of_bytes(number as u32 & 15);
+    let (kind, ty) = FlagKind::of(number);
     flags::pack(kind, ty, a & ty.mask(), b & ty.mask(), c)
 }
 

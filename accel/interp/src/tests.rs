@@ -6,7 +6,7 @@ use std::sync::Arc;
 use accel_core::{
     Access, Core, Effects, Exit, Helper, Layout, Permissions, Source, Target, Translation, Trap,
 };
-use accel_ir::{Builder, Endian, Mem, Ordering, Slot, Ty, Unit};
+use accel_ir::{Builder, Endian, FlagKind, Mem, Ordering, Slot, Ty, Unit};
 use hw_clock::Clock;
 use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
 use proptest::prelude::*;
@@ -153,7 +153,7 @@ fn compare(seed: u64) {
     assert_eq!(core.pc(), pc, "seed {seed}\n{unit}\n{:#?}", code.ops);
     let at = usize::from(FLAGS);
     // The flags' operands may have stray bits above their type.
-    let ty = Ty::of_bytes(plain.regs[at] as u32 & 15);
+    let (_, ty) = FlagKind::of(plain.regs[at]);
     for i in [at + 1, at + 2] {
         let got = core.regs.get(Slot(i as u8)) & ty.mask();
         assert_eq!(got, plain.regs[i] & ty.mask(), "flags, seed {seed}\n{unit}");

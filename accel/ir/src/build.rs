@@ -5,6 +5,25 @@ use crate::{
     Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
 };
 
+/// Memory of earlier units, for the next one. It is no part of a unit.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    ops: Vec<Vec<Op>>,
+    ended: Vec<bool>,
+}
+
+impl Clone for Spare {
+    fn clone(&self) -> Self {
+        Spare::default()
+    }
+}
+
+impl PartialEq for Spare {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// Appends operations to the current block of a unit in the making.
 #[derive(Debug)]
 pub struct Builder {
@@ -42,23 +61,27 @@ impl Builder {
 
     /// An empty unit in the memory of one that is not needed any more.
     pub fn reusing(mut unit: Unit) -> Self {
-        let mut ops = unit.blocks.drain(..).next().map_or(Vec::new(), |b| b.ops);
-        ops.clear();
+        while let Some(block) = unit.blocks.pop() {
+            unit.spare.ops.push(block.ops);
+        }
         unit.types.clear();
         unit.insns = 0;
+        let mut ended = std::mem::take(&mut unit.spare.ended);
+        ended.clear();
         let mut builder = Builder {
             unit,
             current: 0,
-            ended: Vec::new(),
+            ended,
             flags: None,
             flag_defs: 0,
         };
-        builder.block_of(ops);
+        builder.block();
         builder
     }
 
     /// The finished unit. Blocks never ended leave the unit.
-    pub fn finish(self) -> Unit {
+    pub fn finish(mut self) -> Unit {
+        self.unit.spare.ended = self.ended;
         self.unit
     }
 
@@ -74,11 +97,10 @@ impl Builder {
 
     /// Creates a block to jump to; [`switch`](Self::switch) continues in it.
     pub fn block(&mut self) -> BlockId {
-        self.block_of(Vec::new())
-    }
-
-    fn block_of(&mut self, ops: Vec<Op>) -> BlockId {
         let id = BlockId(self.unit.blocks.len() as u32);
+        // The first block, which is the longest, gets its own memory again: it was given back last.
+        let mut ops = self.unit.spare.ops.pop().unwrap_or_default();
+        ops.clear();
         self.unit.blocks.push(Block {
             params: Vec::new(),
             ops,

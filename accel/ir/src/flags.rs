@@ -54,13 +54,20 @@ pub enum FlagKind {
 }
 
 impl FlagKind {
-    /// The kind of this number.
-    pub fn from_number(number: u8) -> FlagKind {
+    /// The kind and its operands' type as a number, which the lazy flags' first slot holds.
+    pub const fn with(self, ty: Ty) -> u8 {
+        (self as u8) << 2 | ty.bytes().trailing_zeros() as u8 & 3
+    }
+
+    /// Kind and type of a number.
+    pub fn of(number: u64) -> (FlagKind, Ty) {
         use FlagKind::*;
         const KINDS: [FlagKind; 13] = [
             Raw, Add, Adc, Sub, Sbb, Logic, Inc, Dec, Shl, Shr, Sar, Mul, LogicC,
         ];
-        KINDS.get(usize::from(number)).copied().unwrap_or(Raw)
+        let kind = KINDS.get((number >> 2) as usize).copied().unwrap_or(Raw);
+        let ty = [Ty::I8, Ty::I16, Ty::I32, Ty::I64][(number & 3) as usize];
+        (kind, ty)
     }
 }
 

@@ -280,6 +280,7 @@ pub struct Unit {
     pub types: Vec<Ty>,
     /// Number of guest instructions.
     pub insns: u32,
+    spare: build::Spare,
 }
 
 impl Unit {

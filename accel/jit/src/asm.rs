@@ -358,6 +358,12 @@ impl Asm {
         self.byte(0x50 | reg.0 & 7);
     }
 
+    /// Pushes a constant, sign-extended.
+    pub(crate) fn push_imm(&mut self, value: i32) {
+        self.byte(0x68);
+        self.imm32(value);
+    }
+
     pub(crate) fn pop(&mut self, reg: Reg) {
         if reg.0 >= 8 {
             self.byte(0x41);
@@ -667,6 +673,12 @@ impl Asm {
 
     pub(crate) fn ret(&mut self) {
         self.byte(0xc3);
+    }
+
+    /// Returns, and drops these bytes of arguments.
+    pub(crate) fn ret_dropping(&mut self, bytes: u16) {
+        self.byte(0xc2);
+        self.code.extend_from_slice(&bytes.to_le_bytes());
     }
 
     // --- vectors

@@ -1,11 +1,11 @@
 //! Compiled units of one CPU: by what they are for, by page, by where their code is.
 
-use std::collections::BTreeMap;
-
 use accel_core::{Map, PageRef};
 
-use crate::compile::{Compiled, Mark, Site, Way};
+use crate::compile::{Compiled, Mark, Way};
 use crate::memory::{CodeMemory, cell};
+use crate::notes::Notes;
+use crate::places::ByPlace;
 use crate::table;
 
 /// What a unit is for: everything its translation depended on.
@@ -106,10 +106,11 @@ pub(crate) struct Block {
     /// Offset of its code.
     pub(crate) start: usize,
     len: usize,
-    marks: Box<[CompactMark]>,
-    sites: Box<[Site]>,
-    ways: Box<[Way]>,
-    pub(crate) pages: Vec<PageRef>,
+    notes: Notes,
+    /// Where it was read from.
+    page: PageRef,
+    /// The rest of that, of regions and what crosses into another page.
+    more_pages: Box<[PageRef]>,
     /// Pages beside the first that it is from, and the identities that the code checks them for.
     pub(crate) others: Box<[(u64, u32)]>,
     /// What only regions have.
@@ -134,21 +135,6 @@ struct RegionParts {
     shape: Box<[(u64, usize)]>,
 }
 
-/// A [`Mark`] in half the memory: there are some for each unit.
-#[derive(Clone, Copy)]
-struct CompactMark {
-    at: u32,
-    /// The PC, counted from the unit's.
-    pc: i32,
-    done: u16,
-    is_first: bool,
-}
-
-/// Whether PCs of units may be kept as the distances from one of them.
-pub(crate) fn is_near(pc: u64, base: u64) -> bool {
-    i32::try_from(pc.wrapping_sub(base).cast_signed()).is_ok()
-}
-
 impl Block {
     /// Bytes of its code.
     pub(crate) fn len(&self) -> usize {
@@ -167,24 +153,22 @@ impl Block {
 
     /// Its instructions.
     pub(crate) fn insns(&self) -> usize {
-        self.marks.len()
+        self.notes.insns()
     }
 
     /// Where an instruction's code is.
     pub(crate) fn mark(&self, insn: usize) -> Option<Mark> {
-        let mark = self.marks.get(insn)?;
-        Some(Mark {
-            at: mark.at,
-            pc: self.pc.wrapping_add_signed(mark.pc.into()),
-            done: mark.done,
-            is_first: mark.is_first,
-        })
+        self.notes.marks(self.pc).nth(insn)
+    }
+
+    /// What it was read from.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = &PageRef> {
+        std::iter::once(&self.page).chain(&self.more_pages)
     }
 
     /// Whether it was made from any of these granules of a page.
     pub(crate) fn reads(&self, page: u64, granules: u64) -> bool {
-        self.pages
-            .iter()
+        self.pages()
             .any(|p| p.page_id() == page && p.granules() & granules != 0)
     }
 
@@ -196,7 +180,7 @@ impl Block {
 
     /// PCs that it leads to, as far as they are known.
     pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
-        let ways = self.ways.iter().filter(|way| !way.is_wary);
+        let ways = self.notes.ways(self.pc).filter(|way| !way.is_wary);
         let ways = ways.map(|way| way.pc);
         ways.chain(self.went.iter().copied())
     }
@@ -204,21 +188,26 @@ impl Block {
     /// The number of the instruction that a return address belongs to.
     pub(crate) fn insn_of(&self, at: usize) -> Option<usize> {
         let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
-        let i = self.sites.binary_search_by_key(&at, |s| s.at).ok()?;
-        Some(usize::from(self.sites[i].insn))
+        let site = self.notes.sites().find(|site| site.at == at)?;
+        Some(site.insn.into())
+    }
+
+    /// A way out, by its number.
+    fn way(&self, way: u16) -> Option<Way> {
+        self.notes.ways(self.pc).nth(way.into())
     }
 
     /// The way out whose stub a return address belongs to.
     pub(crate) fn way_of(&self, at: usize) -> Option<(u16, Way)> {
         let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
-        let i = self.ways.binary_search_by_key(&at, |w| w.site).ok()?;
-        Some((i as u16, self.ways[i]))
+        let mut ways = (0..).zip(self.notes.ways(self.pc));
+        ways.find(|(_, way)| way.site == at)
     }
 
     /// The instruction before which code was overwritten by a call that returns to this address.
     pub(crate) fn mark_of(&self, at: usize) -> Option<usize> {
         let at = u32::try_from(at.checked_sub(self.start + CALL)?).ok()?;
-        self.marks.iter().position(|m| m.at == at)
+        self.notes.marks(self.pc).position(|m| m.at == at)
     }
 }
 
@@ -229,6 +218,8 @@ const CHUNK: usize = 16;
 /// Bytes of a call.
 const CALL: usize = 5;
 
+/// Bytes of code after which what was written before has settled: most ways are linked soon.
+const SETTLES_AFTER: usize = 1 << 20;
 /// Pieces that the code memory is freed in, the oldest first.
 const PIECES: usize = 8;
 
@@ -238,7 +229,7 @@ pub(crate) struct Cache {
     blocks: Blocks,
     /// By the hash of what they are for.
     index: Map<u64, Id>,
-    by_address: BTreeMap<usize, Id>,
+    by_place: ByPlace,
     by_page: Map<u64, Vec<Id>>,
     /// Where the first unit's code may be: behind the thunks.
     first: usize,
@@ -251,6 +242,8 @@ pub(crate) struct Cache {
     recent: Box<[Option<(Key, Id)>]>,
     /// Where calls returned to lately: offset, and the instruction's PC and number from 1.
     sites: Box<[(usize, u64, u64)]>,
+    /// For packing what is noted of units.
+    room: Vec<u8>,
 }
 
 /// Units and sites remembered, each; a power of two.
@@ -263,7 +256,7 @@ impl Cache {
             memory,
             blocks: Blocks::default(),
             index: Map::default(),
-            by_address: BTreeMap::new(),
+            by_place: ByPlace::default(),
             by_page: Map::default(),
             first,
             next: first,
@@ -271,6 +264,7 @@ impl Cache {
             used: 0,
             recent: vec![None; RECENT].into(),
             sites: vec![(0, 0, 0); RECENT].into(),
+            room: Vec::new(),
         };
         cache.end = cache.piece_end(first);
         cache
@@ -298,7 +292,7 @@ impl Cache {
 
     /// Units alive, and bytes of their code.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.by_address.len(), self.used)
+        (self.by_place.len(), self.used)
     }
 
     /// The unit for this, without remembering that it was asked for.
@@ -345,9 +339,9 @@ impl Cache {
 
     /// The unit whose code an offset lies in or just behind.
     pub(crate) fn at(&self, at: usize) -> Option<(Id, &Block)> {
-        let (_, id) = self.by_address.range(..at).next_back()?;
-        let block = self.get(*id)?;
-        (at <= block.start + block.len).then_some((*id, block))
+        let id = self.by_place.before(at)?;
+        let block = self.get(id)?;
+        (at <= block.start + block.len).then_some((id, block))
     }
 
     /// Where the next unit's code will be.
@@ -367,12 +361,7 @@ impl Cache {
             self.end
         };
         self.end = self.piece_end(self.next);
-        let doomed: Vec<Id> = self
-            .by_address
-            .range(self.next..self.end)
-            .map(|(_, id)| *id)
-            .collect();
-        for id in doomed {
+        for id in self.by_place.within(self.next, self.end) {
             self.kill(id);
         }
         self.sites.fill((0, 0, 0));
@@ -385,7 +374,7 @@ impl Cache {
         key: Key,
         pc: u64,
         compiled: &Compiled,
-        pages: Vec<PageRef>,
+        pages: (PageRef, Vec<PageRef>),
         others: Vec<(u64, u32)>,
     ) -> Id {
         // Another unit with this hash has to go too.
@@ -404,7 +393,7 @@ impl Cache {
         key: Key,
         compiled: &Compiled,
         shape: Box<[(u64, usize)]>,
-        pages: Vec<PageRef>,
+        pages: (PageRef, Vec<PageRef>),
         others: Vec<(u64, u32)>,
     ) {
         if let Some(old) = self.region_of(unit) {
@@ -453,7 +442,7 @@ impl Cache {
         key: Key,
         pc: u64,
         compiled: &Compiled,
-        pages: Vec<PageRef>,
+        (page, more_pages): (PageRef, Vec<PageRef>),
         others: Vec<(u64, u32)>,
     ) -> Id {
         let start = self.next;
@@ -462,23 +451,18 @@ impl Cache {
         let len = compiled.code.len();
         // Code begins at multiples of 16, where the host fetches best.
         self.next = (start + len).next_multiple_of(CHUNK).min(self.end);
+        if start / SETTLES_AFTER != self.next / SETTLES_AFTER {
+            self.memory.settle(start);
+        }
         self.used += len;
-        let of_pages: Vec<u64> = pages.iter().map(PageRef::page_id).collect();
-        let compact = |mark: &Mark| CompactMark {
-            at: mark.at,
-            pc: mark.pc.wrapping_sub(pc) as i32,
-            done: mark.done,
-            is_first: mark.is_first,
-        };
         let block = Block {
             key,
             pc,
             start,
             len,
-            marks: compiled.marks.iter().map(compact).collect(),
-            sites: compiled.sites.as_slice().into(),
-            ways: compiled.ways.as_slice().into(),
-            pages,
+            notes: Notes::of(compiled, pc, &mut self.room),
+            page,
+            more_pages: more_pages.into(),
             others: others.into(),
             region_parts: None,
             region: None,
@@ -488,13 +472,15 @@ impl Cache {
             incoming: Vec::new(),
         };
         let id = self.blocks.insert(Box::new(block));
-        for page in of_pages {
-            let ids = self.by_page.entry(page).or_default();
-            if ids.last() != Some(&id) {
-                ids.push(id);
+        if let Some(block) = self.blocks.get(id) {
+            for page in block.pages() {
+                let ids = self.by_page.entry(page.page_id()).or_default();
+                if ids.last() != Some(&id) {
+                    ids.push(id);
+                }
             }
         }
-        self.by_address.insert(start, id);
+        self.by_place.insert(start, id);
         id
     }
 
@@ -504,8 +490,7 @@ impl Cache {
         let Some(source) = self.get(from) else {
             return;
         };
-        let (start, Some(found)) = (source.start, source.ways.get(usize::from(way)).copied())
-        else {
+        let (start, Some(found)) = (source.start, source.way(way)) else {
             return;
         };
         let Some(target) = self.blocks.get_mut(to) else {
@@ -542,7 +527,7 @@ impl Cache {
         let Some(block) = self.blocks.remove(id) else {
             return;
         };
-        for page in &block.pages {
+        for page in block.pages() {
             if let Some(ids) = self.by_page.get_mut(&page.page_id()) {
                 ids.retain(|other| *other != id);
                 if ids.is_empty() {
@@ -557,7 +542,7 @@ impl Cache {
         if self.recent[slot].is_some_and(|(_, found)| found == id) {
             self.recent[slot] = None;
         }
-        self.by_address.remove(&block.start);
+        self.by_place.remove(block.start);
         self.used -= block.len;
         table::remove(&self.memory, block.pc, block.start);
         self.unlink(&block.incoming);
@@ -567,7 +552,7 @@ impl Cache {
     fn unlink(&self, ways: &[(Id, u16)]) {
         for (from, way) in ways {
             if let Some(source) = self.get(*from)
-                && let Some(way) = source.ways.get(usize::from(*way))
+                && let Some(way) = source.way(*way)
             {
                 let stub = source.start + way.site as usize - CALL;
                 self.point(source.start + way.jump as usize, stub);
@@ -616,7 +601,7 @@ impl Cache {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        for (_, id) in std::mem::take(&mut self.by_address) {
+        for id in self.by_place.take() {
             if let Some(block) = self.get(id) {
                 table::remove(&self.memory, block.pc, block.start);
             }
@@ -629,5 +614,15 @@ impl Cache {
         self.next = self.first;
         self.end = self.piece_end(self.first);
         self.used = 0;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Id;
+
+    /// Some unit's.
+    pub(crate) fn id(place: u32) -> Id {
+        Id { place, turn: 1 }
     }
 }

@@ -95,6 +95,7 @@ impl<T: Target> Jit<T> {
     /// Checks all code that is run from now on.
     pub fn check(&mut self) {
         self.check = Some(Box::default());
+        self.env.always_looks = true;
         self.slice = SLICE;
         self.hot = HOT;
     }

@@ -69,6 +69,8 @@ pub(crate) struct Env {
     pub(crate) thunks: Thunks,
     /// Atomics need no lock ([`accel_core::Core::sole`]).
     pub(crate) sole: bool,
+    /// All ways out look at the budget, as lock step goes no further than that.
+    pub(crate) always_looks: bool,
     /// Effects of a helper, by number.
     pub(crate) effects: fn(u16) -> Effects,
     /// What a helper computes, by number.
@@ -181,9 +183,13 @@ enum What {
         exit: ends::Exit,
     },
     /// Announces a store.
-    Announce { by: memory::By, thunk: usize },
+    Announce { by: memory::By, ways: memory::Ways },
     /// Announces a store of a group, by the page last used at this entry.
-    AnnounceAt { at: Mem, entry: i32, thunk: usize },
+    AnnounceAt {
+        at: Mem,
+        entry: i32,
+        ways: memory::Ways,
+    },
     /// Divides by a helper.
     Divide {
         args: [Reg; 3],
@@ -237,6 +243,8 @@ struct Compiler<'a> {
     /// Instructions done before the unit that are not taken off the budget yet.
     carry: u16,
     first_mark: usize,
+    /// Nothing of it so far may have stored.
+    is_quiet: bool,
     /// Spill slot of each value that was ever spilled.
     cells: Vec<Option<u16>>,
     spilled: u16,
@@ -317,6 +325,7 @@ impl<'a> Compiler<'a> {
             jumps: shop.jumps,
             carry: 0,
             first_mark: 0,
+            is_quiet: true,
             cells: shop.cells,
             spilled: 0,
             block: 0,
@@ -378,9 +387,12 @@ impl<'a> Compiler<'a> {
         self.next_def = 0;
         self.entries.clear();
         self.entries.resize_with(unit.blocks.len(), || None);
-        self.jumps.clear();
-        self.jumps.resize_with(unit.blocks.len(), Vec::new);
+        if self.jumps.len() < unit.blocks.len() {
+            self.jumps.resize_with(unit.blocks.len(), Vec::new);
+        }
+        self.jumps.iter_mut().for_each(Vec::clear);
         self.first_mark = self.marks.len();
+        self.is_quiet = true;
         plan::renew(&mut self.cells, self.plan.rest.len(), None);
         self.shared_by.clear();
         self.spilled = 0;
@@ -410,14 +422,14 @@ impl<'a> Compiler<'a> {
 
     fn begin(&mut self, index: usize) {
         self.block = index;
-        for fix in std::mem::take(&mut self.jumps[index]) {
+        for fix in self.jumps[index].drain(..) {
             self.asm.bind(fix);
         }
         if let Some(entry) = self.entries[index].take() {
             self.places = entry.places;
-            self.places.free_unused(&self.plan.rest);
             self.flags = entry.flags;
         }
+        self.places.free_unused(&self.plan.rest);
     }
 
     fn ops(&mut self, index: usize) -> Result<(), TooBig> {
@@ -425,6 +437,7 @@ impl<'a> Compiler<'a> {
         for (i, op) in unit.blocks[index].ops.iter().enumerate() {
             self.op = i;
             self.places.unlock();
+            self.is_quiet &= !plan::stores(op, self.env.effects);
             self.one(op)?;
         }
         self.op = unit.blocks[index].ops.len();

@@ -5,7 +5,7 @@
 
 use accel_core::{Core, Source, Target};
 
-use crate::cache::{Id, Key, is_near};
+use crate::cache::{Id, Key};
 use crate::compile::{self, Member, Where};
 use crate::graph::Graph;
 use crate::run::Jit;
@@ -169,9 +169,6 @@ impl<T: Target> Jit<T> {
             return;
         };
         let mut others: Vec<(u64, u32)> = Vec::new();
-        if !members.iter().all(|member| is_near(member.at.pc, va)) {
-            return;
-        }
         for member in &members {
             let page = member.at.pc & PAGE;
             if page != va & PAGE && !others.iter().any(|(other, _)| *other == page) {
@@ -221,6 +218,11 @@ impl<T: Target> Jit<T> {
             if !pages.iter().all(accel_core::PageRef::is_current) {
                 return;
             }
+            let mut pages = pages.into_iter();
+            let Some(page) = pages.next() else {
+                return;
+            };
+            let pages = (page, pages.collect());
             self.show(va, "region");
             self.statistics.regions += 1;
             let made = &self.shop.made;

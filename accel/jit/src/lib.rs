@@ -22,6 +22,8 @@ mod graph;
 mod grow;
 mod listing;
 mod memory;
+mod notes;
+mod places;
 mod run;
 mod runtime;
 mod table;

@@ -153,6 +153,14 @@ impl CodeMemory {
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(from), code.len()) };
     }
 
+    /// Nothing is likely to be written before an offset soon: the pages there are taken out of the writable
+    /// mapping, which would count them twice. What is written all the same brings them back.
+    pub(crate) fn settle(&self, at: usize) {
+        let len = at.saturating_sub(cell::CODE).min(self.len) & !(PAGE - 1);
+        // SAFETY: the beginning of the writable mapping. It is shared: its memory keeps what is in it.
+        unsafe { libc::madvise(self.write.cast(), len, libc::MADV_DONTNEED) };
+    }
+
     /// The code at an offset.
     pub(crate) fn read(&self, at: usize, len: usize) -> Vec<u8> {
         let from = at.wrapping_sub(cell::CODE);
@@ -199,6 +207,20 @@ impl Drop for CodeMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_that_has_settled_is_still_there_and_can_be_patched() {
+        let memory = CodeMemory::new(4 * PAGE).unwrap();
+        memory.write(cell::CODE, &[1, 2, 3, 4, 5]);
+        memory.settle(cell::CODE + 4 * PAGE);
+        assert_eq!(memory.read(cell::CODE, 5), [1, 2, 3, 4, 5]);
+        memory.settle(cell::CODE + 4 * PAGE);
+        memory.patch(cell::CODE + 1, [9; 4]);
+        assert_eq!(memory.read(cell::CODE, 5), [1, 9, 9, 9, 9]);
+        // SAFETY: within the executable mapping, which shows what was written.
+        let seen = unsafe { memory.address(cell::CODE + 1).read() };
+        assert_eq!(seen, 9);
+    }
 
     #[test]
     fn a_return_address_may_be_the_end_of_all_code() {

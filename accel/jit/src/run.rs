@@ -152,6 +152,7 @@ impl<T: Target> Jit<T> {
                 recent: tables.recent,
                 thunks,
                 sole: false,
+                always_looks: false,
                 effects: |number| {
                     T::helpers()
                         .get(usize::from(number))
@@ -426,10 +427,12 @@ impl<T: Target> Jit<T> {
             core.counters.unit_insns += u64::from(unit.insns);
             self.statistics.compiled += 1;
             self.statistics.wary += u64::from(key.is_wary);
-            let Some(page) = pages.first() else {
+            let mut pages = pages.into_iter();
+            let Some(page) = pages.next() else {
                 return Ok(Found::Interpret);
             };
             key.page = page.page_id();
+            let pages = (page, pages.collect());
             self.show(key.va, if key.is_wary { "wary" } else { "guest" });
             let id = self
                 .cache
@@ -461,7 +464,7 @@ impl<T: Target> Jit<T> {
     pub(crate) fn leave_after(&mut self, site: u64) {
         let at = self.cache.memory.offset(site).unwrap_or(0);
         if let (Some((_, block)), Some(stale)) = (self.cache.at(at), &self.stale) {
-            for page in &block.pages {
+            for page in block.pages() {
                 stale.stale(page.page_id(), page.granules());
             }
         }

@@ -279,8 +279,7 @@ extern "C" fn flags<T: Target>(core: *mut Core<T>) -> u32 {
     let core = unsafe { &mut *core };
     let at = usize::from(T::LAYOUT.flags.0);
     let raw = core.regs.raw();
-    let kind = FlagKind::from_number((raw[at] >> 8) as u8);
-    let ty = Ty::of_bytes(raw[at] as u32 & 15);
+    let (kind, ty) = FlagKind::of(raw[at]);
     raw[RESULT] = answer(
         raw[QUESTION] as u32,
         kind,

@@ -206,10 +206,7 @@ struct After {
 
 fn packed_flags(core: &Core<Toy>) -> u64 {
     let at = |i: u8| core.regs.get(Slot(FLAGS.0 + i));
-    let (kind, ty) = (
-        FlagKind::from_number((at(0) >> 8) as u8),
-        Ty::of_bytes(at(0) as u32 & 15),
-    );
+    let (kind, ty) = FlagKind::of(at(0));
     flags::pack(kind, ty, at(1) & ty.mask(), at(2) & ty.mask(), at(3))
 }
 

@@ -13,7 +13,7 @@ use crate::asm::{Alu, Shift, Size, Xmm};
 use crate::asm::{
     Asm, CC_A, CC_E, CC_NE, Mem, R12, R13, R14, R15, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Reg,
 };
-use crate::compile::{BIAS, KEPT_BY_CALLS, PINNED, slot_at};
+use crate::compile::{ARG, BIAS, KEPT_BY_CALLS, PINNED, RESULT, slot_at};
 use crate::memory::cell;
 
 /// Why generated code returned, in RAX.
@@ -129,6 +129,10 @@ pub(crate) struct Thunks {
     look: Vec<usize>,
     /// By kind, aligned, size, context, vectors.
     memory: Vec<usize>,
+    /// As `memory`, where nothing need be aligned.
+    reach: Vec<usize>,
+    /// By whether it writes, context.
+    lead: Vec<usize>,
     complex: [usize; 2],
     flags: [usize; 2],
     /// By whether registers are written, vectors.
@@ -138,6 +142,10 @@ pub(crate) struct Thunks {
 fn memory_index(kind: usize, aligned: bool, size: usize, ctx: usize, vectors: bool) -> usize {
     let at = (kind * 2 + usize::from(aligned)) * SIZES + size;
     (at * CONTEXTS + ctx) * 2 + usize::from(vectors)
+}
+
+fn reach_index(kind: usize, size: usize, ctx: usize, vectors: bool) -> usize {
+    ((kind * SIZES + size) * CONTEXTS + ctx) * 2 + usize::from(vectors)
 }
 
 fn look_index(write: bool, size: usize, ctx: usize) -> usize {
@@ -156,6 +164,22 @@ impl Thunks {
             vectors,
         );
         self.memory[index]
+    }
+
+    /// The thunk for an access whose page was not the last one, which is pushed as a distance from RBP;
+    /// RDX is the distance from that page. Returns without carry where the page is now the last one and
+    /// the access can be done, with RDX as its offset; else it has been done, and RDX is what was loaded.
+    /// What is stored is in RCX, but vectors are where thunks find arguments. An announcement is of a store to
+    /// the host's address in RCX, and has always been done.
+    pub(crate) fn reach(&self, kind: Kind, mem: &Access, vectors: bool) -> usize {
+        let size = mem.ty.bytes().trailing_zeros() as usize;
+        self.reach[reach_index(kind as usize, size, usize::from(mem.ctx & 3), vectors)]
+    }
+
+    /// As [`reach`](Self::reach) of 16 bytes, but if the page is not at hand nothing is done: the carry
+    /// flag says so.
+    pub(crate) fn lead(&self, write: bool, mem: &Access) -> usize {
+        self.lead[usize::from(write) * CONTEXTS + usize::from(mem.ctx & 3)]
     }
 
     /// Looks for the page of the address in RDX and makes it the one that RCX points to. Then RDX is the
@@ -194,6 +218,8 @@ enum Extra {
     None,
     Site,
     SiteAnd(i32),
+    /// The same, and what was loaded is also left in RDX.
+    Load(i32),
 }
 
 struct Make<'a> {
@@ -255,12 +281,11 @@ pub(crate) fn make(
                         ctx: ctx as u8,
                     };
                     for vectors in [false, true] {
-                        let at = make.call(
-                            functions.memory[kind],
-                            Extra::SiteAnd(how(&mem)),
-                            false,
-                            vectors,
-                        );
+                        let extra = match kind {
+                            0 => Extra::Load(how(&mem)),
+                            _ => Extra::SiteAnd(how(&mem)),
+                        };
+                        let at = make.call(functions.memory[kind], extra, false, vectors);
                         let index = memory_index(kind, aligned, size, ctx, vectors);
                         make.thunks.memory[index] = at;
                     }
@@ -268,6 +293,7 @@ pub(crate) fn make(
             }
         }
     }
+    make.reaches(tables);
     for vectors in [false, true] {
         let i = usize::from(vectors);
         make.thunks.complex[i] = make.call(functions.complex, Extra::Site, false, vectors);
@@ -383,6 +409,125 @@ impl Make<'_> {
     /// See [`Thunks::look`].
     fn look(&mut self, write: bool, bytes: i32, ctx: u8, tables: Tables) -> usize {
         let at = self.asm.here();
+        let found = |make: &mut Self| {
+            make.asm.byte(CLC);
+            make.asm.ret();
+        };
+        let absent = |make: &mut Self| {
+            make.asm.byte(STC);
+            make.asm.ret();
+        };
+        self.find_page(write, bytes, ctx, tables, (found, absent));
+        at
+    }
+
+    /// See [`Thunks::reach`] and [`Thunks::lead`].
+    fn reaches(&mut self, tables: Tables) {
+        for kind in [Kind::Load, Kind::Store, Kind::Announce, Kind::Probe] {
+            for (size, ctx) in (0..SIZES).flat_map(|size| (0..CONTEXTS).map(move |ctx| (size, ctx)))
+            {
+                for vectors in [false, true] {
+                    let index = memory_index(kind as usize, false, size, ctx, vectors);
+                    let memory = self.thunks.memory[index];
+                    let at = match kind {
+                        Kind::Announce => self.tell(memory),
+                        _ => self.reach(kind, 1 << size, ctx as u8, tables, memory),
+                    };
+                    debug_assert_eq!(
+                        self.thunks.reach.len(),
+                        reach_index(kind as usize, size, ctx, vectors)
+                    );
+                    self.thunks.reach.push(at);
+                }
+            }
+        }
+        for write in [false, true] {
+            for ctx in 0..CONTEXTS as u8 {
+                let at = self.with_page();
+                let absent = |make: &mut Self| {
+                    make.asm.pop(RCX);
+                    make.asm.byte(STC);
+                    make.asm.ret_dropping(8);
+                };
+                self.find_page(write, 16, ctx, tables, (Self::found, absent));
+                self.thunks.lead.push(at);
+            }
+        }
+    }
+
+    /// Begins a thunk with a page pushed: that in RCX, which is pushed, and the address in RDX.
+    fn with_page(&mut self) -> usize {
+        let at = self.asm.here();
+        self.asm.push(RCX);
+        self.asm.mov(Size::Q, RCX, Mem::base(RSP, 16));
+        self.asm.alu(Alu::Add, Size::Q, RCX, RBP);
+        let tag = Mem::base(RCX, recent::TAG);
+        self.asm.alu(Alu::Add, Size::Q, RDX, tag);
+        at
+    }
+
+    /// Returns from a thunk with a page pushed that is now the last one.
+    fn found(&mut self) {
+        self.asm.pop(RCX);
+        self.asm.byte(CLC);
+        self.asm.ret_dropping(8);
+    }
+
+    /// See [`Thunks::reach`]. What cannot be done in line `memory` does, as if it had been called.
+    fn reach(&mut self, kind: Kind, bytes: i32, ctx: u8, tables: Tables, memory: usize) -> usize {
+        let at = self.with_page();
+        // Vectors are in their place already.
+        let stores = kind == Kind::Store && bytes <= 8;
+        let absent = |make: &mut Self| {
+            make.asm.pop(RCX);
+            make.asm.mov_to(Size::Q, slot_at(ARG), RDX);
+            if stores {
+                make.asm.mov_to(Size::Q, slot_at(ARG + 1), RCX);
+            }
+            make.asm.pop(RDX);
+            make.asm.mov_to(Size::Q, Mem::base(RSP, 0), RDX);
+            make.asm.jmp_to(memory);
+        };
+        self.find_page(
+            kind != Kind::Load,
+            bytes,
+            ctx,
+            tables,
+            (Self::found, absent),
+        );
+        at
+    }
+
+    /// See [`Thunks::reach`]: announces a store by `memory`, as if that had been called.
+    fn tell(&mut self, memory: usize) -> usize {
+        let at = self.asm.here();
+        let page = |offset| Mem::base(RDX, offset);
+        let on_stack = |offset| Mem::base(RSP, offset);
+        self.asm.push(RDX);
+        self.asm.mov(Size::Q, RDX, on_stack(16));
+        self.asm.alu(Alu::Add, Size::Q, RDX, RBP);
+        self.asm.alu(Alu::Sub, Size::Q, RCX, page(recent::HOST));
+        self.asm.alu(Alu::Add, Size::Q, RCX, page(recent::TAG));
+        self.asm.mov_to(Size::Q, slot_at(ARG), RCX);
+        self.asm.mov(Size::Q, RCX, on_stack(8));
+        self.asm.mov_to(Size::Q, on_stack(16), RCX);
+        self.asm.pop(RDX);
+        self.asm.alu_imm(Alu::Add, Size::Q, RSP, 8);
+        self.asm.jmp_to(memory);
+        at
+    }
+
+    /// Looks in the tables for the page of the address in RDX, and makes it the one that RCX points to.
+    /// Ends in the first way where it is found and the access lies in it: RDX is its offset. In the other,
+    /// RDX is the address still.
+    fn find_page(
+        &mut self,
+        write: bool,
+        bytes: i32,
+        ctx: u8,
+        tables: Tables,
+        (found, absent): (impl Fn(&mut Self), impl Fn(&mut Self)),
+    ) {
         let tag = if write { layout::WRITE } else { layout::READ };
         self.asm.push(RAX);
         self.asm.push(RSI);
@@ -417,18 +562,14 @@ impl Make<'_> {
         self.asm.pop(RAX);
         self.asm.alu_imm(Alu::Cmp, Size::Q, RDX, 4096 - bytes);
         let crosses = self.asm.jcc(CC_A);
-        self.asm.byte(CLC);
-        self.asm.ret();
+        found(self);
         self.asm.bind(crosses);
         self.asm.alu(Alu::Add, Size::Q, RDX, page(recent::TAG));
-        self.asm.byte(STC);
-        self.asm.ret();
+        absent(self);
         self.asm.bind(miss);
         self.asm.pop(RSI);
         self.asm.pop(RAX);
-        self.asm.byte(STC);
-        self.asm.ret();
-        at
+        absent(self);
     }
 
     fn call(&mut self, function: usize, extra: Extra, writes: bool, vectors: bool) -> usize {
@@ -454,7 +595,7 @@ impl Make<'_> {
         if extra != Extra::None {
             self.asm.mov(Size::Q, RSI, Mem::base(RSP, depth));
         }
-        if let Extra::SiteAnd(how) = extra {
+        if let Extra::SiteAnd(how) | Extra::Load(how) = extra {
             self.asm.mov_imm(RDX, how as u64);
         }
         self.asm.mov(Size::Q, RCX, Mem::Code(cell::EXECUTOR as i32));
@@ -475,6 +616,13 @@ impl Make<'_> {
         self.load_pinned(if writes { 0 } else { KEPT_BY_CALLS });
         for reg in SCRATCH.iter().rev() {
             self.asm.pop(*reg);
+        }
+        // See `Thunks::reach`.
+        if let Extra::Load(_) = extra {
+            self.asm.mov(Size::Q, RDX, slot_at(RESULT));
+        }
+        if matches!(extra, Extra::SiteAnd(_) | Extra::Load(_)) {
+            self.asm.byte(STC);
         }
         self.asm.ret();
         if let Some(trap) = trap {

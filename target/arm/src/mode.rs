@@ -221,14 +221,14 @@ pub(crate) fn refresh(core: &mut Core) -> bool {
 /// Lazy flags as NZCV in bits 31 to 28.
 pub(crate) fn nzcv(core: &Core) -> u64 {
     let get = |n: u8| core.regs.get(accel_ir::Slot(regs::FLAGS.0.wrapping_add(n)));
-    let kind = accel_ir::FlagKind::from_number((get(0) >> 8) as u8);
-    let ty = accel_ir::Ty::of_bytes((get(0) & 0xff) as u32);
+    let (kind, ty) = accel_ir::FlagKind::of(get(0));
     from_x86(accel_ir::flags::pack(kind, ty, get(1), get(2), get(3)))
 }
 
 /// Sets the flags from bits 31 to 28.
 pub(crate) fn set_nzcv(core: &mut Core, nzcv: u64) {
-    core.regs.set(regs::FLAGS, 8);
+    let raw = accel_ir::FlagKind::Raw.with(accel_ir::Ty::I64);
+    core.regs.set(regs::FLAGS, raw.into());
     let a = accel_ir::Slot(regs::FLAGS.0.wrapping_add(1));
     core.regs.set(a, to_x86(nzcv));
 }

@@ -354,7 +354,7 @@ impl<T: Target> Lowering<'_, T> {
             Op::Fence => self.ops.push(Instr::Fence),
             Op::FlagsDef { kind, ty, a, b, c } => {
                 let la = self.read(a)?;
-                let number = u16::from(kind as u8) << 8 | u16::from(ty.bytes());
+                let number = kind.with(ty).into();
                 match (c, self.constant(b)) {
                     (Some(c), _) => {
                         let (lb, lc) = (self.read(b)?, self.read(c)?);

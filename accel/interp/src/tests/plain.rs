@@ -20,8 +20,7 @@ pub(super) struct Plain {
 impl Plain {
     fn flags(&self) -> (FlagKind, Ty, u64, u64, u64) {
         let at = usize::from(FLAGS);
-        let kind = FlagKind::from_number((self.regs[at] >> 8) as u8);
-        let ty = Ty::of_bytes(self.regs[at] as u32 & 15);
+        let (kind, ty) = FlagKind::of(self.regs[at]);
         (
             kind,
             ty,
@@ -221,7 +220,7 @@ impl Plain {
             Op::FlagsDef { kind, ty, a, b, c } => {
                 let at = usize::from(FLAGS);
                 let (a, b, c) = (v(a), v(b), c.map(v));
-                self.regs[at] = u64::from(kind as u8) << 8 | u64::from(ty.bytes());
+                self.regs[at] = kind.with(ty).into();
                 self.regs[at + 1] = a;
                 self.regs[at + 2] = b;
                 if let Some(c) = c {

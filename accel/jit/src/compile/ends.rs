@@ -11,6 +11,7 @@ use crate::memory::cell;
 use crate::table;
 
 /// A way out of a unit that is emitted behind the main line.
+#[derive(Clone, Copy)]
 pub(super) struct Exit {
     pub(super) from: Fix,
     pub(super) pc: u64,
@@ -22,6 +23,8 @@ pub(super) struct Exit {
     pub(super) leaves: bool,
     /// It leads to code that shares no checks.
     pub(super) is_wary: bool,
+    /// See [`Compiler::is_onward`].
+    pub(super) is_onward: bool,
 }
 
 /// A way out whose stub is not emitted yet.
@@ -50,7 +53,7 @@ impl Compiler<'_> {
                 let insns = self.insns_done();
                 match self.member_at(*pc) {
                     Some(to) => self.go_on(to, *pc, insns, false),
-                    None => self.goto(*pc, insns, false),
+                    None => self.goto(*pc, insns, false, self.is_onward(*pc)),
                 }
                 Ok(())
             }
@@ -73,17 +76,29 @@ impl Compiler<'_> {
             .alu_imm(Alu::Sub, Size::D, budget, i32::from(insns));
     }
 
+    /// Whether a way out need not look at the budget: it leads on within the page, as no loop does without
+    /// a way back, and nothing was stored that may have been code. So few instructions follow before
+    /// it is looked at that it cannot be overdrawn by more than its lower half holds.
+    fn is_onward(&self, pc: u64) -> bool {
+        self.region.is_none()
+            && !self.env.always_looks
+            && self.is_quiet
+            && self.at.is_flat
+            && (pc ^ self.at.pc) >> hw_memory::PAGE_BITS == 0
+            && self.marks.last().is_some_and(|mark| pc > mark.pc)
+    }
+
     /// Leaves to a known PC.
-    fn goto(&mut self, pc: u64, insns: u16, is_wary: bool) {
+    fn goto(&mut self, pc: u64, insns: u16, is_wary: bool, is_onward: bool) {
         self.leave_region();
         self.count(insns);
-        let spent = self.asm.jcc(CC_S);
+        let spent = (!is_onward).then(|| self.asm.jcc(CC_S));
         // Whether the page is mapped as it was when the jump was linked is certain in its own page.
         let elsewhere = (pc ^ self.at.pc) >> hw_memory::PAGE_BITS != 0 && self.at.is_flat;
         let (mut check, mut moved) = (None, None);
         if elsewhere {
             self.load_tables();
-            let line = (pc >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
+            let line = (pc >> layout::CODE_SHIFT) as u32 & layout::CODE_MASK;
             let id = Mem::base(RCX, line as i32 + layout::EXEC_ID);
             // No page has this identity.
             self.asm.alu_imm(Alu::Cmp, Size::D, id, i32::MIN);
@@ -93,7 +108,7 @@ impl Compiler<'_> {
         let jump = self.asm.jmp();
         let end = self.asm.end_of(jump) - self.asm.origin;
         self.pending_ways.push(PendingWay {
-            stubs: [Some(spent), moved, Some(jump)],
+            stubs: [spent, moved, Some(jump)],
             jump: end as u32,
             check,
             pc,
@@ -104,7 +119,7 @@ impl Compiler<'_> {
     /// At the start: leaves if a page that code is from is not what it was.
     pub(super) fn check_page(&mut self, page: u64, id: u32) {
         self.load_tables();
-        let line = (page >> layout::LINE_SHIFT) as u32 & layout::LINE_MASK;
+        let line = (page >> layout::CODE_SHIFT) as u32 & layout::CODE_MASK;
         let at = Mem::base(RCX, line as i32 + layout::EXEC_ID);
         self.asm.alu_imm(Alu::Cmp, Size::D, at, id as i32);
         let same = self.asm.jcc(CC_E);
@@ -154,9 +169,9 @@ impl Compiler<'_> {
         let unknown = self.asm.jcc(CC_NE);
         self.asm.mov(Size::D, RDX, RAX);
         self.asm
-            .shift_imm(Shift::Shr, Size::D, RDX, layout::LINE_SHIFT as u8);
+            .shift_imm(Shift::Shr, Size::D, RDX, layout::CODE_SHIFT as u8);
         self.asm
-            .alu_imm(Alu::And, Size::D, RDX, layout::LINE_MASK as i32);
+            .alu_imm(Alu::And, Size::D, RDX, layout::CODE_MASK as i32);
         let hot = self.env.hot + 8 * i32::from(self.at.fetch_ctx & 3);
         self.asm.alu(Alu::Add, Size::Q, RDX, Mem::base(RBP, hot));
         self.asm.mov(Size::D, RDX, Mem::base(RDX, layout::EXEC_ID));
@@ -178,20 +193,29 @@ impl Compiler<'_> {
         if self.plan.blocks[to.0 as usize].preds > 1 {
             self.settle()?;
         }
-        self.leave_to(to);
+        if !self.runs_into(to) {
+            self.leave_to(to);
+        }
         self.jump_on(to);
         Ok(())
     }
 
     /// Jumps to a block unless it is the next one emitted.
     fn jump_on(&mut self, to: BlockId) {
-        let to = to.0 as usize;
-        let next = (self.block + 1..to).all(|b| !self.plan.blocks[b].is_emitted);
-        if next && to > self.block {
-            return;
+        if !self.is_next(to) {
+            let fix = self.asm.jmp();
+            self.jumps[to.0 as usize].push(fix);
         }
-        let fix = self.asm.jmp();
-        self.jumps[to].push(fix);
+    }
+
+    fn is_next(&self, to: BlockId) -> bool {
+        let to = to.0 as usize;
+        to > self.block && (self.block + 1..to).all(|b| !self.plan.blocks[b].is_emitted)
+    }
+
+    /// Whether a block is the next one and comes from here alone: it begins as things stand.
+    fn runs_into(&self, to: BlockId) -> bool {
+        self.plan.blocks[to.0 as usize].preds == 1 && self.is_next(to)
     }
 
     /// Notes how registers stand where a block begins. Blocks that several lead to find all values
@@ -234,8 +258,13 @@ impl Compiler<'_> {
         }
         let cc = self.truth(c)?;
         self.places.unlock();
-        self.leave_to(then);
-        self.leave_to(other);
+        let is_emitted = |c: &Self, b: BlockId| c.plan.blocks[b.0 as usize].is_emitted;
+        let one = is_emitted(self, then) != is_emitted(self, other);
+        for to in [then, other] {
+            if !(one && self.runs_into(to)) {
+                self.leave_to(to);
+            }
+        }
         let out = |c: &Self, b: BlockId| {
             let plan = &c.plan.blocks[b.0 as usize];
             plan.goes_to.filter(|_| !plan.is_emitted)
@@ -243,7 +272,7 @@ impl Compiler<'_> {
         match (out(self, then), out(self, other)) {
             (Some(pc), Some(second)) => {
                 self.exit_on(cc, pc);
-                self.goto(second, self.insns_done(), false);
+                self.goto(second, self.insns_done(), false, self.is_onward(second));
             }
             (Some(pc), None) => {
                 self.exit_on(cc, pc);
@@ -295,24 +324,24 @@ impl Compiler<'_> {
             member: self.member(),
             leaves: false,
             is_wary: false,
+            is_onward: self.is_onward(pc),
         });
     }
 
     /// Ways out that are not in the main line.
     fn late_exits(&mut self) {
-        let mut exits = std::mem::take(&mut self.exits);
-        while !exits.is_empty() {
-            for exit in exits {
-                self.asm.bind(exit.from);
-                self.be_in(exit.member);
-                match self.member_at(exit.pc) {
-                    Some(to) if !exit.leaves => self.go_on(to, exit.pc, exit.insns, true),
-                    _ => self.goto(exit.pc, exit.insns, exit.is_wary),
-                }
+        // Loops closed there have ways out of their own, which are added.
+        let mut next = 0;
+        while let Some(exit) = self.exits.get(next).copied() {
+            next += 1;
+            self.asm.bind(exit.from);
+            self.be_in(exit.member);
+            match self.member_at(exit.pc) {
+                Some(to) if !exit.leaves => self.go_on(to, exit.pc, exit.insns, true),
+                _ => self.goto(exit.pc, exit.insns, exit.is_wary, exit.is_onward),
             }
-            // Loops closed there have ways out of their own.
-            exits = std::mem::take(&mut self.exits);
         }
+        self.exits.clear();
     }
 
     /// What stands behind the main line.

@@ -48,8 +48,9 @@ impl Compiler<'_> {
     /// Puts a definition into the guest's state. Leaves the host's flags alone.
     fn store_flags(&mut self, def: &Def) -> Result<(), TooBig> {
         let at = usize::from(self.env.layout.flags.0);
-        let kind = i32::from(def.kind as u8) << 8 | i32::from(def.ty.bytes());
-        self.asm.mov_imm_to(Size::Q, slot_at(at), kind);
+        // The rest of the slot is always zero.
+        let kind = i32::from(def.kind.with(def.ty));
+        self.asm.mov_imm_to(Size::B, slot_at(at), kind);
         for (i, v) in [Some(def.a), Some(def.b), def.c].into_iter().enumerate() {
             let Some(v) = v else { continue };
             let to = slot_at(at + 1 + i);

@@ -36,14 +36,23 @@ pub(super) enum Stored {
     Imm(i32),
 }
 
+/// Thunks for an access.
+#[derive(Clone, Copy)]
+pub(super) struct Ways {
+    /// Does it.
+    thunk: usize,
+    /// Looks for its page first (`Thunks::reach`).
+    reach: usize,
+}
+
 /// An access by a thunk.
 pub(super) enum Slow {
     /// Loads into a register.
-    Load { thunk: usize, to: Loaded },
+    Load { ways: Ways, to: Loaded },
     /// Stores.
-    Store { thunk: usize, value: Stored },
+    Store { ways: Ways, value: Stored },
     /// Only faults as a store would.
-    Probe { thunk: usize },
+    Probe { ways: Ways },
     /// An atomic operation, which says what was there before.
     Complex {
         args: [Reg; 2],
@@ -80,6 +89,8 @@ pub(super) struct LookedAt {
     page: i32,
     /// The thunk that looks further.
     look: usize,
+    /// The same with less code, for a group's first access (`Thunks::lead`).
+    lead: usize,
     /// Where the access goes on when that found the page.
     again: usize,
 }
@@ -169,12 +180,29 @@ impl Compiler<'_> {
         let from = self.asm.jcc(CC_AE);
         let again = self.asm.here();
         self.asm.alu(Alu::Add, Size::Q, HOST, at(recent::HOST));
-        let look = self.env.thunks.look(write, mem);
+        let (look, lead) = self.looks(write, mem);
         Check {
             at: Mem::base(HOST, 0),
-            recent: Some(LookedAt { page, look, again }),
+            recent: Some(LookedAt {
+                page,
+                look,
+                lead,
+                again,
+            }),
             misaligned,
             from,
+        }
+    }
+
+    fn looks(&self, write: bool, mem: &Access) -> (usize, usize) {
+        let thunks = &self.env.thunks;
+        (thunks.look(write, mem), thunks.lead(write, mem))
+    }
+
+    fn ways(&self, kind: Kind, mem: &Access, vectors: bool) -> Ways {
+        Ways {
+            thunk: self.env.thunks.memory(kind, mem, vectors),
+            reach: self.env.thunks.reach(kind, mem, vectors),
         }
     }
 
@@ -202,13 +230,13 @@ impl Compiler<'_> {
         self.claim(HOST)?;
         let by = self.locate(addr, mem, None)?;
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
-        let thunk = self.env.thunks.memory(Kind::Load, mem, vectors);
+        let ways = self.ways(Kind::Load, mem, vectors);
         if mem.ty == Ty::V128 {
             let to = self.alloc_v()?;
             let check = self.check(by, mem, false, mem.aligned);
             self.asm.movups(to, check.at);
             let to_v = Loaded::Xmm(to);
-            self.access_detour(check, Slow::Load { thunk, to: to_v });
+            self.access_detour(check, Slow::Load { ways, to: to_v });
             if self.plan.is_used(d) {
                 self.define_v(d, to);
             }
@@ -220,7 +248,7 @@ impl Compiler<'_> {
         let check = self.check(by, mem, false, mem.aligned);
         self.asm.movzx(size_of(mem.ty), to, check.at);
         let to_reg = Loaded::Reg(to);
-        self.access_detour(check, Slow::Load { thunk, to: to_reg });
+        self.access_detour(check, Slow::Load { ways, to: to_reg });
         if mem.endian == Endian::Big {
             self.swap(mem.ty, to);
         }
@@ -332,8 +360,13 @@ impl Compiler<'_> {
                 self.wary_exit(low);
             }
             self.asm.alu(Alu::Add, Size::Q, HOST, at(recent::HOST));
-            let look = self.env.thunks.look(write, &mem);
-            let looked_at = LookedAt { page, look, again };
+            let (look, lead) = self.looks(write, &mem);
+            let looked_at = LookedAt {
+                page,
+                look,
+                lead,
+                again,
+            };
             let exit = self.exit_to_wary(from);
             self.detour(from, What::Lead { looked_at, exit });
         }
@@ -358,6 +391,7 @@ impl Compiler<'_> {
             member: self.member(),
             leaves: true,
             is_wary: true,
+            is_onward: false,
         }
     }
 
@@ -412,10 +446,10 @@ impl Compiler<'_> {
             let by = self.locate(addr, mem, Some(value))?;
             let check = self.check(by, mem, true, mem.aligned);
             self.consume(v);
-            let thunk = self.env.thunks.memory(Kind::Store, mem, vectors);
+            let ways = self.ways(Kind::Store, mem, vectors);
             self.put(size, check.at, value);
             self.announce(by, mem, vectors);
-            self.access_detour(check, Slow::Store { thunk, value });
+            self.access_detour(check, Slow::Store { ways, value });
         }
         if mem.ordering == accel_ir::Ordering::SeqCst {
             self.fence();
@@ -448,8 +482,8 @@ impl Compiler<'_> {
         self.asm.mov(Size::Q, FLAGS, flags);
         self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
         let from = self.asm.jcc(CC_NE);
-        let thunk = self.env.thunks.memory(Kind::Announce, mem, vectors);
-        self.detour(from, What::AnnounceAt { at, entry, thunk });
+        let ways = self.ways(Kind::Announce, mem, vectors);
+        self.detour(from, What::AnnounceAt { at, entry, ways });
     }
 
     /// Leaves to announce a store if the page's flags say so.
@@ -461,8 +495,8 @@ impl Compiler<'_> {
         self.asm.mov(Size::Q, FLAGS, flags);
         self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
         let from = self.asm.jcc(CC_NE);
-        let thunk = self.env.thunks.memory(Kind::Announce, mem, vectors);
-        self.detour(from, What::Announce { by, thunk });
+        let ways = self.ways(Kind::Announce, mem, vectors);
+        self.detour(from, What::Announce { by, ways });
     }
 
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
@@ -470,8 +504,8 @@ impl Compiler<'_> {
         let by = self.locate(addr, mem, None)?;
         let check = self.check(by, mem, true, false);
         let vectors = self.places.has_vectors();
-        let thunk = self.env.thunks.memory(Kind::Probe, mem, vectors);
-        self.access_detour(check, Slow::Probe { thunk });
+        let ways = self.ways(Kind::Probe, mem, vectors);
+        self.access_detour(check, Slow::Probe { ways });
         Ok(())
     }
 
@@ -666,33 +700,37 @@ impl Compiler<'_> {
 
     /// Emits the detours.
     pub(super) fn detours(&mut self) {
-        for detour in std::mem::take(&mut self.detours) {
+        let mut detours = std::mem::take(&mut self.detours);
+        for detour in detours.drain(..) {
             self.asm.bind(detour.from);
             match detour.what {
                 What::Access { check, access } => self.access_elsewhere(check, access, detour.insn),
                 What::Lead { looked_at, exit } => {
-                    self.look(&looked_at);
+                    if self.region.is_none() {
+                        self.asm.push_imm(looked_at.page);
+                        self.asm.call_to(looked_at.lead);
+                        self.asm.jcc_to(CC_AE, looked_at.again);
+                    } else {
+                        self.look(&looked_at);
+                    }
                     let from = self.asm.jmp();
                     self.exits.push(Exit { from, ..exit });
                     continue;
                 }
-                What::AnnounceAt { at, entry, thunk } => {
-                    let page = |offset| Mem::base(RBP, entry + recent::WRITE + offset);
+                What::AnnounceAt { at, entry, ways } => {
                     self.asm.lea(Size::Q, FLAGS, at);
-                    self.asm.alu(Alu::Sub, Size::Q, FLAGS, page(recent::HOST));
-                    self.asm.alu(Alu::Add, Size::Q, FLAGS, page(recent::TAG));
-                    self.asm.mov_to(Size::Q, slot_at(ARG), FLAGS);
-                    self.call_out_for(thunk, detour.insn);
+                    self.tell(entry, ways, detour.insn);
                 }
-                What::Announce { by, thunk } => {
-                    if let By::Recent(entry) = by {
-                        let page = |offset| Mem::base(RBP, entry + recent::WRITE + offset);
-                        self.asm.alu(Alu::Sub, Size::Q, HOST, page(recent::HOST));
-                        self.asm.alu(Alu::Add, Size::Q, HOST, page(recent::TAG));
+                What::Announce { by, ways } => match by {
+                    By::Recent(entry) => {
+                        self.asm.mov(Size::Q, FLAGS, HOST);
+                        self.tell(entry, ways, detour.insn);
                     }
-                    self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
-                    self.call_out_for(thunk, detour.insn);
-                }
+                    By::Table(_) => {
+                        self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
+                        self.call_out_for(ways.thunk, detour.insn);
+                    }
+                },
                 What::Divide {
                     args,
                     bits,
@@ -711,11 +749,30 @@ impl Compiler<'_> {
             }
             self.asm.jmp_to(detour.back);
         }
+        self.detours = detours;
+    }
+
+    /// Announces a store to the host's address in [`FLAGS`], by the page last used at this entry.
+    fn tell(&mut self, entry: i32, ways: Ways, insn: u16) {
+        let page = entry + recent::WRITE;
+        if self.region.is_none() {
+            self.asm.push_imm(page);
+            self.asm.call_to(ways.reach);
+            self.site(insn);
+            return;
+        }
+        let at = |offset| Mem::base(RBP, page + offset);
+        self.asm.alu(Alu::Sub, Size::Q, FLAGS, at(recent::HOST));
+        self.asm.alu(Alu::Add, Size::Q, FLAGS, at(recent::TAG));
+        self.asm.mov_to(Size::Q, slot_at(ARG), FLAGS);
+        self.call_out_for(ways.thunk, insn);
     }
 
     /// Makes the page of the address the last one, and goes on with the access, if it is at hand.
     fn look(&mut self, looked_at: &LookedAt) {
-        let LookedAt { page, look, again } = *looked_at;
+        let LookedAt {
+            page, look, again, ..
+        } = *looked_at;
         let tag = Mem::base(RBP, page + recent::TAG);
         self.asm.alu(Alu::Add, Size::Q, HOST, tag);
         self.asm.push(RCX);
@@ -727,6 +784,39 @@ impl Compiler<'_> {
 
     /// An access that is not in the page last used.
     fn access_elsewhere(&mut self, check: Check, access: Slow, insn: u16) {
+        let (thunk, reach) = match access {
+            Slow::Load { ways, .. } | Slow::Store { ways, .. } | Slow::Probe { ways } => {
+                (ways.thunk, Some(ways.reach))
+            }
+            Slow::Complex { vectors, .. } => (self.env.thunks.complex(vectors), None),
+        };
+        let is_short = self.region.is_none() && check.misaligned.is_none();
+        if let (true, Some(looked_at), Some(reach)) = (is_short, &check.recent, reach) {
+            match &access {
+                Slow::Store { value, .. } => match *value {
+                    Stored::Reg(reg) => self.asm.mov(Size::Q, FLAGS, reg),
+                    Stored::Imm(imm) => self.asm.mov_imm(FLAGS, i64::from(imm) as u64),
+                    Stored::Xmm(_) => self.give(&access),
+                },
+                _ => self.give(&access),
+            }
+            self.asm.push_imm(looked_at.page);
+            self.asm.call_to(reach);
+            self.site(insn);
+            self.asm.jcc_to(CC_AE, looked_at.again);
+            match access {
+                Slow::Load {
+                    to: Loaded::Reg(to),
+                    ..
+                } if to == HOST => {}
+                Slow::Load {
+                    to: Loaded::Reg(to),
+                    ..
+                } => self.asm.mov(Size::Q, to, HOST),
+                _ => self.take(&access),
+            }
+            return;
+        }
         if let Some(looked_at) = &check.recent {
             self.look(looked_at);
         }
@@ -734,31 +824,32 @@ impl Compiler<'_> {
             self.asm.bind(fix);
         }
         self.asm.mov_to(Size::Q, slot_at(ARG), HOST);
-        let thunk = match access {
-            Slow::Load { thunk, .. } | Slow::Probe { thunk } => thunk,
-            Slow::Store { thunk, value } => {
-                let at = slot_at(ARG + 1);
-                match value {
-                    Stored::Reg(reg) => self.asm.mov_to(Size::Q, at, reg),
-                    Stored::Xmm(reg) => self.asm.movups_to(at, reg),
-                    Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at, imm),
-                }
-                thunk
-            }
-            Slow::Complex {
-                args,
-                what,
-                vectors,
-                ..
-            } => {
-                self.asm.mov_to(Size::Q, slot_at(ARG + 1), args[0]);
-                self.asm.mov_to(Size::Q, slot_at(ARG + 2), args[1]);
-                self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
-                self.env.thunks.complex(vectors)
-            }
-        };
+        self.give(&access);
         self.call_out_for(thunk, insn);
-        match access {
+        self.take(&access);
+    }
+
+    /// Puts what a thunk needs beside the address where it finds it.
+    fn give(&mut self, access: &Slow) {
+        let at = |n| slot_at(ARG + n);
+        match *access {
+            Slow::Load { .. } | Slow::Probe { .. } => {}
+            Slow::Store { value, .. } => match value {
+                Stored::Reg(reg) => self.asm.mov_to(Size::Q, at(1), reg),
+                Stored::Xmm(reg) => self.asm.movups_to(at(1), reg),
+                Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at(1), imm),
+            },
+            Slow::Complex { args, what, .. } => {
+                self.asm.mov_to(Size::Q, at(1), args[0]);
+                self.asm.mov_to(Size::Q, at(2), args[1]);
+                self.asm.mov_imm_to(Size::D, at(4), what);
+            }
+        }
+    }
+
+    /// Takes what a thunk found.
+    fn take(&mut self, access: &Slow) {
+        match *access {
             Slow::Load { to, .. } => match to {
                 Loaded::Reg(to) => self.asm.mov(Size::Q, to, slot_at(RESULT)),
                 Loaded::Xmm(to) => self.asm.movups(to, slot_at(RESULT)),

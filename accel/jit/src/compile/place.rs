@@ -671,7 +671,7 @@ impl Compiler<'_> {
             let mut parts = Parts::default();
             self.collect(op, a, b, 0, &mut parts)?;
             self.lea(to, &parts);
-            for v in parts.used {
+            for v in parts.used() {
                 self.consume(v);
             }
             return Ok(());
@@ -704,7 +704,7 @@ impl Compiler<'_> {
     fn sum(&mut self, op: Binary, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
         let mut parts = Parts::default();
         self.collect(op, a, b, 0, &mut parts)?;
-        for v in std::mem::take(&mut parts.used) {
+        for v in parts.used() {
             self.consume(v);
         }
         // The operands' registers may be reused for the result.
@@ -760,8 +760,8 @@ impl Compiler<'_> {
                 let shift = self.places.constant(b).unwrap_or(0) as u8;
                 let reg = self.clean(a)?;
                 parts.index = Some((reg, shift));
-                parts.used.extend([a, b]);
-                Ok(())
+                parts.note(a)?;
+                parts.note(b)
             }
             Binary::Add => {
                 self.part(a, depth, parts)?;
@@ -776,11 +776,10 @@ impl Compiler<'_> {
             let sum = (parts.disp as i64).wrapping_add(value as i64);
             if let Ok(disp) = i32::try_from(sum) {
                 parts.disp = disp;
-                parts.used.push(v);
-                return Ok(());
+                return parts.note(v);
             }
         }
-        if depth < 3
+        if depth < MOST_NESTED
             && let Some(&Op::Binary { op, a, b, .. }) = self.places.deferred(v)
             && self.fits(op, a, b, parts)
         {
@@ -790,7 +789,7 @@ impl Compiler<'_> {
             return self.collect(op, a, b, depth + 1, parts);
         }
         let reg = self.clean(v)?;
-        parts.used.push(v);
+        parts.note(v)?;
         if parts.base.is_none() {
             parts.base = Some(reg);
         } else if parts.index.is_none() {
@@ -915,6 +914,22 @@ struct Parts {
     base: Option<Reg>,
     index: Option<(Reg, u8)>,
     disp: i32,
-    /// Values whose use is done when the address is.
-    used: Vec<Val>,
+    /// Values whose use is done when the address is: the leaves of a tree of [`MOST_NESTED`].
+    used: [Option<Val>; 2 << MOST_NESTED],
+    count: usize,
+}
+
+/// How deep sums in sums become part of one address.
+const MOST_NESTED: u32 = 3;
+
+impl Parts {
+    fn note(&mut self, v: Val) -> Result<(), TooBig> {
+        *self.used.get_mut(self.count).ok_or(TooBig)? = Some(v);
+        self.count += 1;
+        Ok(())
+    }
+
+    fn used(&self) -> impl Iterator<Item = Val> + use<> {
+        self.used.into_iter().flatten()
+    }
 }

@@ -97,7 +97,7 @@ pub(super) fn is_pure(op: &Op) -> bool {
 }
 
 /// Whether an operation may store to memory.
-fn stores(op: &Op, effects: fn(u16) -> Effects) -> bool {
+pub(super) fn stores(op: &Op, effects: fn(u16) -> Effects) -> bool {
     match op {
         Op::Store { .. } | Op::Rmw { .. } | Op::Cas { .. } => true,
         Op::Call { helper, .. } => effects(helper.0) != Effects::PURE,

@@ -559,6 +559,7 @@ impl Compiler<'_> {
             member: self.member(),
             leaves: false,
             is_wary: false,
+            is_onward: false,
         });
     }
 
@@ -599,6 +600,7 @@ impl Compiler<'_> {
                 member: current,
                 leaves: true,
                 is_wary: false,
+                is_onward: false,
             });
         }
         if !follows {

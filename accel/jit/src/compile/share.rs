@@ -6,7 +6,7 @@
 //! the first, for one of the same code that shares nothing.
 
 use accel_core::Effects;
-use accel_ir::{Binary, End, Op, Ty, Unit, Val};
+use accel_ir::{Binary, End, Op, Slot, Ty, Unit, Val};
 use accel_softmmu::recent_layout as recent;
 
 use super::plan::{Base, Plan};
@@ -53,6 +53,38 @@ pub(super) struct Sharing {
     members: Vec<Shared>,
     /// What is known of each value: an address counted from some root, or a constant.
     known: Vec<Option<Known>>,
+    slots: Slots,
+}
+
+/// What is known of each slot's value.
+#[derive(Default)]
+struct Slots {
+    /// With the time when it was found out.
+    values: Vec<(u32, Option<Known>)>,
+    /// What was known before this time does not count.
+    since: u32,
+}
+
+impl Slots {
+    fn forget(&mut self) {
+        if self.values.is_empty() || self.since == u32::MAX {
+            self.since = 0;
+            self.values.clear();
+            self.values.resize(256, (0, None));
+        }
+        self.since += 1;
+    }
+
+    fn get(&self, slot: Slot) -> Option<Known> {
+        let (at, known) = *self.values.get(usize::from(slot.0))?;
+        known.filter(|_| at == self.since)
+    }
+
+    fn set(&mut self, slot: u8, known: Option<Known>) {
+        if let Some(value) = self.values.get_mut(usize::from(slot)) {
+            *value = (self.since, known);
+        }
+    }
 }
 
 /// A value as a sum.
@@ -99,15 +131,14 @@ impl Sharing {
     /// Finds those of a unit, whose plan says what addresses are made from.
     pub(super) fn make(&mut self, unit: &Unit, plan: &Plan, effects: fn(u16) -> Effects) {
         super::plan::renew(&mut self.known, unit.types.len(), None);
-        // By slot: its value.
-        let mut slots: [Option<Known>; 256] = [None; 256];
+        self.slots.forget();
         let mut roots = 0;
         let mut open: Vec<usize> = Vec::new();
         // A helper may have held interrupts off for this instruction: the unit is not left before it.
         let mut is_held = false;
         for (i, block) in unit.blocks.iter().enumerate() {
             if i != 0 && !follows(unit, plan, i) {
-                slots = [None; 256];
+                self.slots.forget();
                 open.clear();
             }
             // Nothing of the instruction was done that must not be done again.
@@ -117,26 +148,25 @@ impl Sharing {
                     Op::Insn { .. } => is_fresh = !std::mem::take(&mut is_held),
                     Op::Const { d, value } => self.know(d, 0, value as i64),
                     Op::Get { d, slot } if unit.ty(d) == Ty::I64 => {
-                        let value = &mut slots[usize::from(slot.0)];
-                        let found = *value.get_or_insert_with(|| root(&mut roots));
+                        let known = self.slots.get(slot);
+                        let found = known.unwrap_or_else(|| root(&mut roots));
+                        self.slots.set(slot.0, Some(found));
                         self.know(d, found.root, found.offset);
                     }
                     Op::Set { slot, v } => {
                         let is_whole = unit.ty(v) == Ty::I64;
-                        slots[usize::from(slot.0)] = self.of(v).filter(|_| is_whole);
+                        self.slots.set(slot.0, self.of(v).filter(|_| is_whole));
                     }
                     Op::SetV { slot, .. } => {
-                        slots[usize::from(slot.0)] = None;
-                        if let Some(next) = slots.get_mut(usize::from(slot.0) + 1) {
-                            *next = None;
-                        }
+                        self.slots.set(slot.0, None);
+                        self.slots.set(slot.0.wrapping_add(1), None);
                     }
                     Op::Binary { op, d, a, b } if unit.ty(d) == Ty::I64 => self.sum(op, d, a, b),
                     Op::Call { helper, .. } => {
                         let effects = effects(helper.0);
                         is_held |= effects.writes_regs;
                         if effects.writes_regs {
-                            slots = [None; 256];
+                            self.slots.forget();
                         }
                         if effects != Effects::PURE {
                             open.clear();

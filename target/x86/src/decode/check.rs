@@ -303,7 +303,8 @@ fn stack_linear(core: &mut Core, mode: Mode, sp: u64, size: u64, write: bool) ->
 /// Sets the flags slots as a `sub` of two `bytes`-wide operands.
 pub(super) fn set_flags_of_sub(core: &mut Core, bytes: u64, a: u64, b: u64) {
     let slot = |n: u8| accel_ir::Slot(regs::FLAGS.0.wrapping_add(n));
-    core.regs.set(slot(0), (FlagKind::Sub as u64) << 8 | bytes);
+    let ty = accel_ir::Ty::of_bytes(bytes as u32);
+    core.regs.set(slot(0), FlagKind::Sub.with(ty).into());
     core.regs.set(slot(1), a);
     core.regs.set(slot(2), b);
     core.regs.set(slot(3), 0);
@@ -312,14 +313,14 @@ pub(super) fn set_flags_of_sub(core: &mut Core, bytes: u64, a: u64, b: u64) {
 /// The arithmetic flags of a CPU between units, in EFLAGS' layout.
 pub fn arithmetic_flags(core: &Core) -> u64 {
     let slot = |n: u8| core.regs.get(accel_ir::Slot(regs::FLAGS.0.wrapping_add(n)));
-    let kind = FlagKind::from_number((slot(0) >> 8) as u8);
-    let ty = accel_ir::Ty::of_bytes(slot(0) as u32 & 0xff);
+    let (kind, ty) = FlagKind::of(slot(0));
     flags::pack(kind, ty, slot(1), slot(2), slot(3))
 }
 
 /// Sets the arithmetic flags of a CPU between units.
 pub fn set_arithmetic_flags(core: &mut Core, bits: u64) {
     let slot = |n: u8| accel_ir::Slot(regs::FLAGS.0.wrapping_add(n));
-    core.regs.set(slot(0), (FlagKind::Raw as u64) << 8 | 8);
+    let raw = FlagKind::Raw.with(accel_ir::Ty::I64);
+    core.regs.set(slot(0), raw.into());
     core.regs.set(slot(1), bits & flags::ALL);
 }

@@ -1,6 +1,6 @@
 //! RFLAGS as one value: the lazy arithmetic flags and the rest.
 
-use accel_ir::{Slot, flags};
+use accel_ir::{FlagKind, Slot, Ty, flags};
 
 use crate::Core;
 use crate::regs::{self, rflags};
@@ -17,20 +17,14 @@ pub fn read(core: &Core) -> u64 {
 
 fn arithmetic(core: &Core) -> u64 {
     let head = core.regs.get(slot(0));
-    let kind = flags::FlagKind::from_number((head >> 8) as u8);
-    let ty = match head as u8 {
-        1 => accel_ir::Ty::I8,
-        2 => accel_ir::Ty::I16,
-        4 => accel_ir::Ty::I32,
-        _ => accel_ir::Ty::I64,
-    };
+    let (kind, ty) = FlagKind::of(head);
     let [a, b, c] = [1, 2, 3].map(|n| core.regs.get(slot(n)));
     flags::pack(kind, ty, a, b, c)
 }
 
 /// Sets all of RFLAGS. RF is not kept there: see `debug::resume`.
 pub fn write(core: &mut Core, value: u64) {
-    core.regs.set(slot(0), 8);
+    core.regs.set(slot(0), FlagKind::Raw.with(Ty::I64).into());
     core.regs.set(slot(1), value & flags::ALL);
     core.regs.set(slot(2), 0);
     core.regs.set(slot(3), 0);
