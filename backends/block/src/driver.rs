@@ -100,6 +100,13 @@ pub trait Driver: Send + Sync {
     /// Fills `memory` from `offset` on.
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError>;
 
+    /// The same if it takes no waiting for a disk or another thread. False: nothing is known of what
+    /// `memory` holds.
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        let _ = (offset, memory);
+        false
+    }
+
     /// Stores `memory` from `offset` on.
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError>;
 

@@ -114,6 +114,14 @@ pub trait Block: Send + Sync {
     /// calling thread before this returns.
     fn submit(&self, request: Request);
 
+    /// Fills `memory` from `offset` on if that is a matter of copying: what the host's cache holds, in a
+    /// disk that lets requests through as they come. False: nothing is done, and the request is to be
+    /// [submitted](Self::submit). Never waits.
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        let _ = (offset, memory);
+        false
+    }
+
     /// Requests taken from now on start when all earlier ones are done: a device's reset.
     fn barrier(&self);
 

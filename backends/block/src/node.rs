@@ -339,6 +339,11 @@ impl Node {
         self.driver.read(offset, memory)
     }
 
+    /// The same if it takes no waiting; see [`Driver::read_now`].
+    pub fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        self.driver.read_now(offset, memory)
+    }
+
     /// Stores `memory` from `offset` on.
     pub fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let options = self.writable()?;

@@ -62,6 +62,10 @@ impl Driver for Null {
         Ok(())
     }
 
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        self.read(offset, memory).is_ok()
+    }
+
     fn write(&self, _: u64, _: &IoVector) -> Result<(), BlockError> {
         Ok(())
     }

@@ -86,6 +86,11 @@ impl Driver for Raw {
         self.file.node().read(at, memory)
     }
 
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        let at = self.at(offset, memory.len());
+        at.is_ok_and(|at| self.file.node().read_now(at, memory))
+    }
+
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let at = self.at(offset, memory.len())?;
         if let Some(shows_format) = &self.guard

@@ -27,6 +27,47 @@ fn a_barrier_keeps_later_jobs_back_until_earlier_ones_are_done() {
 }
 
 #[test]
+fn nothing_is_done_at_once_while_requests_wait_or_none_may_begin() {
+    let workers = Workers::new("test", 1).unwrap();
+    assert_eq!(workers.now(|| 7), Some(7));
+    let paused = workers.pause();
+    assert_eq!(workers.now(|| 7), None);
+    drop(paused);
+    let (go, gate) = channel::<()>();
+    let (begun, has_begun) = channel::<()>();
+    workers.submit(Box::new(move || {
+        begun.send(()).unwrap();
+        gate.recv().unwrap();
+    }));
+    has_begun.recv().unwrap();
+    assert_eq!(workers.now(|| 7), Some(7));
+    workers.barrier();
+    assert_eq!(workers.now(|| 7), None);
+    go.send(()).unwrap();
+    workers.drain();
+    assert_eq!(workers.now(|| 7), Some(7));
+}
+
+#[test]
+fn a_read_at_once_is_counted_and_stays_within_the_disk_and_its_limits() {
+    let disk = disk(
+        &Opener::new(DRIVERS),
+        "driver=null-co,size=1M,read-zeroes=on",
+    );
+    let disk = disk.unwrap();
+    let memory = IoVector::from([1; 1024].as_slice());
+    assert!(disk.read_now(512, &memory));
+    assert_eq!(memory.to_vec(), vec![0; 1024]);
+    assert!(!disk.read_now((1 << 20) - 512, &memory));
+    assert!(!disk.read_now(u64::MAX, &memory));
+    let stats = disk.stats();
+    assert_eq!((stats.rd.operations, stats.rd.bytes), (1, 1024));
+    let group = Throttles::default().group("g", &hw_clock::Clock::manual().0);
+    disk.set_throttle(Some(&group));
+    assert!(!disk.read_now(0, &memory));
+}
+
+#[test]
 fn a_job_that_panics_does_not_stop_the_pool() {
     let workers = Workers::new("test", 1).unwrap();
     workers.submit(Box::new(|| std::panic::resume_unwind(Box::new(()))));

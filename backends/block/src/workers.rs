@@ -84,6 +84,21 @@ impl Workers {
         self.shared.work.notify_one();
     }
 
+    /// Carries a job out on the calling thread if it may begin now and none waits before it. The job
+    /// waits for nothing.
+    pub fn now<R>(&self, job: impl FnOnce() -> R) -> Option<R> {
+        let mut queue = self.shared.lock();
+        if queue.pauses != 0 || !queue.items.is_empty() {
+            return None;
+        }
+        queue.busy = queue.busy.saturating_add(1);
+        drop(queue);
+        let done = Done(&self.shared);
+        let result = job();
+        drop(done);
+        Some(result)
+    }
+
     /// Later jobs start only when all earlier ones are done.
     pub fn barrier(&self) {
         let mut queue = self.shared.lock();
@@ -142,6 +157,29 @@ impl Drop for Workers {
     }
 }
 
+/// A job is under way until this is dropped.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        drop(ended(self.0));
+    }
+}
+
+/// A job has ended.
+fn ended(shared: &Shared) -> MutexGuard<'_, Queue> {
+    let mut queue = shared.lock();
+    queue.busy = queue.busy.saturating_sub(1);
+    if queue.busy == 0 {
+        shared.quiet.notify_all();
+        if !queue.items.is_empty() {
+            // A barrier may have fallen: there is work for the others too.
+            shared.work.notify_all();
+        }
+    }
+    queue
+}
+
 /// Takes what may start now.
 fn next(queue: &mut Queue) -> Option<Work> {
     if queue.pauses != 0 {
@@ -166,15 +204,7 @@ fn work<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<
         drop(queue);
         // A job that panics must not leave the others waiting for it.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-        queue = shared.lock();
-        queue.busy = queue.busy.saturating_sub(1);
-        if queue.busy == 0 {
-            shared.quiet.notify_all();
-            if !queue.items.is_empty() {
-                // A barrier may have fallen: there is work for the others too.
-                shared.work.notify_all();
-            }
-        }
+        queue = ended(shared);
     }
     queue
 }

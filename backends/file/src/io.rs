@@ -20,7 +20,16 @@ pub(crate) fn failed(error: &std::io::Error) -> BlockError {
 #[derive(Clone, Copy)]
 enum Direction {
     Read,
+    /// Nothing but what the page cache has.
+    ReadCached,
     Write,
+}
+
+/// How much of `memory` the page cache fills, without waiting for a disk. An error: the kernel does not do
+/// that for this file, or has nothing of it.
+pub(crate) fn read_cached(file: &File, offset: u64, memory: &IoVector) -> Result<u64, Errno> {
+    let moved = transfer(file.as_raw_fd(), offset, memory, Direction::ReadCached);
+    moved.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// One call of the kernel's; returns how many bytes it moved.
@@ -46,6 +55,9 @@ fn transfer(
         let moved = unsafe {
             match direction {
                 Direction::Read => libc::preadv(file, pieces.as_ptr(), count, offset),
+                Direction::ReadCached => {
+                    libc::preadv2(file, pieces.as_ptr(), count, offset, libc::RWF_NOWAIT)
+                }
                 Direction::Write => libc::pwritev(file, pieces.as_ptr(), count, offset),
             }
         };

@@ -99,6 +99,8 @@ struct HostFile {
     /// Whether it is locked, and then whether others may write.
     locking: Option<bool>,
     is_device: bool,
+    /// The kernel says what of the file it has in its cache.
+    tells_cached: AtomicBool,
     len: AtomicU64,
 }
 
@@ -164,6 +166,7 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         no_flush: AtomicBool::new(opening.options.no_flush),
         locking: locking.then_some(force_share),
         is_device: kind.is_block_device(),
+        tells_cached: AtomicBool::new(true),
         len: AtomicU64::new(len),
     }))
 }
@@ -281,6 +284,30 @@ impl Driver for HostFile {
                 }
             }
             _ => io::read(&handles.buffered, offset, memory),
+        }
+    }
+
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        if !self.tells_cached.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Nobody waits here either, be it only for the file to become read-only.
+        let Ok(handles) = self.handles.try_read() else {
+            return false;
+        };
+        if handles.direct.is_some() {
+            return false;
+        }
+        match io::read_cached(&handles.buffered, offset, memory) {
+            Ok(moved) if moved == memory.len() => {
+                memory.mark_written();
+                true
+            }
+            Err(error) if is_unable(error) => {
+                self.tells_cached.store(false, Ordering::Relaxed);
+                false
+            }
+            _ => false,
         }
     }
 

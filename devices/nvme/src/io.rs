@@ -201,7 +201,13 @@ impl Nvme {
         let Some(task) = self.tasks.get_mut(&number) else {
             return;
         };
-        match task.next() {
+        let mut next = task.next();
+        while let Some((disk, Operation::Read { offset }, memory)) = &next
+            && disk.read_now(*offset, memory)
+        {
+            next = task.next();
+        }
+        match next {
             Some((disk, operation, memory)) => {
                 let flight = self.flights.submit(&disk, operation, memory);
                 self.flying.insert(flight, number);

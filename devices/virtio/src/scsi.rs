@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backend_block::{BlockError, Flights, IoVector, Operation};
+use backend_block::{BlockError, Flights, IoVector, Operation, SharedBlock};
 use hw_core::{ChildBus, DeviceError, Section, StateError, Value, Wiring};
 use hw_scsi::{Job, ScsiBus, Sense, What};
 use hw_virtio::{Chain, Io, VirtioDevice, device_id};
@@ -237,6 +237,10 @@ impl Scsi {
             return self.done(io, number, Ok(()));
         };
         match self.bus.medium(task.address) {
+            // Nothing comes after a read.
+            Some(medium) if is_read_now(&medium, operation, &memory) => {
+                self.done(io, number, Ok(()));
+            }
             Some(medium) => {
                 let flight = self.flights.submit(&medium, operation, memory);
                 self.flying.insert(flight, number);
@@ -354,6 +358,11 @@ impl Scsi {
     }
 }
 
+/// Whether it is a read, and done.
+fn is_read_now(medium: &SharedBlock, operation: Operation, memory: &IoVector) -> bool {
+    matches!(operation, Operation::Read { offset } if medium.read_now(offset, memory))
+}
+
 impl VirtioDevice for Scsi {
     fn id(&self) -> u16 {
         device_id::SCSI
@@ -386,6 +395,10 @@ impl VirtioDevice for Scsi {
         self.flights.connect(poke.clone(), FINISHED);
         self.bus.connect(poke, NOTICED);
         Ok(())
+    }
+
+    fn hands_on(&self) -> bool {
+        true
     }
 
     fn queue_notified(&mut self, io: &mut Io<'_>, queue: u16) {

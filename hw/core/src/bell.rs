@@ -3,16 +3,28 @@
 //! Once a loop serves them, a write to one sets an event before any lock is taken and is done; the
 //! loop then calls [`Device::poke`](crate::Device::poke). An accelerator may let the kernel set the
 //! event ([`IoRegion::doorbells`](hw_memory::IoRegion::doorbells)). Until then such writes reach the
-//! device like all others, which must therefore understand them.
+//! device like all others, which must therefore understand them; so they do where the device is as quick
+//! as an event would be ([`Ringing::AtOnce`]), unless the user has a thread of its own serve them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hw_memory::{Access, Doorbell, RegionId, RungBell};
 use runtime::{EventFd, Handle, Interest, Watch};
 
+/// What a device does when it hears a bell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ringing {
+    /// It hands requests on and waits for nothing: whoever rings may as well be the one.
+    AtOnce,
+    /// It may take its time, so a vCPU leaves that to a loop.
+    Later,
+}
+
 /// Registers that set one event.
 pub(crate) struct Bell {
     places: Vec<Doorbell>,
+    ringing: Ringing,
     /// Passed on to the device.
     token: u64,
     event: OnceLock<EventFd>,
@@ -21,9 +33,10 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    pub(crate) fn new(places: Vec<Doorbell>, token: u64) -> Self {
+    pub(crate) fn new(places: Vec<Doorbell>, ringing: Ringing, token: u64) -> Self {
         Bell {
             places,
+            ringing,
             token,
             event: OnceLock::new(),
             turn: Mutex::default(),
@@ -43,6 +56,8 @@ impl Bell {
 #[derive(Clone, Default)]
 pub(crate) struct Bells {
     list: Arc<OnceLock<Vec<Arc<Bell>>>>,
+    /// A thread was started to hear them.
+    has_thread: Arc<AtomicBool>,
 }
 
 impl Bells {
@@ -57,10 +72,18 @@ impl Bells {
         self.list.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Rings the bell that this write is for; false if there is none or nobody serves it.
+    /// A thread hears them that is there for nothing else.
+    pub(crate) fn set_has_thread(&self) {
+        self.has_thread.store(true, Ordering::Relaxed);
+    }
+
+    /// Rings the bell that this write is for; false if there is none, or if the device is to take it.
     pub(crate) fn ring(&self, access: &Access, value: u64) -> bool {
         for bell in self.all() {
-            if let Some(event) = bell.event.get()
+            let is_for_a_loop =
+                bell.ringing == Ringing::Later || self.has_thread.load(Ordering::Relaxed);
+            if is_for_a_loop
+                && let Some(event) = bell.event.get()
                 && bell.places.iter().any(|place| place.fits(access, value))
             {
                 event.set();

@@ -9,6 +9,7 @@ use hw_memory::{
 };
 use hw_state::{Section, StateError};
 
+use crate::bell::Ringing;
 use crate::class::{BusKind, DeviceError};
 use crate::irq::{IrqLine, Msi};
 use crate::request::Requests;
@@ -239,8 +240,9 @@ pub trait Wiring {
 
     /// Registers that the guest writes to say "look", and to say nothing else. Where a loop serves
     /// them, such writes no longer come to [`Device::write`], and however many there were, one
-    /// [`Device::poke`] with `token` follows. Everywhere else they come to `write` as ever.
-    fn doorbells(&mut self, registers: Vec<Doorbell>, token: u64);
+    /// [`Device::poke`] with `token` follows. Everywhere else they come to `write` as ever, and with
+    /// [`Ringing::AtOnce`] also from vCPUs whose writes the engine passes on itself.
+    fn doorbells(&mut self, registers: Vec<Doorbell>, ringing: Ringing, token: u64);
 
     /// What waits until a back end has carried out all it was given, completions included. The
     /// machine calls it when its vCPUs are parked, with no lock held: nothing is under way while it

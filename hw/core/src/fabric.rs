@@ -15,7 +15,7 @@ use hw_memory::{
 use hw_state::{Section, StateError};
 use runtime::{Handle, Rank, Ranked, Watch};
 
-use crate::bell::{Bell, Bells};
+use crate::bell::{Bell, Bells, Ringing};
 use crate::class::DeviceError;
 use crate::device::{Device, IrqPin, Region, ResetKind, TimerId, Wiring};
 use crate::irq::{IrqHub, IrqLine, IrqSink, Msi};
@@ -194,8 +194,13 @@ impl Fabric {
         self.parts().iter().for_each(|part| self.serve(part));
     }
 
-    /// Has another loop serve the doorbells of one part from now on.
+    /// Has a thread of its own serve the doorbells of one part from now on.
     pub fn serve_by(&self, part: &Part, server: &Handle) {
+        part.bells.set_has_thread();
+        self.watch(part, server);
+    }
+
+    fn watch(&self, part: &Part, server: &Handle) {
         let mut served = self.served.lock();
         served.watches.retain(|(path, _)| *path != part.path);
         let watches = part.bells.serve(server, &poker(&part.slot));
@@ -206,7 +211,7 @@ impl Fabric {
     fn serve(&self, part: &Part) {
         let main_loop = self.served.lock().main_loop.clone();
         if let Some(main_loop) = main_loop {
-            self.serve_by(part, &main_loop);
+            self.watch(part, &main_loop);
         }
     }
 
@@ -430,8 +435,8 @@ impl Wiring for Wires<'_> {
         poker(self.slot)
     }
 
-    fn doorbells(&mut self, registers: Vec<Doorbell>, token: u64) {
-        self.bell_list.push(Bell::new(registers, token));
+    fn doorbells(&mut self, registers: Vec<Doorbell>, ringing: Ringing, token: u64) {
+        self.bell_list.push(Bell::new(registers, ringing, token));
     }
 
     fn on_stop(&mut self, drain: Drain) {

@@ -20,6 +20,7 @@ mod fabric;
 mod irq;
 mod request;
 
+pub use bell::Ringing;
 pub use button::PowerButton;
 pub use class::{
     Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest,

@@ -1,6 +1,6 @@
 //! A virtio device behind any transport: status, features, configuration and queues.
 
-use hw_core::{ChildBus, DeviceError, Dma, Section, StateError, Timer, TimerId, Wiring};
+use hw_core::{ChildBus, DeviceError, Dma, Ringing, Section, StateError, Timer, TimerId, Wiring};
 
 use crate::device::{Io, Notes, VirtioDevice, note};
 use crate::queue::Queue;
@@ -332,6 +332,14 @@ impl Core {
             if ready {
                 self.notify(queue);
             }
+        }
+    }
+
+    /// Who acts on doorbells.
+    pub(crate) fn ringing(&self) -> Ringing {
+        match self.device.hands_on() {
+            true => Ringing::AtOnce,
+            false => Ringing::Later,
         }
     }
 

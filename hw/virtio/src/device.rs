@@ -57,6 +57,12 @@ pub trait VirtioDevice: Send + 'static {
         let _ = io;
     }
 
+    /// Whether requests are only handed on when the driver notifies, which a vCPU may then do by itself:
+    /// a loop in between costs more than that.
+    fn hands_on(&self) -> bool {
+        false
+    }
+
     /// The driver says that it made requests available.
     fn queue_notified(&mut self, io: &mut Io<'_>, queue: u16);
 

@@ -285,7 +285,7 @@ impl Device for VirtioMmio {
                 value: Some(queue.into()),
             };
             let bells = core.queue_numbers().into_iter().map(bell).collect();
-            wiring.doorbells(bells, RUNG);
+            wiring.doorbells(bells, core.ringing(), RUNG);
         }
         Ok(())
     }

@@ -282,7 +282,8 @@ impl PciFunction for VirtioPci {
         });
         let dma = setup.pci.dma().clone();
         let bells = self.bells(modern_region, legacy_region);
-        setup.wiring.doorbells(bells, RUNG);
+        let ringing = self.core.ringing();
+        setup.wiring.doorbells(bells, ringing, RUNG);
         self.core.realize(setup.wiring, dma)
     }
 

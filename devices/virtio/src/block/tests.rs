@@ -55,6 +55,27 @@ fn sectors_are_read_and_written() {
 }
 
 #[test]
+fn a_read_that_takes_no_waiting_is_done_when_the_driver_has_notified() {
+    let mut disk = Memory::new(DISK);
+    disk.is_quick = true;
+    let shared: SharedBlock = Arc::new(disk.clone());
+    let device = Blk::new(shared, BlkOptions::default()).unwrap();
+    let b = Bench::new(Box::new(device), Options::default(), false);
+    let mut q = b.start(FEATURES, 1);
+    q[0].add(&[&header(0, 3)], &[512, 1]);
+    b.kick(0);
+    let used = q[0].used().unwrap();
+    assert_eq!((used.written, used.data[0], used.data[512]), (513, 3, 0));
+    assert_eq!(b.interrupted(), 1);
+    // All else goes by the disk's threads.
+    q[0].add(&[&header(1, 5), &[9; 512]], &[1]);
+    b.kick(0);
+    assert!(q[0].used().is_none());
+    disk.work();
+    assert_eq!(q[0].used().unwrap().data, [0]);
+}
+
+#[test]
 fn requests_beyond_the_end_or_of_unknown_kind_get_an_error_status() {
     let (b, disk) = bench(BlkOptions::default());
     let mut q = b.start(FEATURES, 1);

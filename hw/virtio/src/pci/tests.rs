@@ -10,7 +10,10 @@ use crate::{Io, VirtioDevice, device_id, feature};
 
 /// Fills what it is given with sevens; a write to its configuration changes it.
 #[derive(Default)]
-struct Sevens(u8);
+struct Sevens {
+    last: u8,
+    hands_on: bool,
+}
 
 impl VirtioDevice for Sevens {
     fn id(&self) -> u16 {
@@ -26,11 +29,14 @@ impl VirtioDevice for Sevens {
         vec![SIZE, SIZE]
     }
     fn config(&self) -> Vec<u8> {
-        vec![1, 2, 3, self.0]
+        vec![1, 2, 3, self.last]
     }
     fn config_written(&mut self, io: &mut Io<'_>, _: u64, data: &[u8]) {
-        self.0 = data[0];
+        self.last = data[0];
         io.config_changed();
+    }
+    fn hands_on(&self) -> bool {
+        self.hands_on
     }
     fn queue_notified(&mut self, io: &mut Io<'_>, queue: u16) {
         while let Some(chain) = io.pop(queue) {
@@ -42,7 +48,7 @@ impl VirtioDevice for Sevens {
         }
     }
     fn reset(&mut self) {
-        self.0 = 0;
+        self.last = 0;
     }
 }
 
@@ -76,6 +82,10 @@ fn options() -> VirtioPciOptions {
 
 impl Bench {
     fn try_new(options: VirtioPciOptions) -> Result<Self, hw_core::DeviceError> {
+        Self::with(Sevens::default(), options)
+    }
+
+    fn with(device: Sevens, options: VirtioPciOptions) -> Result<Self, hw_core::DeviceError> {
         let (fabric, _) = bench::fabric();
         let messages = Arc::new(Log::default());
         fabric.set_msi(Msi::new(messages.clone(), 0));
@@ -84,7 +94,7 @@ impl Bench {
         let intx = Arc::new(move |_: u32, level: bool| *seen.lock().unwrap() = level);
         let bus = PciBus::new("pci.0", false, intx);
         bus.config_ports().map(&fabric.ports);
-        let device = VirtioPci::new(Box::<Sevens>::default(), options, PciOptions::at(0));
+        let device = VirtioPci::new(Box::new(device), options, PciOptions::at(0));
         let placement = Placement {
             path: "dev".into(),
             bus: Some(&bus),
@@ -259,6 +269,23 @@ fn a_served_bell_is_heard_by_the_loop_and_not_by_the_writer() {
     assert_eq!(b.kick(&mut ring), None);
     b.fabric.drain();
     assert!(ring.used().is_some());
+}
+
+#[test]
+fn a_device_that_hands_requests_on_takes_them_from_the_writer_unless_it_has_a_thread() {
+    let device = Sevens {
+        hands_on: true,
+        ..Sevens::default()
+    };
+    let b = Bench::with(device, options()).unwrap();
+    let mut main_loop = runtime::EventLoop::new().unwrap();
+    b.fabric.serve_doorbells(main_loop.handle());
+    let mut ring = b.start(0);
+    assert_eq!(b.kick(&mut ring), Some(vec![7; 3]));
+    b.fabric.serve_by(&b.part, &main_loop.handle());
+    assert_eq!(b.kick(&mut ring), None);
+    main_loop.turn(None);
+    assert_eq!(ring.used().map(|used| used.data), Some(vec![7; 3]));
 }
 
 #[test]
