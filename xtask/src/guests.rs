@@ -15,11 +15,13 @@
 //! amd64/grub-rescue.iso    GRUB on a CD
 //! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI; for tests only
 //! arm64/initrd-armhf       busybox, bash and perl of armhf: programs of 32 bits alone
+//! arm64/disk.raw           the same for UEFI alone
 //! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
 //! ```
 
 mod apt;
+mod emulated;
 mod image;
 mod initrd;
 mod kernel;
@@ -198,14 +200,44 @@ fn all(wanted: &[Guest], update: bool, with_disks: bool) -> Result<PathBuf> {
     let lock = File::create(folder.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .context("cannot lock the guest folder")?;
+    let mut disks = Vec::new();
     for guest in wanted {
-        fetch(guest, &folder, update, with_disks)
-            .with_context(|| format!("guests for {} are incomplete", guest.arch))?;
+        let disk = fetch(guest, &folder, update, with_disks);
+        disks.extend(disk.with_context(|| format!("guests for {} are incomplete", guest.arch))?);
+    }
+    // Each is a matter of minutes on one processor.
+    let made: Vec<Result<()>> = std::thread::scope(|scope| {
+        let makers: Vec<_> = disks
+            .iter()
+            .map(|disk| scope.spawn(move || image::build(disk, update)))
+            .collect();
+        let made = makers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        made.map(|made| made.unwrap_or_else(|_| bail!("making it ended early")))
+            .collect()
+    });
+    for (disk, made) in disks.iter().zip(made) {
+        match made.context("cannot make the disk with Debian on it") {
+            Err(reason) if std::env::var_os("CI_NO_SKIP").is_some_and(|value| value == "1") => {
+                return Err(reason);
+            }
+            // Not every user may unpack a system.
+            Err(reason) => eprintln!(
+                "{}: {reason:#}; tests that boot from it will be skipped",
+                disk.kind.arch
+            ),
+            Ok(()) => {}
+        }
     }
     Ok(folder)
 }
 
-fn fetch(guest: &Guest, folder: &Path, update: bool, with_disks: bool) -> Result<()> {
+/// Fetches one guest. Returns the disk that is to be made for it.
+fn fetch(
+    guest: &Guest,
+    folder: &Path,
+    update: bool,
+    with_disks: bool,
+) -> Result<Option<image::Disk>> {
     let mut manifest = Manifest::load(folder, guest.arch)?;
     let mut apt = Apt::new(guest.arch, folder)?;
 
@@ -253,33 +285,50 @@ fn fetch(guest: &Guest, folder: &Path, update: bool, with_disks: bool) -> Result
             &initrd::build(&program, Some(&modules)),
         )?;
     }
-    if guest.arch == "amd64" && with_disks {
-        let mut package = |name: &str| unpacked(name, folder, &mut manifest, &mut apt, update);
-        let rescue = package("grub-rescue-pc")?;
-        let cd = fs::read(rescue.join("usr/lib/grub-rescue/grub-rescue-cdrom.iso"))?;
-        host::write_if_changed(&home.join("grub-rescue.iso"), &cd)?;
-        let loaders = image::Loaders {
-            tools: package("grub-common")?,
-            library: package("libdevmapper1.02.1")?,
-            bios: package("grub-pc-bin")?,
-            efi: package("grub-efi-amd64-signed")?,
-            shim: package("shim-signed")?,
-        };
-        let made = image::build(&home.join("disk.raw"), &loaders, update);
-        match made.context("cannot make the disk with Debian on it") {
-            Err(reason) if std::env::var_os("CI_NO_SKIP").is_some_and(|value| value == "1") => {
-                return Err(reason);
-            }
-            // Not every user may unpack a system.
-            Err(reason) => eprintln!(
-                "{}: {reason:#}; tests that boot from it will be skipped",
-                guest.arch
-            ),
-            Ok(()) => {}
-        }
-    }
     println!("{}: Linux {release}", guest.arch);
-    Ok(())
+    if !with_disks {
+        return Ok(None);
+    }
+    let mut package = |name: &str| unpacked(name, folder, &mut manifest, &mut apt, update);
+    let shim = package("shim-signed")?;
+    let efi = package(&format!("grub-efi-{}-signed", guest.arch))?;
+    let (kind, bios) = match guest.arch {
+        "amd64" => {
+            let rescue = package("grub-rescue-pc")?;
+            let cd = fs::read(rescue.join("usr/lib/grub-rescue/grub-rescue-cdrom.iso"))?;
+            host::write_if_changed(&home.join("grub-rescue.iso"), &cd)?;
+            let bios = image::Bios {
+                tools: package("grub-common")?,
+                library: package("libdevmapper1.02.1")?,
+                loader: package("grub-pc-bin")?,
+            };
+            (&image::AMD64, Some(bios))
+        }
+        _ => (&image::ARM64, None),
+    };
+    let loaders = image::Loaders {
+        shim,
+        efi,
+        bios,
+        emulator: emulator(guest.arch, folder, update)?,
+    };
+    Ok(Some(image::Disk {
+        kind,
+        image: home.join("disk.raw"),
+        loaders,
+    }))
+}
+
+/// What runs the programs of a guest if this host does not.
+fn emulator(arch: &str, folder: &Path, update: bool) -> Result<Option<PathBuf>> {
+    let native = apt::native()?;
+    if arch != "arm64" || native == arch {
+        return Ok(None);
+    }
+    let mut manifest = Manifest::load(folder, &native)?;
+    let mut apt = Apt::new(&native, folder)?;
+    let tree = unpacked("qemu-user-static", folder, &mut manifest, &mut apt, update)?;
+    Ok(Some(tree.join("usr/bin/qemu-aarch64-static")))
 }
 
 /// An initrd of programs of another architecture alone.

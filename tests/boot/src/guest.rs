@@ -21,7 +21,7 @@ pub struct Guest {
     pub initrd_armhf: PathBuf,
     /// On amd64, the kernel for real hardware, and an initrd with its drivers.
     pub generic: (PathBuf, PathBuf),
-    /// On amd64, a disk with Debian on it: not to be written to. See [`Guest::has_disk`].
+    /// A disk with Debian on it: not to be written to. See [`Guest::has_disk`].
     pub disk: PathBuf,
     /// On amd64, GRUB on a CD.
     pub rescue: PathBuf,

@@ -49,8 +49,8 @@ fn machine(name: &str) -> VmBuilder {
     Vm::new(name).args("-accel tcg -m 512").patience(PATIENCE)
 }
 
-/// From the menu to a login, a command, and power off.
-fn goes_up_and_down(mut vm: Vm, device: &str) -> Result<(), Error> {
+/// From the menu to a root shell, whose root is on this device.
+fn goes_up(vm: &mut Vm, device: &str) -> Result<(), Error> {
     vm.expect("GNU GRUB")?;
     vm.expect("Linux version")?;
     vm.expect("Welcome to")?;
@@ -59,6 +59,12 @@ fn goes_up_and_down(mut vm: Vm, device: &str) -> Result<(), Error> {
     vm.expect("# ")?;
     vm.send("echo up=$((6 * 7)) on=$(findmnt -n -o SOURCE /)\n")?;
     vm.expect(&format!("up=42 on=/dev/{device}"))?;
+    Ok(())
+}
+
+/// From the menu to a login, a command, and power off.
+fn goes_up_and_down(mut vm: Vm, device: &str) -> Result<(), Error> {
+    goes_up(&mut vm, device)?;
     vm.send("echo kept > note; sync; systemctl poweroff\n")?;
     vm.expect_success()
 }
@@ -100,6 +106,84 @@ fn an_image_that_is_run_boots_and_stays_as_it_was() -> Result<(), Error> {
     goes_up_and_down(vm, "vda2")?;
     assert!(std::fs::read(&top)? == before, "the image was written to");
     Ok(())
+}
+
+#[test]
+fn what_an_image_that_is_run_with_keep_writes_is_there_the_next_time() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let run = |flags: &str| {
+        let vm = Vm::new("chosen by what the image holds").image(&top);
+        let vm = vm.args(flags).option("-L", &guest.seabios);
+        vm.patience(PATIENCE).boot()
+    };
+    goes_up_and_down(run("--keep")?, "vda2")?;
+    is_whole(&top)?;
+    let mut vm = run("")?;
+    goes_up(&mut vm, "vda2")?;
+    vm.send("echo note=$(cat note)\n")?;
+    vm.expect("note=kept")?;
+    Ok(())
+}
+
+#[test]
+fn an_arm64_image_that_is_run_boots_by_aavmf_and_keeps_its_variables() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let mut vm = Vm::new("chosen by what the image holds")
+        .image(&top)
+        .arg("--keep")
+        .option("-L", &guest.aavmf)
+        .patience(PATIENCE)
+        .boot()?;
+    vm.expect("UEFI firmware")?;
+    goes_up_and_down(vm, "vda2")?;
+    let variables = std::fs::read(folder.join("top.qcow2.vars.fd"))?;
+    let fresh = std::fs::read(guest.aavmf.join("AAVMF_VARS.fd"))?;
+    assert!(variables != fresh, "the firmware kept nothing");
+    is_whole(&top)
+}
+
+#[test]
+fn debian_boots_from_aavmf_and_an_nvme_disk_on_virt() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let top = overlay(&folder, &guest)?;
+    let variables = folder.join("variables");
+    std::fs::copy(guest.aavmf.join("AAVMF_VARS.fd"), &variables)?;
+    let code = guest.aavmf.join("AAVMF_CODE.fd");
+    let flash =
+        |more: &str, file: &Path| format!("if=pflash,format=raw,{more}file={}", file.display());
+    let mut vm = machine("virt,gic-version=3")
+        .args("-cpu cortex-a57")
+        .option("-drive", flash("readonly=on,", &code))
+        .option("-drive", flash("", &variables))
+        .option(
+            "-drive",
+            format!("if=none,id=d,format=qcow2,file={}", top.display()),
+        )
+        .args("-device nvme,serial=S1,drive=d,bootindex=1")
+        .boot()?;
+    vm.expect("BdsDxe: starting Boot")?;
+    goes_up_and_down(vm, "nvme0n1p2")?;
+    is_whole(&top)
 }
 
 /// A `q35` whose drive of this interface goes with these options, under the name `device`.

@@ -40,12 +40,11 @@ impl Apt {
         }
         // No package is installed as far as this apt is concerned.
         fs::write(folder.join("status"), "")?;
-        let native = host::output(Command::new("dpkg").arg("--print-architecture"))
-            .context("this host has no dpkg: guests come from Debian's packages")?;
+        let native = native()?;
         Ok(Self {
             arch: arch.to_owned(),
             folder,
-            native: native.trim() == arch,
+            native: native == arch,
             updated: false,
         })
     }
@@ -139,6 +138,13 @@ impl Apt {
         }
         command
     }
+}
+
+/// Debian's name of this host's architecture.
+pub(super) fn native() -> Result<String> {
+    let said = host::output(Command::new("dpkg").arg("--print-architecture"))
+        .context("this host has no dpkg: guests come from Debian's packages")?;
+    Ok(said.trim().to_owned())
 }
 
 /// One field of a control stanza.

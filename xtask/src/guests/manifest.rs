@@ -18,15 +18,10 @@ pub(super) struct Manifest {
 impl Manifest {
     pub(super) fn load(folder: &Path, arch: &str) -> Result<Self> {
         let path = folder.join("manifest.json");
-        let all = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{} is damaged; remove it", path.display()))?,
-            Err(_) => Map::new(),
-        };
         Ok(Self {
+            all: read(&path)?,
             path,
             arch: arch.to_owned(),
-            all,
         })
     }
 
@@ -39,6 +34,8 @@ impl Manifest {
     }
 
     pub(super) fn record(&mut self, wanted: &str, package: &Package) -> Result<()> {
+        // Other architectures' parts may have been written meanwhile.
+        self.all = read(&self.path)?;
         let part = self
             .all
             .entry(self.arch.clone())
@@ -63,5 +60,13 @@ impl Manifest {
 
     fn entry(&self, wanted: &str) -> Option<&Value> {
         self.all.get(&self.arch)?.get(wanted)
+    }
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>> {
+    match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged; remove it", path.display())),
+        Err(_) => Ok(Map::new()),
     }
 }
