@@ -2,8 +2,10 @@
 //!
 //! The measure is processor time (user and system, of all threads): on a busy host wall time
 //! says more about the host. Runs alternate, so that both meet the same conditions, and medians
-//! are compared. There are two tables: programs in a running guest, and whole machines.
+//! are compared. There are two tables: programs in a running guest, and whole machines; `--disks` has its
+//! own.
 
+mod disks;
 mod kind;
 mod monitor;
 mod newer;
@@ -48,6 +50,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             .with_context(|| format!("there is no {}", path.display()))?,
         None => host::build_mimic()?,
     };
+    if options.is_disks {
+        return disks::run(&options, &mimic, &folder);
+    }
     let programs = programs::table(&options, &mimic, &folder);
     let machines = machines(&options, &mimic, &folder);
     programs.and(machines)

@@ -12,7 +12,11 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes it among the host's temporary files.
     pub fn new() -> Result<Self, Error> {
-        let base = std::env::temp_dir();
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// Makes it in this folder.
+    pub fn within(base: &Path) -> Result<Self, Error> {
         let pid = std::process::id();
         for n in 0_u32.. {
             let folder = base.join(format!("mimic-test-{pid}-{n}"));

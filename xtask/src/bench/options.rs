@@ -14,6 +14,8 @@ pub(super) const USAGE: &str = "\
 usage: cargo xtask bench [OPTIONS]
 
   --guest KIND  what the programs run in: x86_64 (default) or aarch64
+  --disks       disks instead: our virtio-blk without a guest, `mimic img` and qemu-img, reads in a guest
+                (--only model,tool,guest)
   --only A,B    these programs of bench/ only, `boot`, or machines with such a word in their name
   --quick       short runs, one pair each, programs only: for use while developing
   --pairs N     runs of each row on each emulator, in turns (default 5)
@@ -31,6 +33,7 @@ pub(super) struct Options {
     pub(super) kind: &'static Kind,
     pub(super) only: Vec<String>,
     pub(super) is_quick: bool,
+    pub(super) is_disks: bool,
     pub(super) pairs: usize,
     pub(super) mimic: Option<PathBuf>,
     pub(super) mimic_flags: Vec<String>,
@@ -45,6 +48,7 @@ impl Options {
             kind: &X86_64,
             only: Vec::new(),
             is_quick: false,
+            is_disks: false,
             pairs: 0,
             mimic: None,
             mimic_flags: Vec::new(),
@@ -56,6 +60,10 @@ impl Options {
         while let Some(name) = args.next() {
             if name == "--quick" {
                 options.is_quick = true;
+                continue;
+            }
+            if name == "--disks" {
+                options.is_disks = true;
                 continue;
             }
             let value = args

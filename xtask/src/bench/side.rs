@@ -89,11 +89,11 @@ impl<'a> Side<'a> {
         };
         self.is_dead = false;
         // The guest waits for a line before and after: all between is the program's.
-        let before = processor_time(&server)?;
+        let before = processor_time(&server.vm)?;
         let done = server
             .run(name, units)
             .with_context(|| format!("{}: {name} did not end", self.label))?;
-        let cpu = processor_time(&server)?.saturating_sub(before);
+        let cpu = processor_time(&server.vm)?.saturating_sub(before);
         self.server = Some(server);
         Ok(Run { cpu, sum: done.sum })
     }
@@ -118,8 +118,8 @@ impl<'a> Side<'a> {
 }
 
 /// User and system time of all threads of the machine's process so far.
-fn processor_time(server: &Server) -> Result<Duration> {
-    let pid = i32::try_from(server.vm.pid())?;
+pub(super) fn processor_time(vm: &Vm) -> Result<Duration> {
+    let pid = i32::try_from(vm.pid())?;
     let clock =
         ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).context("the emulator is not running")?;
     Ok(clock_gettime(clock)?.into())
