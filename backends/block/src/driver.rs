@@ -138,6 +138,12 @@ pub trait Driver: Send + Sync {
         Err(BlockError::Unsupported)
     }
 
+    /// Stores one cluster of `len` bytes that its format has compressed already.
+    fn write_packed(&self, offset: u64, len: u64, packed: &[u8]) -> Result<(), BlockError> {
+        let _ = (offset, len, packed);
+        Err(BlockError::Unsupported)
+    }
+
     /// The nodes it stores things in.
     fn children(&self) -> Vec<Child> {
         Vec::new()

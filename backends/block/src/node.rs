@@ -364,6 +364,13 @@ impl Node {
         self.change(offset, memory.len(), compress)
     }
 
+    /// Stores one cluster of `len` bytes that is compressed already.
+    pub fn write_packed(&self, offset: u64, len: u64, packed: &[u8]) -> Result<(), BlockError> {
+        self.writable()?;
+        let store = || self.driver.write_packed(offset, len, packed);
+        self.change(offset, len, store)
+    }
+
     /// Stores zeros.
     pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError> {
         let options = self.writable()?;

@@ -1,16 +1,14 @@
 //! Compressed clusters: raw deflate streams, or zstd frames.
 
 use backend_block::BlockError;
-use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, TDEFLStatus, compress_to_output};
-use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::header::Compression;
 
 /// How hard deflate tries: zlib's own default.
-const LEVEL: u8 = 6;
+const LEVEL: flate2::Compression = flate2::Compression::new(6);
 /// Longest window of a zstd frame: zstd's own default limit for clusters of 2 MiB and less.
 const WINDOW_MAX: u64 = 8 << 20;
 
@@ -28,12 +26,10 @@ pub(crate) fn unpack(
 
 fn inflate(data: &[u8], len: usize) -> Result<Vec<u8>, BlockError> {
     let mut out = vec![0; len];
-    let mut state = Box::<DecompressorOxide>::default();
-    let flags = inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-    let (status, _, written) = decompress(&mut state, data, &mut out, 0, flags);
+    let mut stream = Decompress::new(false);
+    let status = stream.decompress(data, &mut out, FlushDecompress::Finish);
     // Whatever else the stream holds, a cluster is a cluster.
-    let is_whole =
-        written == len && matches!(status, TINFLStatus::Done | TINFLStatus::HasMoreOutput);
+    let is_whole = status.is_ok() && stream.total_out() == len as u64;
     is_whole.then_some(out).ok_or(BlockError::Corrupt)
 }
 
@@ -69,16 +65,13 @@ pub(crate) fn pack(compression: Compression, data: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn deflate(data: &[u8]) -> Option<Vec<u8>> {
-    let flags = miniz_oxide::deflate::core::create_comp_flags_from_zip_params(LEVEL.into(), 0, 0);
-    let mut compressor = Box::new(CompressorOxide::new(flags));
-    let mut out = Vec::with_capacity(data.len());
-    let limit = data.len();
-    let (status, _) = compress_to_output(&mut compressor, data, TDEFLFlush::Finish, |part| {
-        out.extend_from_slice(part);
-        // What is no shorter is not wanted.
-        out.len() < limit
-    });
-    (status == TDEFLStatus::Done).then_some(out)
+    let mut stream = Compress::new(LEVEL, false);
+    // What is no shorter is not wanted.
+    let mut out = vec![0; data.len()];
+    let status = stream.compress(data, &mut out, FlushCompress::Finish);
+    let len = usize::try_from(stream.total_out()).ok()?;
+    out.truncate(len);
+    matches!(status, Ok(Status::StreamEnd)).then_some(out)
 }
 
 #[cfg(test)]

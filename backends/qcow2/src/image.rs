@@ -394,7 +394,12 @@ impl Driver for Qcow2 {
     }
 
     fn write_compressed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        self.write_packed(offset, memory)?;
+        self.write_packing(offset, memory)?;
+        self.tidy()
+    }
+
+    fn write_packed(&self, offset: u64, len: u64, packed: &[u8]) -> Result<(), BlockError> {
+        self.store_packed(offset, len, packed)?;
         self.tidy()
     }
 

@@ -293,20 +293,43 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Writes one cluster compressed, if that saves anything.
-    pub(crate) fn write_packed(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        let geometry = self.geometry;
-        let is_end = offset.saturating_add(memory.len()) == backend_block::Driver::len(self);
-        let is_whole = memory.len() == geometry.cluster() || (is_end && !memory.is_empty());
-        if geometry.has_data_file || geometry.within(offset) != 0 || !is_whole {
-            return Err(BlockError::Unsupported);
-        }
+    /// A cluster, or the last part of the image, as it is stored compressed; `None` if that saves nothing.
+    pub fn pack(&self, memory: &IoVector) -> Option<Vec<u8>> {
         let mut cluster = memory.to_vec();
-        cluster.resize(usize::try_from(geometry.cluster()).unwrap_or(0), 0);
+        cluster.resize(usize::try_from(self.geometry.cluster()).ok()?, 0);
         let compression = self.meta().header.compression;
-        let Some(packed) = compress::pack(compression, &cluster) else {
-            return self.write_guest(offset, memory);
-        };
+        compress::pack(compression, &cluster)
+    }
+
+    /// Writes one cluster compressed, if that saves anything.
+    pub(crate) fn write_packing(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
+        self.check_packed(offset, memory.len())?;
+        match self.pack(memory) {
+            Some(packed) => self.store_packed(offset, memory.len(), &packed),
+            None => self.write_guest(offset, memory),
+        }
+    }
+
+    /// Whether so many bytes are what is stored compressed in one piece.
+    fn check_packed(&self, offset: u64, len: u64) -> Result<(), BlockError> {
+        let geometry = self.geometry;
+        let is_end = offset.saturating_add(len) == backend_block::Driver::len(self);
+        let is_whole = len == geometry.cluster() || (is_end && len != 0);
+        match geometry.has_data_file || geometry.within(offset) != 0 || !is_whole {
+            true => Err(BlockError::Unsupported),
+            false => Ok(()),
+        }
+    }
+
+    /// Stores `len` bytes that are compressed already.
+    pub(crate) fn store_packed(
+        &self,
+        offset: u64,
+        len: u64,
+        packed: &[u8],
+    ) -> Result<(), BlockError> {
+        self.check_packed(offset, len)?;
+        let geometry = self.geometry;
         let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
         let node = self.file.node();
         let mut meta = self.meta();
@@ -317,7 +340,7 @@ impl Qcow2 {
         let old = meta.entry(&node, offset)?;
         let place = meta.place_packed(&node, packed.len() as u64)?;
         // Under the lock: another one may share the last cluster of this one.
-        node.write(place, &IoVector::from(packed.as_slice()))?;
+        node.write(place, &IoVector::from(packed))?;
         let entry = Entry {
             compressed: Some((place, packed.len() as u64)),
             ..Entry::default()

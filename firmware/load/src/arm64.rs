@@ -4,6 +4,9 @@
 //! `drivers/firmware/efi/libstub/zboot-header.S` for self-decompressing EFI images.
 
 use std::borrow::Cow;
+use std::io::Read as _;
+
+use flate2::read::DeflateDecoder;
 
 use crate::bytes::{has, u8_at, u16_at, u32_at, u64_at};
 use crate::{Chunk, LoadError, elf};
@@ -68,8 +71,16 @@ fn gunzip(data: &[u8]) -> Result<Vec<u8>, LoadError> {
         at = at.saturating_add(2);
     }
     let body = data.get(at..).unwrap_or_default();
-    miniz_oxide::inflate::decompress_to_vec_with_limit(body, MOST)
-        .map_err(|error| bad(&format!("{error}; is it complete?")))
+    let mut kernel = Vec::new();
+    let most = (MOST as u64).saturating_add(1);
+    let unpacked = DeflateDecoder::new(body)
+        .take(most)
+        .read_to_end(&mut kernel);
+    match unpacked {
+        Err(error) => Err(bad(&format!("{error}; is it complete?"))),
+        Ok(_) if kernel.len() > MOST => Err(bad("it is too large unpacked")),
+        Ok(_) => Ok(kernel),
+    }
 }
 
 /// A kernel as firmware takes it: unpacked if it is packed by gzip.
@@ -260,8 +271,9 @@ mod tests {
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut out = vec![0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3];
         out.extend(b"name\0");
-        out.extend(miniz_oxide::deflate::compress_to_vec(data, 6));
-        out
+        let mut body = flate2::write::DeflateEncoder::new(out, flate2::Compression::default());
+        std::io::Write::write_all(&mut body, data).unwrap();
+        body.finish().unwrap()
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `convert`: the disk that images show, written into another one.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use backend_block::{IoVector, Node};
@@ -102,10 +103,11 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
     Ok(0)
 }
 
-/// How many clusters are compressed at a time: one for each processor, or as `-m` says.
+/// How many threads copy: one more than there are processors, as one is writing, or as `-m` says.
 fn threads(given: Option<&str>) -> Result<usize> {
     let Some(word) = given else {
-        return Ok(std::thread::available_parallelism().map_or(1, usize::from));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        return Ok(cores.saturating_add(1).min(16));
     };
     let number: Option<usize> = word.parse().ok().filter(|n| (1..=16).contains(n));
     number.with_context(|| format!("'-m {word}' must be from 1 to 16"))
@@ -173,7 +175,7 @@ pub(super) struct Copy<'a> {
     pub(super) is_blank: bool,
     /// Shortest run of zeros that is not written.
     pub(super) sparse: u64,
-    /// Clusters that are compressed at a time.
+    /// Threads that work at it.
     pub(super) threads: usize,
 }
 
@@ -183,40 +185,38 @@ impl Copy<'_> {
         self.part(from, 0..from.len(), start, progress)
     }
 
-    /// A part of `from`, to `start` on.
+    /// A part of `from`, to `start` on. Threads read and compress pieces, each after the other; they are
+    /// written one at a time, in their order.
     pub(super) fn part(
         &self,
         from: &Node,
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
         start: u64,
         progress: &mut Progress,
     ) -> Result<()> {
-        let (first, len) = (range.start, range.end);
-        let mut at = first;
-        let place = |at: u64| start + (at - first);
-        // One for all: fresh memory costs as much as the copy.
-        let buffer = IoVector::zeroed(usize::try_from(STEP.min(len))?);
-        let failed = |at: u64| format!("reading '{}' at {at}", from.file());
-        while at < len {
-            let most = len - at;
-            let (is_zero, run) = shows_zeros(from, at, most).with_context(|| failed(at))?;
-            let run = match is_zero && !self.packs {
-                true => run,
-                // Compressed ones are whole clusters.
-                false if self.packs => STEP.min(most),
-                false => run.min(STEP),
-            };
-            if is_zero && !self.packs {
-                self.zeros(place(at), run)?;
-            } else {
-                let memory = buffer.slice(0, run);
-                from.read(at, &memory).with_context(|| failed(at))?;
-                self.data(place(at), &memory)?;
+        let line = Line {
+            copy: self,
+            from,
+            range: range.clone(),
+            start,
+            ahead: Mutex::new((range.start, 0)),
+            turn: Mutex::new(Turn {
+                number: 0,
+                has_failed: false,
+                progress,
+            }),
+            moved: Condvar::new(),
+        };
+        std::thread::scope(|scope| {
+            let work = || line.work();
+            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
+            let mut result = work();
+            for other in others {
+                let theirs = other.join();
+                result = result.and(theirs.unwrap_or_else(|_| bail!("a copying thread failed")));
             }
-            at += run;
-            progress.at(place(at));
-        }
-        Ok(())
+            result
+        })
     }
 
     fn zeros(&self, at: u64, len: u64) -> Result<()> {
@@ -229,9 +229,6 @@ impl Copy<'_> {
     /// Writes data, but not its long runs of zeros.
     pub(super) fn data(&self, at: u64, memory: &IoVector) -> Result<()> {
         let failed = || format!("writing '{}' at {at}", self.to.file());
-        if self.packs {
-            return self.packed(at, memory);
-        }
         if self.sparse == u64::MAX {
             return self.to.write(at, memory).with_context(failed);
         }
@@ -254,34 +251,149 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn packed(&self, at: u64, memory: &IoVector) -> Result<()> {
+    /// Compresses the clusters of a piece.
+    fn pack(&self, at: u64, memory: &IoVector) -> Result<Vec<Cluster>> {
         let driver = self.to.driver().as_any();
         let Some(image) = driver.downcast_ref::<backend_qcow2::Qcow2>() else {
             bail!("'-c': format '{}' has no compression", self.to.class().name);
         };
         let cluster = image.cluster_len();
-        let next = AtomicU64::new(0);
-        // Each thread takes the next cluster until there is none.
-        let work = || -> Result<()> {
-            loop {
-                let done = next.fetch_add(cluster, Ordering::Relaxed);
-                if done >= memory.len() {
-                    return Ok(());
-                }
-                let part = memory.slice(done, cluster);
-                if !(self.is_blank && part.is_zero()) {
-                    self.to.write_compressed(at + done, &part)?;
-                }
+        let mut clusters = Vec::new();
+        let mut done = 0;
+        while done < memory.len() {
+            let part = memory.slice(done, cluster);
+            if !(self.is_blank && part.is_zero()) {
+                let packed = image.pack(&part);
+                clusters.push((at + done, part, packed));
             }
+            done += cluster;
+        }
+        Ok(clusters)
+    }
+
+    fn write(&self, piece: Piece<'_>) -> Result<()> {
+        match piece {
+            Piece::Zeros { at, len } => self.zeros(at, len),
+            Piece::Data { at, memory } => self.data(at, memory),
+            Piece::Packed(clusters) => {
+                for (at, memory, packed) in clusters {
+                    match packed {
+                        Some(packed) => self.to.write_packed(at, memory.len(), &packed),
+                        None => self.to.write(at, &memory),
+                    }
+                    .with_context(|| format!("writing '{}' at {at}", self.to.file()))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Where a cluster goes, its bytes, and those bytes compressed if that is shorter.
+type Cluster = (u64, IoVector, Option<Vec<u8>>);
+
+/// What is written next.
+enum Piece<'a> {
+    Zeros { at: u64, len: u64 },
+    Data { at: u64, memory: &'a IoVector },
+    Packed(Vec<Cluster>),
+}
+
+/// Whose turn it is to write.
+struct Turn<'a> {
+    number: u64,
+    has_failed: bool,
+    progress: &'a mut Progress,
+}
+
+/// A copy that several threads work at.
+struct Line<'a> {
+    copy: &'a Copy<'a>,
+    from: &'a Node,
+    range: Range<u64>,
+    start: u64,
+    /// Where the next piece begins, and its number.
+    ahead: Mutex<(u64, u64)>,
+    turn: Mutex<Turn<'a>>,
+    moved: Condvar,
+}
+
+impl Line<'_> {
+    /// The next piece: its number, where it is, its bytes, and whether they are zeros.
+    fn next(&self) -> Result<Option<(u64, u64, u64, bool)>> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, number) = *ahead;
+        let most = self.range.end.saturating_sub(at);
+        if most == 0 {
+            return Ok(None);
+        }
+        let (is_zero, run) = shows_zeros(self.from, at, most).with_context(|| self.reading(at))?;
+        let is_zero = is_zero && !self.copy.packs;
+        let run = match is_zero {
+            true => run,
+            // Compressed ones are whole clusters.
+            false if self.copy.packs => STEP.min(most),
+            false => run.min(STEP),
         };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..self.threads).map(|_| scope.spawn(work)).collect();
-            let mut result = work();
-            for other in others {
-                let theirs = other.join();
-                result = result.and(theirs.unwrap_or_else(|_| bail!("compressing failed")));
+        *ahead = (at + run, number + 1);
+        Ok(Some((number, at, run, is_zero)))
+    }
+
+    fn reading(&self, at: u64) -> String {
+        format!("reading '{}' at {at}", self.from.file())
+    }
+
+    /// Takes pieces until there is none.
+    fn work(&self) -> Result<()> {
+        // One for all pieces: fresh memory costs as much as the copy.
+        let longest = STEP.min(self.range.end.saturating_sub(self.range.start));
+        let buffer = IoVector::zeroed(usize::try_from(longest)?);
+        loop {
+            let next = self.next();
+            let Some((number, at, len, is_zero)) = next.inspect_err(|_| self.give_up())? else {
+                return Ok(());
+            };
+            let place = self.start + (at - self.range.start);
+            let memory = buffer.slice(0, len);
+            let piece = match is_zero {
+                true => Ok(Piece::Zeros { at: place, len }),
+                false => self.read(at, place, &memory),
+            };
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            while turn.number != number && !turn.has_failed {
+                turn = self
+                    .moved
+                    .wait(turn)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
-            result
+            if turn.has_failed {
+                return Ok(());
+            }
+            let written = piece.and_then(|piece| self.copy.write(piece));
+            turn.number += 1;
+            turn.has_failed = written.is_err();
+            turn.progress.at(place + len);
+            drop(turn);
+            self.moved.notify_all();
+            written?;
+        }
+    }
+
+    /// The others need not go on.
+    fn give_up(&self) {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.has_failed = true;
+        drop(turn);
+        self.moved.notify_all();
+    }
+
+    fn read<'b>(&self, at: u64, place: u64, memory: &'b IoVector) -> Result<Piece<'b>> {
+        self.from
+            .read(at, memory)
+            .with_context(|| self.reading(at))?;
+        Ok(match self.copy.packs {
+            true => Piece::Packed(self.copy.pack(place, memory)?),
+            false => Piece::Data { at: place, memory },
         })
     }
 }
