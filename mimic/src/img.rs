@@ -170,6 +170,8 @@ fn help(program: &str) -> String {
 struct How<'a> {
     format: Option<&'a str>,
     cache: Option<&'a str>,
+    /// `-i`
+    aio: Option<&'a str>,
     writes: bool,
     /// Others may use it at the same time (`-U`).
     shares: bool,
@@ -213,6 +215,9 @@ fn file_opts(file: &str, how: How<'_>) -> Result<Opts> {
         let cache = cache(mode)?;
         opts.push("cache.direct", Scalar::Bool(cache.direct));
         opts.push("cache.no-flush", Scalar::Bool(cache.no_flush));
+    }
+    if let Some(aio) = how.aio {
+        opts.push("file.aio", text(aio));
     }
     opts.push("read-only", Scalar::Bool(!how.writes));
     opts.push("discard", text("unmap"));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hw_clock::Clock;
 
 use crate::accounting::{Accounting, Stats};
-use crate::driver::Preallocation;
+use crate::driver::{Preallocation, Transfer};
 use crate::edge::{Child, perm};
 use crate::graph::Graph;
 use crate::node::Node;
@@ -221,8 +221,63 @@ impl Shared {
     }
 
     fn begin(self: &Arc<Self>, tracked: Tracked) {
+        if let Some(tracked) = self.start(tracked) {
+            self.hand_on(tracked);
+        }
+    }
+
+    /// Has a thread carry a request out.
+    fn hand_on(self: &Arc<Self>, tracked: Tracked) {
         let me = self.clone();
         self.workers.submit(Box::new(move || me.run(tracked)));
+    }
+
+    /// Begins a request that needs no thread of ours. Given back: not such a one.
+    fn start(self: &Arc<Self>, tracked: Tracked) -> Option<Tracked> {
+        let request = &tracked.request;
+        let (is_write, offset) = match request.operation {
+            Operation::Read { offset } => (false, offset),
+            Operation::Write { offset } => (true, offset),
+            _ => return Some(tracked),
+        };
+        let node = self.root.node();
+        let len = request.memory.len();
+        if !node.driver().can_start() || len == 0 || check(offset, len, node.len()).is_err() {
+            return Some(tracked);
+        }
+        let (Some(busy), Some(pass)) = (self.workers.enter(), request.gate.pass()) else {
+            return Some(tracked);
+        };
+        let memory = request.memory.clone();
+        // Whoever needs it first takes it: the completion, or the caller if nothing was begun.
+        let slot = Arc::new(Mutex::new(Some(tracked)));
+        let (me, theirs) = (self.clone(), slot.clone());
+        let done = Box::new(move |is_whole: bool| {
+            let Some(tracked) = lock(&theirs).take() else {
+                return;
+            };
+            drop(pass);
+            match is_whole {
+                true => {
+                    let times = (tracked.begun_ns, me.now_ns());
+                    let operation = tracked.request.operation;
+                    me.accounting.count(operation, len, times, Ok(()));
+                    finish(tracked, Ok(()));
+                }
+                false => me.hand_on(tracked),
+            }
+            // Who waits for all has waited for what came of it.
+            drop(busy);
+        });
+        let back = node.start(Transfer {
+            is_write,
+            offset,
+            memory,
+            done,
+        })?;
+        let tracked = lock(&slot).take();
+        drop(back);
+        tracked
     }
 
     fn run(&self, tracked: Tracked) {

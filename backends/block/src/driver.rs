@@ -85,6 +85,19 @@ impl Preallocation {
     }
 }
 
+/// A read or write that a driver may carry out while nobody waits.
+pub struct Transfer {
+    /// From `memory` to the node.
+    pub is_write: bool,
+    /// Where in the node; the range is within it.
+    pub offset: u64,
+    /// The bytes.
+    pub memory: IoVector,
+    /// Called once, with whether all bytes were moved; if not, the request is made in the other way, which
+    /// also finds out why.
+    pub done: Box<dyn FnOnce(bool) + Send>,
+}
+
 /// The behaviour of a node. All methods may be called by several threads at a time, and may wait.
 ///
 /// Ranges are within [`len`](Self::len), but for writes to a protocol: those grow the file.
@@ -109,6 +122,16 @@ pub trait Driver: Send + Sync {
 
     /// Stores `memory` from `offset` on.
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError>;
+
+    /// Whether it may [`start`](Self::start) a request.
+    fn can_start(&self) -> bool {
+        false
+    }
+
+    /// Begins a request without waiting for it. Given back: not such a one.
+    fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        Some(transfer)
+    }
 
     /// Stores zeros. With `unmap` the space may be given back.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BlockError>;

@@ -53,7 +53,9 @@ pub use cache::Cache;
 pub use control_options::PropDef;
 pub use copy::{Commit, Mirror, Stream, commit_now, set_backing};
 pub use debug::CLASS as BLKDEBUG;
-pub use driver::{CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation};
+pub use driver::{
+    CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer,
+};
 pub use edge::{Child, perm};
 pub use flights::Flights;
 pub use graph::{Claim, Graph, Still};
@@ -70,7 +72,7 @@ pub use throttle::{
 };
 pub use throttle_node::CLASS as THROTTLE;
 pub use tray::{Tray, TrayError};
-pub use workers::{Paused, Work, Workers};
+pub use workers::{Busy, Paused, Work, Workers};
 
 /// The unit in which sizes and offsets are given to guests.
 pub const SECTOR: u64 = 512;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use control_options::Opts;
 use hw_memory::IoVector;
 
-use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
+use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::{Child, Edge, perm};
 use crate::open::OpenError;
 use crate::request::BlockError;
@@ -342,6 +342,20 @@ impl Node {
     /// The same if it takes no waiting; see [`Driver::read_now`].
     pub fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
         self.driver.read_now(offset, memory)
+    }
+
+    /// Begins a request without waiting for it, if it is one that the driver can; see [`Driver::start`].
+    pub fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        if transfer.is_write {
+            let options = self.options();
+            let is_plain = !options.read_only && options.detect_zeroes == DetectZeroes::Off;
+            if !is_plain || self.is_watched.load(Ordering::Acquire) {
+                return Some(transfer);
+            }
+            let end = transfer.offset.saturating_add(transfer.memory.len());
+            self.written_to.fetch_max(end, Ordering::Relaxed);
+        }
+        self.driver.start(transfer)
     }
 
     /// Stores `memory` from `offset` on.

@@ -4,7 +4,7 @@ use control_options::{PropDef, PropKind};
 use hw_memory::IoVector;
 
 use crate::SECTOR;
-use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
+use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::Child;
 use crate::open::{OpenError, Opening, PROBE_LEN};
 use crate::request::BlockError;
@@ -89,6 +89,18 @@ impl Driver for Raw {
     fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
         let at = self.at(offset, memory.len());
         at.is_ok_and(|at| self.file.node().read_now(at, memory))
+    }
+
+    fn can_start(&self) -> bool {
+        self.file.node().driver().can_start()
+    }
+
+    fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        let is_guarded = transfer.is_write && transfer.offset == 0 && self.guard.is_some();
+        match self.at(transfer.offset, transfer.memory.len()) {
+            Ok(offset) if !is_guarded => self.file.node().start(Transfer { offset, ..transfer }),
+            _ => Some(transfer),
+        }
     }
 
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {

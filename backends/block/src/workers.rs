@@ -87,16 +87,20 @@ impl Workers {
     /// Carries a job out on the calling thread if it may begin now and none waits before it. The job
     /// waits for nothing.
     pub fn now<R>(&self, job: impl FnOnce() -> R) -> Option<R> {
+        let busy = self.enter()?;
+        let result = job();
+        drop(busy);
+        Some(result)
+    }
+
+    /// A job that somebody else carries out begins, if it may now and none waits before it.
+    pub fn enter(&self) -> Option<Busy> {
         let mut queue = self.shared.lock();
         if queue.pauses != 0 || !queue.items.is_empty() {
             return None;
         }
         queue.busy = queue.busy.saturating_add(1);
-        drop(queue);
-        let done = Done(&self.shared);
-        let result = job();
-        drop(done);
-        Some(result)
+        Some(Busy(self.shared.clone()))
     }
 
     /// Later jobs start only when all earlier ones are done.
@@ -158,11 +162,11 @@ impl Drop for Workers {
 }
 
 /// A job is under way until this is dropped.
-struct Done<'a>(&'a Shared);
+pub struct Busy(Arc<Shared>);
 
-impl Drop for Done<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
-        drop(ended(self.0));
+        drop(ended(&self.0));
     }
 }
 

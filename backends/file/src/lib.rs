@@ -21,6 +21,23 @@
 
 mod io;
 mod lock;
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+))]
+mod ring;
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "loongarch64",
+    target_arch = "powerpc64"
+)))]
+#[path = "no_ring.rs"]
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -29,17 +46,18 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use backend_block::{
     BlockError, Driver, DriverClass, DriverKind, Extent, IoVector, NodeOptions, OpenError, Opening,
-    Preallocation,
+    Preallocation, Transfer,
 };
 use control_options::{PropDef, PropKind};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use io::failed;
+use ring::{Ring, What};
 
 /// Bytes of zeros written at a time where the host cannot make them itself.
 const CHUNK: u64 = 1 << 20;
@@ -86,9 +104,9 @@ pub static HOST_DEVICE: DriverClass = DriverClass {
 
 /// What the host knows an open file by.
 struct Handles {
-    buffered: File,
+    buffered: Arc<File>,
     /// Past the page cache, for requests that are aligned for it.
-    direct: Option<File>,
+    direct: Option<Arc<File>>,
 }
 
 /// An open file.
@@ -101,7 +119,9 @@ struct HostFile {
     is_device: bool,
     /// The kernel says what of the file it has in its cache.
     tells_cached: AtomicBool,
-    len: AtomicU64,
+    len: Arc<AtomicU64>,
+    /// `aio=io_uring`
+    ring: Option<Ring>,
 }
 
 fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, OpenError> {
@@ -112,12 +132,20 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         .to_owned();
     opening.file.clone_from(&file);
     let aio = opening.props.text("aio").unwrap_or_default();
-    if aio != "threads" {
-        return Err(OpenError::image(
-            &file,
-            format!("aio={aio} is not supported; use aio=threads"),
-        ));
-    }
+    let ring = match aio {
+        "native" => {
+            let why = "aio=native is not available; use aio=io_uring, or aio=threads";
+            return Err(OpenError::image(&file, why));
+        }
+        "io_uring" => Some(Ring::new(&file).map_err(|error| {
+            let why = format!(
+                "aio=io_uring: the kernel refuses it ({error}); use aio=threads, or see the sysctl \
+                 kernel.io_uring_disabled"
+            );
+            OpenError::image(&file, why)
+        })?),
+        _ => None,
+    };
     let path = Path::new(&file);
     let host = |source| OpenError::Host {
         file: file.clone(),
@@ -156,9 +184,10 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         lock::take(&buffered, read_only, force_share).map_err(|c| locked(&file, c))?;
     }
     let direct = match opening.options.direct {
-        true => Some(open(read_only, libc::O_DIRECT).map_err(host)?),
+        true => Some(Arc::new(open(read_only, libc::O_DIRECT).map_err(host)?)),
         false => None,
     };
+    let buffered = Arc::new(buffered);
     let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
     Ok(Box::new(HostFile {
         name: file,
@@ -167,7 +196,8 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         locking: locking.then_some(force_share),
         is_device: kind.is_block_device(),
         tells_cached: AtomicBool::new(true),
-        len: AtomicU64::new(len),
+        len: Arc::new(AtomicU64::new(len)),
+        ring,
     }))
 }
 
@@ -223,6 +253,23 @@ impl HostFile {
         self.handles.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The ring, and the file that such a request goes to, if it is one that the kernel takes as it is.
+    fn by_ring<'a>(
+        &'a self,
+        handles: &'a Handles,
+        offset: u64,
+        memory: &IoVector,
+    ) -> Option<(&'a Arc<File>, &'a Ring)> {
+        let ring = self.ring.as_ref()?;
+        let file = match &handles.direct {
+            Some(direct) if io::is_direct(offset, memory.len()) => memory
+                .is_aligned(backend_block::BUFFER_ALIGN)
+                .then_some(direct)?,
+            _ => &handles.buffered,
+        };
+        Some((file, ring))
+    }
+
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
         fallocate(&self.handles().buffered, flags, offset, len)
     }
@@ -272,6 +319,13 @@ impl Driver for HostFile {
 
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let handles = self.handles();
+        if let Some((file, ring)) = self.by_ring(&handles, offset, memory)
+            && let Some(Ok(moved)) = ring.run(file, (What::Read, offset), memory)
+            && moved == memory.len()
+        {
+            memory.mark_written();
+            return Ok(());
+        }
         match &handles.direct {
             Some(direct) if io::is_direct(offset, memory.len()) => {
                 match io::reachable(memory, false) {
@@ -311,6 +365,44 @@ impl Driver for HostFile {
         }
     }
 
+    fn can_start(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        let Ok(handles) = self.handles.try_read() else {
+            return Some(transfer);
+        };
+        let (offset, len) = (transfer.offset, transfer.memory.len());
+        // What makes the file grow is written by those who keep count of that.
+        let is_inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
+        let Some((file, ring)) = self
+            .by_ring(&handles, offset, &transfer.memory)
+            .filter(|_| is_inside)
+        else {
+            return Some(transfer);
+        };
+        let Transfer {
+            is_write,
+            memory,
+            done,
+            ..
+        } = transfer;
+        let what = if is_write { What::Write } else { What::Read };
+        let filled = memory.clone();
+        let done = Box::new(move |moved: std::io::Result<u64>| {
+            let is_whole = moved.is_ok_and(|moved| moved == len);
+            if is_whole && !is_write {
+                filled.mark_written();
+            }
+            done(is_whole);
+        });
+        if let Err(done) = ring.start(file, (what, offset), memory, done) {
+            done(Ok(0));
+        }
+        None
+    }
+
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let end = offset.checked_add(memory.len());
         let end = end.ok_or(BlockError::OutOfRange)?;
@@ -318,6 +410,13 @@ impl Driver for HostFile {
             return Err(BlockError::OutOfRange);
         }
         let handles = self.handles();
+        if let Some((file, ring)) = self.by_ring(&handles, offset, memory)
+            && let Some(Ok(moved)) = ring.run(file, (What::Write, offset), memory)
+            && moved == memory.len()
+        {
+            self.len.fetch_max(end, Ordering::AcqRel);
+            return Ok(());
+        }
         match &handles.direct {
             Some(direct) if io::is_direct(offset, memory.len()) => {
                 let buffer = io::reachable(memory, true);
@@ -354,7 +453,15 @@ impl Driver for HostFile {
         if self.no_flush.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.handles().buffered.sync_data().map_err(|e| failed(&e))
+        let handles = self.handles();
+        if let Some(ring) = &self.ring {
+            let request = (What::Sync, 0);
+            // What a flush has failed at is told once: another one would not know of it.
+            if let Some(done) = ring.run(&handles.buffered, request, &IoVector::default()) {
+                return done.map(|_| ()).map_err(|e| failed(&e));
+            }
+        }
+        handles.buffered.sync_data().map_err(|e| failed(&e))
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
@@ -418,8 +525,12 @@ impl Driver for HostFile {
         };
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         let buffered = Self::again(&handles.buffered, read_only, 0).map_err(host)?;
+        let buffered = Arc::new(buffered);
         let direct = match &handles.direct {
-            Some(old) => Some(Self::again(old, read_only, libc::O_DIRECT).map_err(host)?),
+            Some(old) => {
+                let file = Self::again(old, read_only, libc::O_DIRECT);
+                Some(Arc::new(file.map_err(host)?))
+            }
             None => None,
         };
         if let Some(force_share) = self.locking {

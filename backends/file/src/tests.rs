@@ -51,6 +51,84 @@ fn read(disk: &dyn Block, offset: u64, len: usize) -> Result<Vec<u8>, BlockError
     run(disk, Operation::Read { offset }, &vec![0xee; len])
 }
 
+/// A disk whose requests go by io_uring, or why this host has none.
+fn by_ring(temp: &Temp, more: &str) -> Option<BlockBackend> {
+    match temp.open(&format!(",file.aio=io_uring{more}")) {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            let said = error.to_string();
+            assert!(said.contains("the kernel refuses it"), "{said}");
+            assert!(said.contains("aio=threads"), "{said}");
+            None
+        }
+    }
+}
+
+#[test]
+fn what_goes_by_io_uring_is_read_and_stays() {
+    let temp = Temp::new("ring", &[7; 1 << 20]);
+    for direct in ["", ",cache.direct=on"] {
+        let Some(disk) = by_ring(&temp, direct) else {
+            return;
+        };
+        assert_eq!(read(&disk, 4096, 8192), Ok(vec![7; 8192]));
+        let write = Operation::Write { offset: 512 };
+        assert!(run(&disk, write, &[8; 1024]).is_ok());
+        // Not aligned for a disk, whatever the file is.
+        assert_eq!(read(&disk, 512, 1024), Ok(vec![8; 1024]));
+        assert!(run(&disk, Operation::Flush, &[]).is_ok());
+        assert_eq!(
+            read(&disk, (1 << 20) - 512, 1024),
+            Err(BlockError::OutOfRange)
+        );
+        assert!(run(&disk, write, &[7; 1024]).is_ok());
+        let stats = disk.stats();
+        assert_eq!((stats.rd.operations, stats.wr.operations), (2, 2));
+    }
+}
+
+#[test]
+fn many_requests_at_once_by_io_uring_are_all_done_when_the_disk_is_drained() {
+    let temp = Temp::new("ring-many", &[0; 1 << 20]);
+    let Some(disk) = by_ring(&temp, "") else {
+        return;
+    };
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    // More than the ring has room for.
+    for n in 0..1000u64 {
+        let memory = IoVector::from([n as u8; 512].as_slice());
+        let seen = done.clone();
+        let operation = Operation::Write { offset: n * 512 };
+        let done = Box::new(move |result: Result<(), BlockError>| {
+            result.unwrap();
+            seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        });
+        disk.submit(Request::new(operation, memory, done));
+    }
+    disk.drain();
+    assert_eq!(done.load(std::sync::atomic::Ordering::SeqCst), 1000);
+    for n in [0u64, 77, 999] {
+        assert_eq!(read(&disk, n * 512, 512), Ok(vec![n as u8; 512]));
+    }
+}
+
+#[test]
+fn what_io_uring_cannot_read_is_an_error_and_a_short_file_reads_as_zeros() {
+    let temp = Temp::new("ring-short", &[3; 8192]);
+    let Some(disk) = by_ring(&temp, "") else {
+        return;
+    };
+    // Somebody else cuts the file: what is gone reads as zeros, as by threads.
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&temp.0)
+        .unwrap();
+    file.set_len(4096).unwrap();
+    let mut wanted = vec![3; 4096];
+    wanted.resize(8192, 0);
+    assert_eq!(read(&disk, 0, 8192), Ok(wanted));
+}
+
 #[test]
 fn what_the_cache_holds_is_read_at_once_where_the_kernel_does_that() {
     let temp = Temp::new("cached", &[5; 8192]);

@@ -263,9 +263,6 @@ pub(super) fn bench(args: &mut Args) -> Result<i32> {
     if flush_interval != 0 && !writes {
         bail!("'--flush-interval' is for writes: give '-w' too");
     }
-    if let Some(mode) = args.value("i").filter(|mode| *mode != "threads") {
-        bail!("'-i {mode}' is not available; there is threads");
-    }
     let how = How {
         format: args.value("f"),
         cache: if args.has("n") {
@@ -273,6 +270,7 @@ pub(super) fn bench(args: &mut Args) -> Result<i32> {
         } else {
             args.value("t")
         },
+        aio: args.value("i"),
         writes,
         shares: args.has("U") || args.has("force-share"),
         is_opts: args.has("image-opts"),

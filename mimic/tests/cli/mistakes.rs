@@ -68,7 +68,7 @@ const MISTAKES: &[&str] = &[
     "-machine microvm -drive if=ide,file=TEXT,format=raw",
     "-drive if=virtio,file=nbd:localhost:1,format=raw",
     "-drive if=none,id=a,file=TEXT,format=raw -drive if=none,id=a,file=TEXT,format=raw",
-    "-drive if=virtio,file=TEXT,format=raw,aio=io_uring",
+    "-drive if=virtio,file=TEXT,format=raw,aio=native",
     "-device virtio-blk-pci,drive=nosuch",
     "-drive if=virtio,id=a,file=TEXT,format=raw -device virtio-blk-pci,drive=a",
     "-chardev null,id=a -device isa-serial,chardev=a -device isa-serial,chardev=a -kernel KERNEL",
