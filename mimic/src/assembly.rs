@@ -148,8 +148,8 @@ fn use_of_drive(spec: &MachineSpec, id: &str) -> Option<Use> {
             is_drive && device.args.text(prop.name) == Some(id)
         })?;
         Some(Use {
-            share_rw: device.args.flag("share-rw") == Some(true),
             is_cd: link.ty == PropType::Link("medium"),
+            ..Use::of(&device.args)
         })
     })
 }

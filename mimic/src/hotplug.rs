@@ -14,7 +14,7 @@ use runtime::Handle;
 use crate::blocks::{BlockControl, media};
 use crate::build::device_args;
 use crate::devices;
-use crate::storage::Storage;
+use crate::storage::{Storage, Use};
 
 const ADD: &str = "device_add";
 
@@ -127,8 +127,7 @@ impl HotPlugControl {
                     let disk = match self.storage.disks.find(|disk| disk.info().id == id) {
                         Some(disk) => disk,
                         None => {
-                            let share_rw = args.flag("share-rw") == Some(true);
-                            let disk = self.connect_node(id, share_rw)?;
+                            let disk = self.connect_node(id, Use::of(args))?;
                             connected.disk = Some(id.to_owned());
                             disk
                         }
@@ -174,12 +173,12 @@ impl HotPlugControl {
         }
     }
 
-    fn connect_node(&self, name: &str, share_rw: bool) -> Result<SharedBlock> {
+    fn connect_node(&self, name: &str, used: Use) -> Result<SharedBlock> {
         let graph = &self.storage.opener.graph;
         let Some(node) = graph.find(name) else {
             bail!("there is no drive or node '{name}'; add it with 'blockdev-add'");
         };
-        let disk = self.storage.connect(name, node, share_rw)?;
+        let disk = self.storage.connect(name, node, used)?;
         self.blocks.watch(&disk, &self.events, &self.main_loop);
         Ok(disk)
     }

@@ -14,6 +14,7 @@ use backend_block::{
 use control_options::suggest::nearest;
 use control_options::{Config, Opts};
 use hw_clock::Clock;
+use hw_core::Args;
 use machine_core::MachineDef;
 
 pub use drive::{Drive, Interface};
@@ -186,6 +187,24 @@ pub struct Use {
     pub share_rw: bool,
     /// It takes media that are only read.
     pub is_cd: bool,
+    /// What is done when a read fails, if it says so.
+    pub on_read_error: Option<ErrorPolicy>,
+    /// What is done when a write fails, if it says so.
+    pub on_write_error: Option<ErrorPolicy>,
+}
+
+impl Use {
+    /// How a device with these properties uses its drive.
+    pub fn of(args: &Args) -> Self {
+        // `auto` is no policy.
+        let policy = |name: &str| args.text(name).and_then(ErrorPolicy::named);
+        Use {
+            share_rw: args.flag("share-rw") == Some(true),
+            is_cd: false,
+            on_read_error: policy("rerror"),
+            on_write_error: policy("werror"),
+        }
+    }
 }
 
 /// Opens all drives and nodes. `used` tells how a device uses one, if one does.
@@ -206,10 +225,13 @@ pub fn open(
     }
     let mut open: Vec<SharedBlock> = Vec::new();
     let mut add = |id: &str, node, options: BackendOptions| -> Result<SharedBlock> {
+        let used = used(id).unwrap_or_default();
         let options = BackendOptions {
-            share_rw: used(id).is_some_and(|used| used.share_rw),
-            read_only: used(id).is_some_and(|used| used.is_cd),
+            share_rw: used.share_rw,
+            read_only: used.is_cd,
             clock: Some(clock.clone()),
+            on_read_error: used.on_read_error.unwrap_or(options.on_read_error),
+            on_write_error: used.on_write_error.unwrap_or(options.on_write_error),
             ..options
         };
         let backend = BlockBackend::new(id, node, options).with_context(|| named(id))?;
@@ -285,12 +307,14 @@ impl Storage {
     ///
     /// # Errors
     /// What stands against it.
-    pub fn connect(&self, name: &str, node: Arc<Node>, share_rw: bool) -> Result<SharedBlock> {
+    pub fn connect(&self, name: &str, node: Arc<Node>, used: Use) -> Result<SharedBlock> {
+        let usual = BackendOptions::default();
         let options = BackendOptions {
-            share_rw,
+            share_rw: used.share_rw,
             clock: Some(self.clock.clone()),
-            on_write_error: ErrorPolicy::Enospc,
-            ..BackendOptions::default()
+            on_read_error: used.on_read_error.unwrap_or(usual.on_read_error),
+            on_write_error: used.on_write_error.unwrap_or(ErrorPolicy::Enospc),
+            ..usual
         };
         let backend = BlockBackend::new(name, node, options).with_context(|| named(name))?;
         backend.join(&self.opener.graph);

@@ -19,6 +19,12 @@ impl ErrorPolicy {
     /// QEMU's words, in the order of the variants.
     pub const NAMES: &[&str] = &["report", "ignore", "stop", "enospc"];
 
+    /// What a device's `werror` may be; `auto`: what the drive says.
+    pub const ON_WRITE: &[&str] = &["ignore", "stop", "report", "enospc", "auto"];
+
+    /// What its `rerror` may be: reads need no space.
+    pub const ON_READ: &[&str] = &["ignore", "stop", "report", "auto"];
+
     /// The policy of this name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backend_block::{SharedBlock, Tray};
+use backend_block::{ErrorPolicy, SharedBlock, Tray};
 use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
 use hw_pci::{ACPI_INDEX, ADDR, MULTIFUNCTION, PciOptions, ROMBAR, ROMFILE};
 
@@ -27,6 +27,18 @@ const BOOTINDEX: Prop = prop("bootindex", PropType::I32, "", "Position in the bo
 const SERIAL: Prop = prop("serial", PropType::Str, "", "Serial number, 20 bytes");
 const VER: Prop = prop("ver", PropType::Str, "2.5+", "Firmware revision, 8 bytes");
 const WWN: Prop = prop("wwn", PropType::U64, "0", "World wide name");
+const WERROR: Prop = prop(
+    "werror",
+    PropType::Enum(ErrorPolicy::ON_WRITE),
+    "auto",
+    "What a failed write does; as the drive has it if auto",
+);
+const RERROR: Prop = prop(
+    "rerror",
+    PropType::Enum(ErrorPolicy::ON_READ),
+    "auto",
+    "What a failed read does; as the drive has it if auto",
+);
 const SHARE_RW: Prop = prop(
     "share-rw",
     PropType::Bool,
@@ -91,6 +103,8 @@ static IDE_HD: DeviceClass = DeviceClass {
         prop("secs", PropType::U32, "", "Sectors of a track"),
         WRITE_CACHE,
         SHARE_RW,
+        WERROR,
+        RERROR,
     ],
     user_creatable: true,
     create: disk,
@@ -117,6 +131,8 @@ static IDE_CD: DeviceClass = DeviceClass {
         prop("model", PropType::Str, "QEMU DVD-ROM", "Model, 40 bytes"),
         VER,
         WWN,
+        WERROR,
+        RERROR,
     ],
     user_creatable: true,
     create: cd,

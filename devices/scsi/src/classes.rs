@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backend_block::{SharedBlock, Tray};
+use backend_block::{ErrorPolicy, SharedBlock, Tray};
 use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
 
 use crate::device::{Place, ScsiDevice};
@@ -40,6 +40,18 @@ macro_rules! unit {
             prop("wwn", PropType::U64, "0", "World wide name"),
             prop("port_wwn", PropType::U64, "0", "World wide name of the port"),
             prop("port_index", PropType::U16, "0", "Number of the port"),
+            prop(
+                "werror",
+                PropType::Enum(ErrorPolicy::ON_WRITE),
+                "auto",
+                "What a failed write does; as the drive has it if auto"
+            ),
+            prop(
+                "rerror",
+                PropType::Enum(ErrorPolicy::ON_READ),
+                "auto",
+                "What a failed read does; as the drive has it if auto"
+            ),
         ]
     };
 }

@@ -1,6 +1,6 @@
 //! Classes and properties: each device on MMIO, and on PCI in three forms.
 
-use backend_block::SharedBlock;
+use backend_block::{ErrorPolicy, SharedBlock};
 use backend_char::CharFrontend;
 use backend_rng::{Builtin, Randomness};
 use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
@@ -141,6 +141,18 @@ const WRITE_CACHE: Prop = prop(
     "auto",
     "Write cache; as the drive has it if auto",
 );
+const WERROR: Prop = prop(
+    "werror",
+    PropType::Enum(ErrorPolicy::ON_WRITE),
+    "auto",
+    "What a failed write does; as the drive has it if auto",
+);
+const RERROR: Prop = prop(
+    "rerror",
+    PropType::Enum(ErrorPolicy::ON_READ),
+    "auto",
+    "What a failed read does; as the drive has it if auto",
+);
 const SHARE_RW: Prop = prop(
     "share-rw",
     PropType::Bool,
@@ -253,6 +265,8 @@ macro_rules! blk_props {
             CONFIG_WCE,
             WRITE_CACHE,
             SHARE_RW,
+            WERROR,
+            RERROR,
             BOOTINDEX
         ]
     };

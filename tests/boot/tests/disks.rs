@@ -131,7 +131,7 @@ fn what_a_guest_writes_to_subclusters_on_virtio_mmio_is_there() -> Result<(), Er
 }
 
 /// A guest with a disk of these options, and a QMP client.
-fn with_disk(guest: &Guest, drive: String) -> Result<Vm, Error> {
+fn with_disk(guest: &Guest, drive: String, more: &str) -> Result<Vm, Error> {
     let mut vm = Vm::new("q35")
         .args("-accel tcg -m 256")
         .kernel(&guest.vmlinuz)
@@ -139,7 +139,10 @@ fn with_disk(guest: &Guest, drive: String) -> Result<Vm, Error> {
         .append("quiet guest.modules=virtio_pci,virtio_blk")
         .option("-drive", format!("if=none,id=d,{drive}"))
         .args("-object iothread,id=io")
-        .option("-device", "virtio-blk-pci,drive=d,iothread=io")
+        .option(
+            "-device",
+            format!("virtio-blk-pci,drive=d,iothread=io{more}"),
+        )
         .with_qmp()
         .boot()?;
     vm.expect("GUEST-UP")?;
@@ -158,10 +161,11 @@ fn a_write_that_finds_no_space_waits_until_the_machine_goes_on() -> Result<(), E
     std::fs::File::create(&path)?.set_len(16 << 20)?;
     let drive = format!(
         "driver=raw,file.driver=blkdebug,file.inject-error.0.errno=28,file.inject-error.0.once=on,\
-         file.inject-error.0.iotype=write,file.image.driver=file,file.image.filename={},werror=stop",
+         file.inject-error.0.iotype=write,file.image.driver=file,file.image.filename={},werror=report",
         path.display()
     );
-    let mut vm = with_disk(&guest, drive)?;
+    // The device's word counts.
+    let mut vm = with_disk(&guest, drive, ",werror=stop")?;
     let mut qmp = vm.qmp()?;
     vm.shell("dd if=/dev/zero bs=1M count=3 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
     vm.send(&format!("{WRITE}\n"))?;
@@ -193,7 +197,7 @@ fn a_disk_is_snapshot_resized_and_committed_under_a_guest_that_writes() -> Resul
     let folder = Folder::new()?;
     overlay(&folder, "")?;
     let (top, live) = (folder.join("top"), folder.join("live"));
-    let mut vm = with_disk(&guest, format!("format=qcow2,file={}", top.display()))?;
+    let mut vm = with_disk(&guest, format!("format=qcow2,file={}", top.display()), "")?;
     let mut qmp = vm.qmp()?;
     vm.shell("dd if=/dev/zero bs=1M count=8 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
     qmp.execute(
