@@ -79,6 +79,61 @@ fn pc_boots_the_nvme_disk_of_the_lowest_bootindex() -> Result<(), Error> {
     seabios_boots_by_bootindex("pc", "", "nvme,serial=S1")
 }
 
+/// A `pc` with GRUB on a CD, and a disk whose boot sector ends the machine with [`FROM_DISK`]; without a
+/// display, SeaBIOS shows its screen on the serial port.
+fn with_disk_and_cd(folder: &Folder, boot: &str) -> Result<Option<Vm>, Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(None);
+    };
+    let disk = folder.join("disk");
+    let mut sector = kernels::boot_sector(5);
+    sector.resize(1 << 20, 0);
+    std::fs::write(&disk, sector)?;
+    let vm = Vm::new("pc,graphics=off")
+        .args("-accel tcg -m 256 -device isa-debug-exit,iobase=0xf4")
+        .args("-action reboot=reset")
+        .option("-L", &guest.seabios)
+        .option(
+            "-drive",
+            format!("if=ide,format=raw,file={}", disk.display()),
+        )
+        .option("-cdrom", &guest.rescue)
+        .option("-boot", boot)
+        .boot()?;
+    Ok(Some(vm))
+}
+
+const FROM_DISK: i32 = 5 * 2 + 1;
+
+#[test]
+fn boot_once_is_for_the_first_start_and_order_for_those_after_it() -> Result<(), Error> {
+    let folder = Folder::new()?;
+    let Some(mut vm) = with_disk_and_cd(&folder, "order=c,once=d")? else {
+        return Ok(());
+    };
+    vm.expect("will be executed automatically")?;
+    vm.send("c")?;
+    vm.expect("grub>")?;
+    vm.send("reboot\n")?;
+    assert_eq!(vm.wait_exit()?.status.code(), Some(FROM_DISK));
+    Ok(())
+}
+
+#[test]
+fn the_boot_menu_starts_what_is_chosen() -> Result<(), Error> {
+    let folder = Folder::new()?;
+    let Some(mut vm) = with_disk_and_cd(&folder, "order=c,menu=on")? else {
+        return Ok(());
+    };
+    vm.expect("Press ESC for boot menu")?;
+    vm.send("\x1b")?;
+    vm.expect("Select boot device:")?;
+    vm.expect("2. DVD/CD")?;
+    vm.send("2")?;
+    vm.expect("GNU GRUB")?;
+    Ok(())
+}
+
 #[test]
 fn seabios_starts_the_kernel_if_both_are_given() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
