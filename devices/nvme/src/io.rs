@@ -27,6 +27,8 @@ const DEALLOCATE: u32 = 1 << 25;
 const RANGE: u64 = 16;
 /// Bytes that a command moves at most if MDTS sets no limit.
 const MOST: u64 = 128 << 20;
+/// Bytes that are compared at a time.
+const PIECE: u64 = 64 << 10;
 /// Stands for all namespaces.
 const ALL: u32 = u32::MAX;
 
@@ -44,8 +46,49 @@ pub(crate) struct Task {
     pub(crate) command: Command,
     /// What is to be done after what is being done.
     steps: VecDeque<Step>,
-    /// What the host's data are to be compared with, when all is read.
-    compare: Option<(IoVector, IoVector)>,
+    compare: Option<Compare>,
+}
+
+/// Data of the host that are compared with a disk's, piece by piece: many commands at once are bounded in
+/// what they take of memory, whatever their length.
+struct Compare {
+    disk: SharedBlock,
+    /// The host's.
+    given: IoVector,
+    /// Where on the disk.
+    offset: u64,
+    /// Bytes that are equal.
+    done: u64,
+    /// The piece of the disk that comes after them, once it is asked for.
+    read: Option<IoVector>,
+    differs: bool,
+}
+
+impl Compare {
+    /// Compares what was read, and says what to read next.
+    fn next(&mut self) -> Option<Step> {
+        if let Some(read) = &self.read {
+            let given = self.given.slice(self.done, read.len());
+            self.differs = given.to_vec() != read.to_vec();
+            self.done = self.done.saturating_add(read.len());
+        }
+        let left = self.given.len().saturating_sub(self.done).min(PIECE);
+        if self.differs || left == 0 {
+            self.read = None;
+            return None;
+        }
+        let memory = match self.read.take() {
+            Some(read) => read.slice(0, left),
+            None => IoVector::zeroed(usize::try_from(left).ok()?),
+        };
+        self.read = Some(memory.clone());
+        let offset = self.offset.saturating_add(self.done);
+        Some(Step {
+            disk: self.disk.clone(),
+            operation: Operation::Read { offset },
+            memory,
+        })
+    }
 }
 
 impl Task {
@@ -61,14 +104,15 @@ impl Task {
 
     /// The next thing to do.
     pub(crate) fn next(&mut self) -> Option<(SharedBlock, Operation, IoVector)> {
-        let step = self.steps.pop_front()?;
+        let compared = self.compare.as_mut().and_then(Compare::next);
+        let step = compared.or_else(|| self.steps.pop_front())?;
         Some((step.disk, step.operation, step.memory))
     }
 
     /// How it ended.
     fn status(&self) -> Status {
         match &self.compare {
-            Some((given, read)) if given.to_vec() != read.to_vec() => Status::COMPARE_FAILURE,
+            Some(compare) if compare.differs => Status::COMPARE_FAILURE,
             _ => Status::SUCCESS,
         }
     }
@@ -158,10 +202,14 @@ impl Nvme {
             op::COMPARE => {
                 let (offset, len) = self.place(namespace, &command)?;
                 let given = prp::memory(dma, &command, len, page, false)?;
-                let read = IoVector::zeroed(usize::try_from(len).unwrap_or(0));
-                task.steps
-                    .push_back(step(Operation::Read { offset }, read.clone()));
-                task.compare = Some((given, read));
+                task.compare = Some(Compare {
+                    disk: namespace.disk.clone(),
+                    given,
+                    offset,
+                    done: 0,
+                    read: None,
+                    differs: false,
+                });
             }
             op::WRITE_ZEROES => {
                 let (first, count) = command.blocks();

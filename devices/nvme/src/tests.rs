@@ -335,6 +335,30 @@ fn what_cannot_be_done_ends_with_its_status() {
 }
 
 #[test]
+fn long_data_are_compared_in_pieces_up_to_the_first_that_differs() {
+    let mut b = Bench::new();
+    // 100 KiB of the disk's own bytes, from block 8 on, in pages that a list names.
+    const BLOCKS: u32 = 200;
+    for n in 0..u64::from(BLOCKS) {
+        b.dma.fill(DATA + n * 512, 512, (8 + n) as u8).unwrap();
+    }
+    for page in 1..25u64 {
+        let at = LIST + (page - 1) * 8;
+        b.dma.store_le(at, 8, DATA + page * 4096).unwrap();
+    }
+    let compare = |b: &mut Bench| b.io(5, 1, [DATA, LIST], 8, [BLOCKS - 1, 0]).status;
+    assert_eq!(compare(&mut b), 0);
+    let reads = |b: &Bench| b.disks[0].log.lock().unwrap().len();
+    assert_eq!(reads(&b), 2);
+    b.dma.store_le(DATA + 99 * 1024, 1, 0).unwrap();
+    assert_eq!(compare(&mut b), 0x285);
+    assert_eq!(reads(&b), 4);
+    b.dma.store_le(DATA + 5, 1, 0).unwrap();
+    assert_eq!(compare(&mut b), 0x285);
+    assert_eq!(reads(&b), 5);
+}
+
+#[test]
 fn blocks_are_compared_zeroed_and_let_go() {
     let mut b = Bench::new();
     b.dma.fill(DATA, 512, 3).unwrap();
