@@ -185,6 +185,13 @@ impl Disk {
             op::MODE_SENSE_6 | op::MODE_SENSE_10 => self.mode_sense(cdb),
             op::MODE_SELECT_6 => Ok(Job::Parameters(cdb.number(4, 1).into())),
             op::MODE_SELECT_10 => Ok(Job::Parameters(cdb.number(7, 2).into())),
+            // A disk without a block has no last one to tell.
+            op::READ_CAPACITY_10 if self.blocks() == 0 => Err(Sense::NOT_READY),
+            op::SERVICE_ACTION_IN_16
+                if cdb.byte(1) & 0x1f == READ_CAPACITY_16 && self.blocks() == 0 =>
+            {
+                Err(Sense::NOT_READY)
+            }
             op::READ_CAPACITY_10 => {
                 let last = self.blocks().saturating_sub(1);
                 let last = u32::try_from(last).unwrap_or(u32::MAX);

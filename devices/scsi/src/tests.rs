@@ -71,6 +71,17 @@ fn capacities_are_told_in_both_forms() {
 }
 
 #[test]
+fn a_disk_of_no_blocks_has_no_capacity_to_tell() {
+    let mut empty = disk(0);
+    let mut ten = [0; 10];
+    ten[0] = op::READ_CAPACITY_10;
+    let sixteen = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
+    for cdb in [ten.as_slice(), &sixteen] {
+        assert!(matches!(empty.command(Cdb(cdb)), Err(Sense::NOT_READY)));
+    }
+}
+
+#[test]
 fn vital_product_data_name_the_disk_and_its_limits() {
     let mut disk = disk(1 << 20);
     let mut page = |number| ask(&mut disk, &[op::INQUIRY, 1, number, 1, 0, 0]);

@@ -16,6 +16,8 @@ pub struct Sense {
 #[allow(missing_docs)]
 impl Sense {
     pub const NONE: Sense = Sense::new(0, 0, 0);
+    /// Not ready until somebody does something about it.
+    pub const NOT_READY: Sense = Sense::new(2, 0x04, 3);
     pub const TRAY_CLOSED_EMPTY: Sense = Sense::new(2, 0x3a, 1);
     pub const TRAY_OPEN: Sense = Sense::new(2, 0x3a, 2);
     pub const WRITE_ERROR: Sense = Sense::new(3, 0x0c, 0);
