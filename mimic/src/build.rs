@@ -171,7 +171,12 @@ fn read_file(option: &str, path: &str) -> Result<FileSpec> {
     if std::fs::metadata(path).is_ok_and(|meta| meta.is_dir()) {
         bail!("{option} {path}: this is a folder; name a file");
     }
-    FileSpec::open(path).with_context(|| format!("{option} {path}: cannot read the file"))
+    // For kernels the words that runners of test suites wait for.
+    let what = match option {
+        "-kernel" => "could not load kernel: cannot read the file",
+        _ => "cannot read the file",
+    };
+    FileSpec::open(path).with_context(|| format!("{option} {path}: {what}"))
 }
 
 fn contents(option: &str, path: &str) -> Result<Arc<[u8]>> {

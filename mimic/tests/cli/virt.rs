@@ -121,3 +121,12 @@ fn too_many_cpus_for_a_version_2_name_version_3() {
     let text = told("-smp 9 -S");
     assert!(text.contains("gic-version=3"), "{text}");
 }
+
+#[test]
+fn a_kernel_that_is_not_there_is_told_in_the_words_that_test_suites_wait_for() {
+    let text = told("-kernel nowhere");
+    assert!(
+        text.contains("-kernel nowhere: could not load kernel"),
+        "{text}"
+    );
+}
