@@ -149,10 +149,13 @@ fn conditional(c: &mut Ctx) -> bool {
         c.undefined();
     }
     let ended = c.b.is_ended();
-    if !ended && c.b.current() != body {
-        // The instruction has blocks of its own, behind `on`: both go on in one that is later still.
+    if c.b.current() != body {
+        // The instruction has blocks of its own, behind `on`: what goes on does so in one that is later
+        // still. A way to the next instruction is last, where compiled code may fall through.
         let later = c.b.block();
-        c.b.jump(later, &[]);
+        if !ended {
+            c.b.jump(later, &[]);
+        }
         c.b.switch(on);
         c.b.jump(later, &[]);
         c.b.switch(later);

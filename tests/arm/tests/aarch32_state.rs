@@ -275,3 +275,27 @@ fn random_code_does_no_harm() -> Result {
     }
     Ok(())
 }
+
+#[test]
+fn a_conditional_return_in_a_loop_that_is_compiled_as_one_goes_both_ways() -> Result {
+    let code = t32(&[
+        0xf64f, 0x74ff, // movw r4, #0xffff
+        0x2500, // movs r5, #0
+        0xf004, 0x0003, // loop: and r0, r4, #3
+        0xf000, 0xf804, // bl f
+        0x3501, // adds r5, #1
+        0x3c01, // subs r4, #1
+        0xd1f8, // bne loop
+        0xdf00, // svc #0
+        0x2800, // f: cmp r0, #0
+        0xbf08, // it eq
+        0x4770, // bxeq lr
+        0x3502, // adds r5, #2
+        0x4770, // bx lr
+    ]);
+    let outcome = to_the_end(&code, T32)?;
+    assert_eq!(outcome.taken[0].class(), 0x11);
+    // Three of four calls add two.
+    assert_eq!(outcome.x[5], 0xffff + 2 * (0xffff - 0xffff / 4));
+    Ok(())
+}

@@ -132,7 +132,7 @@ fn run_one(
         stack: 0,
         entry: ENTRY,
         el: 1,
-        cases: 100,
+        cases: 4000,
     };
     let memory = machine.run(executor, 0, LEN)?;
     let word = |at: u64| {
