@@ -206,6 +206,8 @@ const ALL_LEVELS: u64 = 0x1112;
 const DEBUG: u64 = 0x1030_5106;
 /// As above, with PMUv3 for Armv8.1.
 const DEBUG_8_1: u64 = 0x1030_5406;
+/// As above, with PMUv3 for Armv8.5.
+const DEBUG_8_5: u64 = 0x1030_5606;
 
 const A53: IdRegisters = IdRegisters {
     midr: 0x410f_d034,
@@ -261,7 +263,7 @@ const MAX: IdRegisters = IdRegisters {
     pfr0: 0x1101_0000_0011_0000 | ALL_LEVELS,
     // SSBS2, BTI.
     pfr1: 0x21,
-    dfr0: DEBUG_8_1,
+    dfr0: DEBUG_8_5,
     // RNDR, TLBIRANGE, FlagM2, FHM, DotProd, SHA3, RDM, LSE, CRC32, SHA512, SHA1, PMULL.
     isar0: 0x1221_1001_1021_2120,
     // I8MM, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.

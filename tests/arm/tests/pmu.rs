@@ -113,7 +113,10 @@ fn software_counts_and_overflows_chain() {
     body.extend([msr(PMSWINC, 3); 3]);
     body.extend([ISB, mrs(4, COUNTER_1), mrs(5, PMOVSCLR)]);
     let outcome = counted(SW_INCR, &body);
-    assert_eq!((outcome.x[0], outcome.x[4], outcome.x[5]), (1, 0, 3));
+    // Counters go on above 32 bits, where they overflow all the same.
+    let over = 1u64 << 32;
+    let counters = (outcome.x[0], outcome.x[4]);
+    assert_eq!((counters, outcome.x[5]), ((over | 1, over), 3));
     assert_eq!(outcome.pmu, (false, 0));
 }
 
@@ -170,4 +173,20 @@ fn user_mode_sees_what_it_is_let_see() {
             assert_eq!(taken[0].class(), class, "{name}: {enable}");
         }
     }
+}
+
+#[test]
+fn counters_overflow_at_64_bits_if_that_is_wanted() {
+    let last = |begin: u64, times: usize| {
+        let mut body = set(COUNTER_0, begin);
+        // LP.
+        body.extend(set(PMCR, E | 1 << 7));
+        body.extend(mov(3, 1));
+        body.extend(vec![msr(PMSWINC, 3); times]);
+        body.push(mrs(5, PMOVSCLR));
+        let outcome = counted(SW_INCR, &body);
+        (outcome.x[0], outcome.x[5])
+    };
+    assert_eq!(last(u64::MAX, 2), (1, 1));
+    assert_eq!(last(0xffff_ffff, 1), (1 << 32, 0));
 }

@@ -1,4 +1,4 @@
-//! Performance monitors: PMUv3 for Armv8.1 (DDI 0487, D12 "The Performance Monitors Extension").
+//! Performance monitors: PMUv3, up to that of Armv8.5 (DDI 0487, D12 "The Performance Monitors Extension").
 //!
 //! Cycles are nanoseconds of virtual time, as on QEMU: the CPU runs at 1 GHz. Retired instructions are
 //! those the engine counts. Counters are brought up to date when somebody looks, and when the exception
@@ -7,7 +7,7 @@
 //! The engine knows the count exactly between units only: an instruction that needs it is executed twice,
 //! the second time as the first of a unit ([`exact`]).
 //!
-//! Not modelled: memory and branch events, event export, FEAT_PMUv3p5.
+//! Not modelled: memory and branch events, event export, MDCR_EL2.HLP and HCCD.
 
 use accel_core::{Trap, reason};
 use hw_clock::Timer;
@@ -35,6 +35,8 @@ mod pmcr {
     pub(super) const C: u32 = 1 << 2;
     pub(super) const D: u32 = 1 << 3;
     pub(super) const LC: u32 = 1 << 6;
+    /// FEAT_PMUv3p5: counters overflow at 64 bits.
+    pub(super) const LP: u32 = 1 << 7;
     /// E, D, X, DP, LC.
     pub(super) const KEPT: u32 = 0x79;
     /// Implementer Arm.
@@ -59,6 +61,7 @@ mod event {
     /// Never happen here.
     pub(super) const STALL_FRONTEND: u32 = 0x23;
     pub(super) const STALL_BACKEND: u32 = 0x24;
+    pub(super) const STALL: u32 = 0x3c;
 }
 
 /// PMEVTYPER: the event, and what levels do not count: P, U, NSK, NSU, NSH, M.
@@ -76,7 +79,9 @@ pub(crate) struct Pmu {
     user: u32,
     cycle_filter: u32,
     types: [u32; COUNTERS],
-    values: [u32; COUNTERS],
+    values: [u64; COUNTERS],
+    /// FEAT_PMUv3p5: counters have 64 bits.
+    is_long: bool,
     cycles: u64,
     /// Cycles that PMCR.D holds back.
     rest: u64,
@@ -106,10 +111,16 @@ pub(super) enum Reg {
     Select,
     Events(u32),
     Cycles,
+    Machine,
     User,
     /// By number, or the selected one.
     Type(Option<u16>),
     Counter(Option<u16>),
+}
+
+/// ID_AA64DFR0_EL1.PMUVer.
+fn version(core: &Core) -> u64 {
+    core.arch.model.id.dfr0 >> 8 & 15
 }
 
 /// The register of an encoding.
@@ -132,6 +143,7 @@ pub(super) fn register(core: &Core, reg: SysReg) -> Option<Reg> {
         (3, 3, 9, 14, 3) => Reg::OverflowSet,
         (3, 0, 9, 14, 1) => Reg::InterruptSet,
         (3, 0, 9, 14, 2) => Reg::InterruptClear,
+        (3, 0, 9, 14, 6) if version(core) >= 5 => Reg::Machine,
         (3, 3, 14, crm @ 8..=11, op2) => Reg::Counter(Some((crm & 3) << 3 | op2)),
         (3, 3, 14, crm @ 12..=15, op2) => Reg::Type(Some((crm & 3) << 3 | op2)),
         _ => return None,
@@ -154,7 +166,7 @@ fn visible_mask(core: &Core) -> u32 {
 
 /// Checks PMUSERENR_EL0 and MDCR_EL2. `write` tells what is done.
 pub(super) fn check(core: &mut Core, reg: Reg, write: bool, word: u64) -> Result<(), Trap> {
-    let is_interrupt = matches!(reg, Reg::InterruptSet | Reg::InterruptClear);
+    let is_interrupt = matches!(reg, Reg::InterruptSet | Reg::InterruptClear | Reg::Machine);
     if core.arch.el == 0 {
         let pmu = &core.arch.pmu;
         let has = |bits: u32| pmu.user & (bits | user::EN) != 0;
@@ -206,15 +218,20 @@ impl Pmu {
         let Some(value) = self.values.get_mut(n) else {
             return;
         };
-        let sum = u64::from(*value).saturating_add(by);
-        *value = sum as u32;
-        let wraps = sum >> 32;
+        let (sum, carry) = value.overflowing_add(by);
+        let is_64 = self.is_long && self.control & pmcr::LP != 0;
+        let wraps = match is_64 {
+            true => carry.into(),
+            // Bits above count on, if there are any.
+            false => (sum >> 32).wrapping_sub(*value >> 32) & 0xffff_ffff,
+        };
+        *value = if self.is_long { sum } else { sum & 0xffff_ffff };
         if wraps == 0 {
             return;
         }
         self.overflow |= bit(n);
         let next = n | 1;
-        if next != n && self.event(next) == event::CHAIN && chained & bit(next) != 0 {
+        if !is_64 && next != n && self.event(next) == event::CHAIN && chained & bit(next) != 0 {
             self.add(next, wraps, 0);
         }
     }
@@ -235,6 +252,23 @@ impl Pmu {
         }
     }
 
+    /// The bits of PMCR_EL0 that there are.
+    fn kept(&self) -> u32 {
+        pmcr::KEPT | if self.is_long { pmcr::LP } else { 0 }
+    }
+
+    /// How much more a counter takes until it overflows.
+    fn left(&self, value: u64) -> u64 {
+        if self.is_long && self.control & pmcr::LP != 0 {
+            match value {
+                0 => u64::MAX,
+                _ => value.wrapping_neg(),
+            }
+        } else {
+            (1u64 << 32).saturating_sub(value & 0xffff_ffff)
+        }
+    }
+
     /// The saved form.
     pub(crate) fn save(&self) -> Vec<u64> {
         let words = [
@@ -246,16 +280,22 @@ impl Pmu {
             self.user,
             self.cycle_filter,
         ];
-        let words = words.into_iter().chain(self.types).chain(self.values);
+        let words = words.into_iter().chain(self.types).map(u64::from);
         let tail = [self.cycles, self.rest];
-        words.map(u64::from).chain(tail).collect()
+        words.chain(self.values).chain(tail).collect()
     }
 
     /// From the saved form, which has [`SAVED`] words.
     pub(crate) fn restore(&mut self, saved: &[u64]) {
+        let kept = self.kept();
+        let mask = if self.is_long {
+            u64::MAX
+        } else {
+            u32::MAX.into()
+        };
         let mut words = saved.iter().copied();
         let mut next = || words.next().unwrap_or(0);
-        self.control = next() as u32 & pmcr::KEPT;
+        self.control = next() as u32 & kept;
         self.enabled = next() as u32 & ALL;
         self.overflow = next() as u32 & ALL;
         self.interrupts = next() as u32 & ALL;
@@ -266,7 +306,7 @@ impl Pmu {
             *slot = next() as u32 & TYPE_MASK;
         }
         for slot in &mut self.values {
-            *slot = next() as u32;
+            *slot = next() & mask;
         }
         self.cycles = next();
         self.rest = next() & 63;
@@ -415,8 +455,7 @@ pub(crate) fn follow(core: &mut Core) {
     let of_values = |events: u32| {
         let values = pmu.values.iter().enumerate();
         let own = values.filter(move |(n, _)| events & bit(*n) != 0);
-        own.map(|(_, value)| (1u64 << 32).saturating_sub((*value).into()))
-            .min()
+        own.map(|(_, value)| pmu.left(*value)).min()
     };
     let mut cycles = of_values(of_event(core, set, event::CPU_CYCLES));
     if set & CYCLES_BIT != 0 {
@@ -454,8 +493,11 @@ pub(crate) fn service(core: &mut Core) {
     follow(core);
 }
 
-/// The state is another: it counts from now on, and the interrupt is what it says.
-pub(crate) fn restored(core: &mut Core) {
+/// Takes over the saved form, after reset nothing: it counts from now on, and the interrupt is what the
+/// state says.
+pub(crate) fn restored(core: &mut Core, saved: &[u64]) {
+    core.arch.pmu.is_long = version(core) >= 6;
+    core.arch.pmu.restore(saved);
     core.arch.pmu.at = (core.clock.now_ns(), core.counters.insns);
     core.port.set_pmu_interrupt(false);
     core.arch.pmu.line = false;
@@ -488,7 +530,9 @@ pub(super) fn read(core: &mut Core, reg: Reg, word: u64) -> Result<u64, Trap> {
         Reg::OverflowClear | Reg::OverflowSet => u64::from(pmu.overflow & seen),
         Reg::InterruptSet | Reg::InterruptClear => u64::from(pmu.interrupts & seen),
         Reg::Select => pmu.select.into(),
-        Reg::Events(half) => events(half),
+        Reg::Events(half) => events(core, half),
+        // PMMIR_EL1: there are no slots.
+        Reg::Machine => 0,
         Reg::Cycles => pmu.cycles,
         Reg::User => pmu.user.into(),
         Reg::Increment => return Err(exception::undefined(core)),
@@ -498,7 +542,7 @@ pub(super) fn read(core: &mut Core, reg: Reg, word: u64) -> Result<u64, Trap> {
             None => return nothing(core, n),
         },
         Reg::Counter(n) => match number(core, n).filter(|n| *n != CYCLES) {
-            Some(n) => pmu.values.get(usize::from(n)).map_or(0, |v| u64::from(*v)),
+            Some(n) => pmu.values.get(usize::from(n)).copied().unwrap_or(0),
             None => return nothing(core, n),
         },
     })
@@ -513,17 +557,22 @@ fn nothing(core: &mut Core, n: Option<u16>) -> Result<u64, Trap> {
 }
 
 /// PMCEID0_EL0 and PMCEID1_EL0.
-fn events(half: u32) -> u64 {
+fn events(core: &Core, half: u32) -> u64 {
+    // With the least version that has them.
     let all = [
-        event::SW_INCR,
-        event::INST_RETIRED,
-        event::CPU_CYCLES,
-        event::CHAIN,
-        event::STALL_FRONTEND,
-        event::STALL_BACKEND,
+        (event::SW_INCR, 1),
+        (event::INST_RETIRED, 1),
+        (event::CPU_CYCLES, 1),
+        (event::CHAIN, 1),
+        (event::STALL_FRONTEND, 1),
+        (event::STALL_BACKEND, 1),
+        (event::STALL, 5),
     ];
-    let own = all.iter().filter(|event| **event >> 5 == half);
-    own.fold(0, |bits, event| bits | 1u64.wrapping_shl(event & 31))
+    let version = version(core);
+    let own = all
+        .iter()
+        .filter(|(event, least)| event >> 5 == half && version >= *least);
+    own.fold(0, |bits, (event, _)| bits | 1u64.wrapping_shl(event & 31))
 }
 
 /// Writes a register. The unit is to be left.
@@ -547,7 +596,7 @@ pub(super) fn write(core: &mut Core, reg: Reg, word: u64, value: u64) -> Result<
                 pmu.cycles = 0;
                 pmu.rest = 0;
             }
-            pmu.control = wanted & pmcr::KEPT;
+            pmu.control = wanted & pmu.kept();
         }
         Reg::EnableSet => core.arch.pmu.enabled |= wanted & seen,
         Reg::EnableClear => core.arch.pmu.enabled &= !(wanted & seen),
@@ -577,15 +626,16 @@ pub(super) fn write(core: &mut Core, reg: Reg, word: u64, value: u64) -> Result<
         },
         Reg::Counter(n) => match number(core, n).filter(|n| *n != CYCLES) {
             Some(n) => {
+                let is_long = core.arch.pmu.is_long;
                 if let Some(slot) = core.arch.pmu.values.get_mut(usize::from(n)) {
-                    *slot = wanted;
+                    *slot = if is_long { value } else { wanted.into() };
                 }
             }
             None => {
                 nothing(core, n)?;
             }
         },
-        Reg::Events(_) => return Err(exception::undefined(core)),
+        Reg::Events(_) | Reg::Machine => return Err(exception::undefined(core)),
     }
     follow(core);
     // Slices are to end where instructions overflow: from the next on.
@@ -602,11 +652,15 @@ mod tests {
     #[test]
     fn the_saved_form_brings_everything_back() {
         let words: Vec<u64> = (1..=SAVED as u64).collect();
-        let mut pmu = Pmu::default();
+        let long = || Pmu {
+            is_long: true,
+            ..Pmu::default()
+        };
+        let mut pmu = long();
         pmu.restore(&words);
         let saved = pmu.save();
         assert_eq!(saved.len(), SAVED);
-        let mut again = Pmu::default();
+        let mut again = long();
         again.restore(&saved);
         assert_eq!(again.save(), saved);
         // All of it, within what there is of each.

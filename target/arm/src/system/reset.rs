@@ -124,5 +124,5 @@ fn clear(core: &mut Core) {
     let (model, setup, peer) = (arch.model.clone(), arch.setup.clone(), arch.peer.clone());
     *arch = State::new(model, setup, peer);
     super::debug::arm(core);
-    super::pmu::restored(core);
+    super::pmu::restored(core, &[]);
 }

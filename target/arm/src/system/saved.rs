@@ -172,8 +172,7 @@ pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateErr
     core.port.set_counter_offset(offset);
     exception::changed(core);
     super::debug::arm(core);
-    core.arch.pmu.restore(&pmu);
-    super::pmu::restored(core);
+    super::pmu::restored(core, &pmu);
     core.mmu.flush_all();
     // Whatever is active is looked at.
     core.pending.raise(accel_core::reason::INTR);
