@@ -76,6 +76,11 @@ impl Cache {
             .retain(|_, table| !clean(table) || table.used > oldest);
     }
 
+    /// Whether a table need not be read.
+    pub(crate) fn holds(&self, offset: u64) -> bool {
+        self.tables.contains_key(&offset)
+    }
+
     /// Whether so much waits to be written that it should be.
     pub(crate) fn is_full(&self) -> bool {
         self.dirty >= self.limit >> 1

@@ -352,6 +352,10 @@ impl Driver for Qcow2 {
         self.read_guest(offset, memory)
     }
 
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        self.read_guest_now(offset, memory)
+    }
+
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         self.write_guest(offset, memory)?;
         self.tidy()

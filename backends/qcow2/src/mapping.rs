@@ -5,6 +5,7 @@ use backend_block::{BlockError, Extent, IoVector};
 use crate::compress;
 use crate::entry::Entry;
 use crate::image::Qcow2;
+use crate::meta::Meta;
 
 /// What a run of guest bytes is stored as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,9 +39,12 @@ impl Qcow2 {
 
     /// What is stored from `offset` on, and for how many of `len` bytes that goes on in the same way.
     pub(crate) fn run(&self, offset: u64, len: u64) -> Result<(Stored, u64), BlockError> {
+        self.run_in(&mut self.meta(), offset, len)
+    }
+
+    fn run_in(&self, meta: &mut Meta, offset: u64, len: u64) -> Result<(Stored, u64), BlockError> {
         let geometry = self.geometry;
         let node = self.file.node();
-        let mut meta = self.meta();
         let mut kind = None;
         let mut done = 0u64;
         // No further than the L2 table: what lies behind it may have to be read first.
@@ -78,6 +82,38 @@ impl Qcow2 {
             }
         }
         Ok((kind.unwrap_or(Stored::Zero), done))
+    }
+
+    /// The same without waiting: for one run of an L2 table in the cache, of bytes that come without
+    /// waiting too.
+    pub(crate) fn read_guest_now(&self, offset: u64, memory: &IoVector) -> bool {
+        let Ok(_moving) = self.moving.try_read() else {
+            return false;
+        };
+        let run = match self.meta.try_lock() {
+            Ok(mut meta) if meta.is_at_hand(offset) => self.run_in(&mut meta, offset, memory.len()),
+            _ => return false,
+        };
+        match run {
+            Ok((_, len)) if len < memory.len() => false,
+            Ok((Stored::At(host), _)) => self.data_node().read_now(host, memory),
+            Ok((Stored::Zero, _)) => {
+                memory.fill(0);
+                true
+            }
+            Ok((Stored::Behind, _)) => match self.behind() {
+                Some(backing) => {
+                    let backing = backing.node();
+                    let end = offset.saturating_add(memory.len());
+                    end <= backing.len() && backing.read_now(offset, memory)
+                }
+                None => {
+                    memory.fill(0);
+                    true
+                }
+            },
+            _ => false,
+        }
     }
 
     /// Fills `memory` with what the guest sees from `offset` on. The caller holds `moving`.

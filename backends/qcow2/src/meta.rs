@@ -134,6 +134,15 @@ impl Meta {
         l2_offset(self.geometry, entry)
     }
 
+    /// Whether [`entry`](Self::entry) needs nothing from the file.
+    pub(crate) fn is_at_hand(&self, offset: u64) -> bool {
+        match self.l2_table(self.place(offset).0) {
+            Ok(Some(table)) => self.l2.holds(table),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// What the image says of the cluster of a guest offset.
     pub(crate) fn entry(&mut self, node: &Node, offset: u64) -> Result<Entry, BlockError> {
         let (l1, l2) = self.place(offset);

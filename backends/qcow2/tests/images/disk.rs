@@ -99,6 +99,10 @@ impl Driver for Disk {
         Ok(())
     }
 
+    fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
+        self.read(offset, memory).is_ok()
+    }
+
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let done = Done::Write(offset, memory.to_vec());
         let mut state = self.step(|| done.clone())?;

@@ -190,6 +190,13 @@ impl Pair {
         if let Some(at) = differs {
             panic!("byte {at}: {} instead of {:?}", data[at], self.model[at]);
         }
+        // What is read without waiting is the same.
+        for (n, piece) in data.chunks(4096).enumerate() {
+            let memory = backend_block::IoVector::zeroed(piece.len());
+            if self.image().node.read_now(n as u64 * 4096, &memory) {
+                assert!(memory.to_vec() == piece, "piece {n}");
+            }
+        }
     }
 }
 
@@ -220,6 +227,29 @@ proptest! {
     ) {
         run_all(KINDS[kind], &ops);
     }
+}
+
+#[test]
+fn data_zeros_and_the_backing_file_are_read_at_once_when_their_table_is_in_the_cache() {
+    let mut pair = Pair::new(("cluster_size=4096", true));
+    pair.run(&Op::Write(8192, 4096, 7));
+    pair.run(&Op::Zero(16384, 4096, true));
+    pair.run(&Op::Packed(6 * 4096, 9));
+    pair.run(&Op::Reopen);
+    let memory = backend_block::IoVector::zeroed(512);
+    let at_once = |at: u64| {
+        let done = pair.image().node.read_now(at, &memory);
+        done.then(|| memory.to_vec()[0])
+    };
+    assert_eq!(at_once(8192), None);
+    pair.image().read(0, 512).unwrap();
+    assert_eq!(at_once(8192), Some(7));
+    assert_eq!(at_once(16384), Some(0));
+    // What `base` has there.
+    assert_eq!(at_once(4096), Some(9));
+    // Bytes of two kinds, and compressed ones, take work.
+    assert_eq!(at_once(8192 - 256), None);
+    assert_eq!(at_once(6 * 4096), None);
 }
 
 #[test]
