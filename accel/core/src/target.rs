@@ -128,9 +128,11 @@ pub struct RegInfo {
 pub struct Layout {
     /// The program counter.
     pub pc: Slot,
-    /// Four consecutive slots of lazy flags: kind and type (`kind << 8 | type's byte count`), and
-    /// the operands a, b and c.
+    /// Four consecutive slots of lazy flags: kind and type ([`accel_ir::FlagKind::with`]), and the operands
+    /// a, b and c.
     pub flags: Slot,
+    /// The flags that the guest has, in EFLAGS' layout.
+    pub seen_flags: u64,
     /// Control and sticky flags of floating point, laid out as the operations' `FpRules` say. An
     /// executor may keep it elsewhere (in the host's MXCSR), as long as the slot is right whenever
     /// IR gets it, a helper reads registers, or the unit is left.

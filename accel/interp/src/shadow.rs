@@ -629,7 +629,7 @@ fn set_flags<T: Target>(regs: &mut RegFile, flags: [u64; 4]) {
 pub fn packed_flags<T: Target>(regs: &RegFile) -> u64 {
     let [number, a, b, c] = lazy_flags::<T>(regs);
     let (kind, ty) = FlagKind::of(number);
-    flags::pack(kind, ty, a & ty.mask(), b & ty.mask(), c)
+    flags::pack(kind, ty, a & ty.mask(), b & ty.mask(), c) & T::LAYOUT.seen_flags
 }
 
 /// Memory as it is after stores, by words of 8 bytes: their bytes, and which of them were stored.

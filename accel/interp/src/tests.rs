@@ -45,6 +45,7 @@ impl Target for Toy {
     const LAYOUT: Layout = Layout {
         pc: PC,
         flags: Slot(FLAGS),
+        seen_flags: accel_ir::flags::ALL,
         fp: FP,
         pinned: &[],
         regs: &[],

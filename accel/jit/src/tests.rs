@@ -96,6 +96,7 @@ impl Target for Toy {
     const LAYOUT: Layout = Layout {
         pc: PC,
         flags: FLAGS,
+        seen_flags: accel_ir::flags::ALL,
         fp: FP,
         pinned: &PINNED,
         regs: &REGS,

@@ -1,7 +1,7 @@
 //! The register file: slots that IR addresses, and the register table (DDI 0487, B1.2, D1.2).
 
 use accel_core::{Layout, RegInfo};
-use accel_ir::Slot;
+use accel_ir::{Slot, flags};
 
 /// X0 to X30.
 pub const X: Slot = Slot(0);
@@ -86,6 +86,7 @@ table! {
 pub const LAYOUT: Layout = Layout {
     pc: PC,
     flags: FLAGS,
+    seen_flags: flags::CF | flags::ZF | flags::SF | flags::OF,
     fp: MXCSR,
     pinned: &[x(0), x(1), x(2), x(3), SP, x(19), x(4), x(20), x(29), x(30)],
     regs: REGS,

@@ -114,6 +114,7 @@ pub const REGS: &[RegInfo] = &[
 pub const LAYOUT: Layout = Layout {
     pc: RIP,
     flags: FLAGS,
+    seen_flags: accel_ir::flags::ALL,
     fp: MXCSR,
     pinned: &[
         gpr(index::RAX),

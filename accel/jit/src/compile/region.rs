@@ -565,6 +565,8 @@ impl Compiler<'_> {
 
     /// Goes on with a unit of the region.
     pub(super) fn go_on(&mut self, to: usize, pc: u64, insns: u16, is_late: bool) {
+        let mut behind = self.plan.blocks.iter().skip(self.block + 1);
+        let is_last = behind.all(|block| !block.is_emitted);
         let Some(region) = &mut self.region else {
             return;
         };
@@ -574,7 +576,7 @@ impl Compiler<'_> {
         let less = i32::from(insns) - i32::from(carried);
         let closes = region.is_header[to] && (is_back || is_late);
         let check = closes || region.stores_last[region.current];
-        let follows = !is_late && to == region.current + 1;
+        let follows = !is_late && is_last && to == region.current + 1;
         let (current, budget) = (region.current, Mem::Code(cell::BUDGET as i32));
         match self.map.done {
             Some(done) => {

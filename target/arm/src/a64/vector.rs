@@ -536,7 +536,8 @@ fn lanes_of_float(
     float::again(c, helper::SIMD);
     c.b.jump(done, &[]);
     c.b.switch(store);
-    c.b.set_v(regs::v(rd), result);
+    // Nothing less nothing is not always positive.
+    c.set_vec(rd, q, result);
     c.b.jump(done, &[]);
     c.b.switch(done);
     Some(())
