@@ -335,6 +335,36 @@ fn counting(slot: Slot, on: u64) -> Unit {
     b.finish()
 }
 
+#[test]
+fn a_region_goes_on_from_the_middle_of_a_unit() {
+    // Both ways of the first unit do something before they go on, and only one of them stands last.
+    let (next, other) = (START + 0x20, START + 0x40);
+    let mut b = Builder::new();
+    b.insn(0);
+    let count = b.get(Slot(20));
+    let one = b.iconst(Ty::I64, 1);
+    let odd = b.binary(Binary::And, count, one);
+    let (then, further) = (b.block(), b.block());
+    b.branch(odd, then, further);
+    for (block, slot, to) in [(then, 1, next), (further, 2, other)] {
+        b.switch(block);
+        let old = b.get(Slot(slot));
+        let new = b.binary(Binary::Add, old, count);
+        b.set(Slot(slot), new);
+        b.goto(to);
+    }
+    let program = [
+        (START, b.finish()),
+        (next, counting(Slot(20), START)),
+        (other, counting(Slot(20), START)),
+    ];
+    let mut regs = vec![0; 22];
+    regs[20] = 1001;
+    regs[usize::from(FP.0)] = MASKED;
+    let report = compare_from(0, &program, &regs, &mut random(1));
+    assert_ne!(counted(&report, "regions compiled"), 0);
+}
+
 /// Loops of random units: where each leads is chosen by what it computed, at once or by a computed
 /// jump; all ways back pass one of two units that count. Says whether there was a region.
 fn compare_loops(seed: u64) -> bool {

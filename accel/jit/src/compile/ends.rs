@@ -85,6 +85,7 @@ impl Compiler<'_> {
             && self.is_quiet
             && self.at.is_flat
             && (pc ^ self.at.pc) >> hw_memory::PAGE_BITS == 0
+            && pc > self.at.pc
             && self.marks.last().is_some_and(|mark| pc > mark.pc)
     }
 
