@@ -189,11 +189,13 @@ fn empty(shared: &Shared) {
     loop {
         match shared.ring.submitter().submit_and_wait(1) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+            // The kernel is short of something: what is done makes room.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => {
                 log::error!("io_uring: {error}");
                 return;
             }
-            _ => {}
+            Ok(_) => {}
         }
         loop {
             // SAFETY: this thread alone looks at the completion queue.

@@ -67,7 +67,7 @@ pub(crate) fn pack(compression: Compression, data: &[u8]) -> Option<Vec<u8>> {
 fn deflate(data: &[u8]) -> Option<Vec<u8>> {
     let mut stream = Compress::new(LEVEL, false);
     // What is no shorter is not wanted.
-    let mut out = vec![0; data.len()];
+    let mut out = vec![0; data.len().saturating_sub(1)];
     let status = stream.compress(data, &mut out, FlushCompress::Finish);
     let len = usize::try_from(stream.total_out()).ok()?;
     out.truncate(len);

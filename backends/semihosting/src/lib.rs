@@ -4,7 +4,8 @@
 //! names `:tt` and `:semihosting-features` are those of that document; who calls, and from where the bytes
 //! come, is for the guest's CPU to say.
 //!
-//! Whoever turns semihosting on gives the guest the host's files, as far as the process may reach them.
+//! Whoever turns semihosting on gives the guest the host's files, as far as the process may reach them. Only
+//! regular ones: a pipe or a terminal may keep whoever opens or reads it waiting, and that is a CPU.
 //! Not here: commands for the host's shell.
 #![deny(
     clippy::unwrap_used,
@@ -166,6 +167,12 @@ impl Semihosting {
 
     /// Opens a file: its handle, from 1 on.
     pub fn open(&mut self, name: &[u8], mode: u64) -> Option<u64> {
+        let free = self.files.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.files.len());
+        // Looked at first: opening may cut a file short.
+        if at >= MOST_FILES {
+            return self.refuse(EMFILE);
+        }
         let open = match name {
             b":tt" if mode < 4 => Open::Input,
             b":tt" if mode < 12 => Open::Output,
@@ -175,15 +182,13 @@ impl Semihosting {
                 let Some(options) = options(mode) else {
                     return self.refuse(EINVAL);
                 };
+                if std::fs::metadata(path(name)).is_ok_and(|meta| !meta.is_file()) {
+                    return self.refuse(EINVAL);
+                }
                 let opened = options.open(path(name));
                 Open::File(self.noted(opened)?)
             }
         };
-        let free = self.files.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.files.len());
-        if at >= MOST_FILES {
-            return self.refuse(EMFILE);
-        }
         match self.files.get_mut(at) {
             Some(slot) => *slot = Some(open),
             None => self.files.push(Some(open)),

@@ -76,10 +76,23 @@ fn special_names_are_the_console_and_what_there_is() {
 }
 
 #[test]
+fn what_could_keep_a_cpu_waiting_is_not_opened() {
+    let mut host = Semihosting::new(None);
+    for name in [b"/dev/zero".as_slice(), b"/dev/tty", b"/tmp"] {
+        assert_eq!((host.open(name, 0), host.errno()), (None, EINVAL));
+    }
+}
+
+#[test]
 fn there_is_an_end_to_files() {
     let mut host = Semihosting::new(None);
     let opened = (0..1000).map_while(|_| host.open(b":tt", 0)).count();
     assert_eq!((opened, host.errno()), (MOST_FILES, EMFILE));
+    let folder = Folder::new("full");
+    let name = folder.name("kept");
+    std::fs::write(path(&name), b"kept").unwrap();
+    assert_eq!((host.open(&name, 4), host.errno()), (None, EMFILE));
+    assert_eq!(std::fs::read(path(&name)).unwrap(), b"kept");
     host.close(7).unwrap();
     assert_eq!(host.open(b":tt", 0), Some(7));
     host.reset();

@@ -48,15 +48,16 @@ impl FileSpec {
         if meta.is_dir() {
             return Err(Error::from(ErrorKind::IsADirectory));
         }
-        if !meta.is_file() {
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // The kernel's own files, as in /proc, do not say how long they are.
+        if !meta.is_file() || meta.len() != bytes.len() as u64 {
             return Ok(Self::held(path, bytes));
         }
         let contents = Contents::Stored {
             file,
-            len: usize::try_from(meta.len()).map_err(Error::other)?,
-            read: Mutex::default(),
+            len: bytes.len(),
+            read: Mutex::new(Some(Arc::new(bytes))),
         };
         Ok(FileSpec {
             path: path.to_owned(),
@@ -142,6 +143,7 @@ mod tests {
         let path = path("short");
         std::fs::write(&path, b"kernel").unwrap();
         let file = FileSpec::open(&path).unwrap();
+        file.forget();
         std::fs::write(&path, b"ker").unwrap();
         let error = file.read().unwrap_err();
         std::fs::remove_file(&path).unwrap();
@@ -152,6 +154,9 @@ mod tests {
     fn what_is_no_regular_file_is_read_once_and_kept() {
         let file = FileSpec::open("/dev/null").unwrap();
         assert!(file.is_empty());
+        let file = FileSpec::open("/proc/version").unwrap();
+        file.forget();
+        assert!(file.len() > 5 && file.read().unwrap().starts_with(b"Linux"));
         assert!(FileSpec::open(std::env::temp_dir().to_str().unwrap()).is_err());
     }
 }
