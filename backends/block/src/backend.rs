@@ -266,7 +266,8 @@ impl Shared {
                 }
                 false => me.hand_on(tracked),
             }
-            // Who waits for all has waited for what came of it.
+            // Who waits for all has waited for what came of it, and for us to let go of the files.
+            drop(me);
             drop(busy);
         });
         let back = node.start(Transfer {

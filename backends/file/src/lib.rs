@@ -42,7 +42,8 @@ mod ring;
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd as _;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -102,11 +103,35 @@ pub static HOST_DEVICE: DriverClass = DriverClass {
     create: None,
 };
 
+/// A file of the host, and its locks: they end here, not with whatever else the kernel has it open for,
+/// as for a request of io_uring that it has told the end of.
+struct Open(File);
+
+impl Deref for Open {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl AsFd for Open {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        lock::release(self);
+    }
+}
+
 /// What the host knows an open file by.
 struct Handles {
-    buffered: Arc<File>,
+    buffered: Arc<Open>,
     /// Past the page cache, for requests that are aligned for it.
-    direct: Option<Arc<File>>,
+    direct: Option<Arc<Open>>,
 }
 
 /// An open file.
@@ -176,7 +201,7 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         }
         opened => opened,
     };
-    let buffered = buffered.map_err(host)?;
+    let buffered = Arc::new(Open(buffered.map_err(host)?));
     opening.options.read_only = read_only;
     let force_share = opening.options.force_share;
     let locking = opening.props.text("locking") != Some("off");
@@ -184,10 +209,10 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         lock::take(&buffered, read_only, force_share).map_err(|c| locked(&file, c))?;
     }
     let direct = match opening.options.direct {
-        true => Some(Arc::new(open(read_only, libc::O_DIRECT).map_err(host)?)),
+        true => Some(Open(open(read_only, libc::O_DIRECT).map_err(host)?)),
         false => None,
     };
-    let buffered = Arc::new(buffered);
+    let direct = direct.map(Arc::new);
     let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
     Ok(Box::new(HostFile {
         name: file,
@@ -259,7 +284,7 @@ impl HostFile {
         handles: &'a Handles,
         offset: u64,
         memory: &IoVector,
-    ) -> Option<(&'a Arc<File>, &'a Ring)> {
+    ) -> Option<(&'a Arc<Open>, &'a Ring)> {
         let ring = self.ring.as_ref()?;
         let file = match &handles.direct {
             Some(direct) if io::is_direct(offset, memory.len()) => memory
@@ -525,11 +550,11 @@ impl Driver for HostFile {
         };
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         let buffered = Self::again(&handles.buffered, read_only, 0).map_err(host)?;
-        let buffered = Arc::new(buffered);
+        let buffered = Arc::new(Open(buffered));
         let direct = match &handles.direct {
             Some(old) => {
                 let file = Self::again(old, read_only, libc::O_DIRECT);
-                Some(Arc::new(file.map_err(host)?))
+                Some(Arc::new(Open(file.map_err(host)?)))
             }
             None => None,
         };
@@ -539,7 +564,7 @@ impl Driver for HostFile {
             if !(force_share && read_only)
                 && let Err(conflict) = lock::take(&buffered, read_only, force_share)
             {
-                lock::release(&buffered);
+                drop(buffered);
                 let _ = lock::take(&handles.buffered, !read_only, force_share);
                 return Err(locked(&self.name, conflict));
             }

@@ -1,10 +1,11 @@
 //! Stands for `ring.rs` on hosts that nobody has written bindings of io_uring for.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use backend_block::IoVector;
+
+use crate::Open;
 
 type Done = Box<dyn FnOnce(io::Result<u64>) + Send>;
 
@@ -26,7 +27,7 @@ impl Ring {
 
     pub(crate) fn start(
         &self,
-        _: &Arc<File>,
+        _: &Arc<Open>,
         _: (What, u64),
         _: IoVector,
         _: Done,
@@ -36,7 +37,7 @@ impl Ring {
 
     pub(crate) fn run(
         &self,
-        _: &Arc<File>,
+        _: &Arc<Open>,
         _: (What, u64),
         _: &IoVector,
     ) -> Option<io::Result<u64>> {

@@ -4,7 +4,6 @@
 //! so. What is more than a plain transfer of all its bytes is left to the caller.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::panic::AssertUnwindSafe;
@@ -12,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_block::IoVector;
 use io_uring::{IoUring, opcode, squeue, types};
+
+use crate::Open;
 
 /// Requests in the ring at most: more are carried out otherwise.
 const ENTRIES: u32 = 128;
@@ -35,7 +36,7 @@ pub(crate) enum What {
 struct Flight {
     _pieces: Pieces,
     _memory: IoVector,
-    _file: Arc<File>,
+    file: Arc<Open>,
     done: Done,
 }
 
@@ -105,7 +106,7 @@ impl Ring {
     /// Begins a request. `done` is called by the ring's thread; it comes back if there is no room.
     pub(crate) fn start(
         &self,
-        file: &Arc<File>,
+        file: &Arc<Open>,
         (what, offset): (What, u64),
         memory: IoVector,
         done: Done,
@@ -139,7 +140,7 @@ impl Ring {
         let flight = Flight {
             _pieces: Pieces(pieces),
             _memory: memory,
-            _file: file.clone(),
+            file: file.clone(),
             done,
         };
         flying.flights.insert(number, flight);
@@ -163,7 +164,7 @@ impl Ring {
     /// Carries a request out; the caller waits.
     pub(crate) fn run(
         &self,
-        file: &Arc<File>,
+        file: &Arc<Open>,
         request: (What, u64),
         memory: &IoVector,
     ) -> Option<io::Result<u64>> {
@@ -208,12 +209,14 @@ fn empty(shared: &Shared) {
                 continue;
             }
             let flight = shared.lock().flights.remove(&entry.user_data());
-            if let Some(flight) = flight {
+            if let Some(Flight { file, done, .. }) = flight {
+                // Whoever is told may close the disk and have the file opened by somebody else.
+                drop(file);
                 let moved = u64::try_from(entry.result());
                 let moved =
                     moved.map_err(|_| io::Error::from_raw_os_error(entry.result().wrapping_neg()));
                 // One that panics must not leave the others waiting for this thread.
-                let done = AssertUnwindSafe(move || (flight.done)(moved));
+                let done = AssertUnwindSafe(move || done(moved));
                 let _ = std::panic::catch_unwind(done);
             }
         }

@@ -84,6 +84,19 @@ fn what_goes_by_io_uring_is_read_and_stays() {
         assert!(run(&disk, write, &[7; 1024]).is_ok());
         let stats = disk.stats();
         assert_eq!((stats.rd.operations, stats.wr.operations), (2, 2));
+        disk.drain();
+    }
+}
+
+#[test]
+fn a_disk_that_went_by_io_uring_is_free_as_soon_as_it_is_closed() {
+    let temp = Temp::new("ring-again", &[7; 8192]);
+    for _ in 0..200 {
+        let Some(disk) = by_ring(&temp, "") else {
+            return;
+        };
+        assert_eq!(read(&disk, 4096, 4096), Ok(vec![7; 4096]));
+        disk.drain();
     }
 }
 
