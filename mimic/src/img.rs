@@ -225,7 +225,7 @@ fn file_opts(file: &str, how: How<'_>) -> Result<Opts> {
         opts.push("force-share", Scalar::Bool(true));
     }
     let class = DRIVERS.iter().find(|class| Some(class.name) == how.format);
-    if how.alone && class.is_some_and(|class| class.children.contains(&"backing")) {
+    if how.alone && class.is_some_and(|class| class.children.iter().any(|c| c.role == "backing")) {
         opts.push("backing", Scalar::Null);
     }
     Ok(opts)

@@ -160,7 +160,7 @@ fn references(opts: &Opts) -> Vec<&str> {
     opts.iter()
         .filter(|(key, _)| {
             let last = key.rsplit('.').next().unwrap_or_default();
-            roles().any(|role| *role == last)
+            roles().any(|child| child.role == last)
         })
         .map(|(_, value)| value.text())
         .filter(|name| !name.is_empty())

@@ -10,7 +10,7 @@ use control_options::{PropDef, PropKind, Props};
 use hw_memory::IoVector;
 
 use crate::SECTOR;
-use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
+use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation};
 use crate::edge::Child;
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
@@ -40,7 +40,7 @@ pub static CLASS: DriverClass = DriverClass {
         PropDef::new("inject-error.0.once", PropKind::Bool, "only the first").or("off"),
         PropDef::new("inject-error.0.skip", PropKind::U64, "how many pass before").or("0"),
     ],
-    children: &["image"],
+    children: &[ChildDef::required("image")],
     probe: None,
     open,
     create: None,

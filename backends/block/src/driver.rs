@@ -246,6 +246,44 @@ pub enum DriverKind {
     Filter,
 }
 
+/// A node that a driver may be given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChildDef {
+    /// Its role.
+    pub role: &'static str,
+    /// Whether there is no node without it.
+    pub required: bool,
+    /// Whether it can be said that there is none (`backing=null`).
+    pub refusable: bool,
+}
+
+impl ChildDef {
+    /// One that must be given.
+    pub const fn required(role: &'static str) -> Self {
+        ChildDef {
+            role,
+            required: true,
+            refusable: false,
+        }
+    }
+
+    /// One that the image may name.
+    pub const fn optional(role: &'static str) -> Self {
+        ChildDef {
+            required: false,
+            ..Self::required(role)
+        }
+    }
+
+    /// One that the image may name, and that there need not be.
+    pub const fn refusable(role: &'static str) -> Self {
+        ChildDef {
+            refusable: true,
+            ..Self::optional(role)
+        }
+    }
+}
+
 /// One definition of a driver, from which options, help and introspection come.
 pub struct DriverClass {
     /// QEMU's name.
@@ -256,8 +294,8 @@ pub struct DriverClass {
     pub kind: DriverKind,
     /// Properties beside those of all nodes. Children are no properties.
     pub props: &'static [PropDef],
-    /// Names of nodes that it may be given.
-    pub children: &'static [&'static str],
+    /// Nodes that it may be given.
+    pub children: &'static [ChildDef],
     /// Whether these first bytes of a file are of this format.
     pub probe: Option<fn(&[u8]) -> bool>,
     /// Opens a node.

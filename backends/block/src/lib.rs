@@ -54,7 +54,7 @@ pub use control_options::PropDef;
 pub use copy::{Commit, Mirror, Stream, commit_now, set_backing};
 pub use debug::CLASS as BLKDEBUG;
 pub use driver::{
-    CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer,
+    ChildDef, CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer,
 };
 pub use edge::{Child, perm};
 pub use flights::Flights;

@@ -389,7 +389,7 @@ fn sort(class: &DriverClass, opts: &Opts) -> Sorted {
     let mut sorted = Sorted::default();
     for (key, value) in opts.iter() {
         let is_child = class.children.iter().any(|child| {
-            key.strip_prefix(child)
+            key.strip_prefix(child.role)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         let is_common = NODE_PROPS.iter().any(|prop| prop.name == key);

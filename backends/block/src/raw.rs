@@ -4,7 +4,7 @@ use control_options::{PropDef, PropKind};
 use hw_memory::IoVector;
 
 use crate::SECTOR;
-use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
+use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::Child;
 use crate::open::{OpenError, Opening, PROBE_LEN};
 use crate::request::BlockError;
@@ -18,7 +18,7 @@ pub static CLASS: DriverClass = DriverClass {
         PropDef::new("offset", PropKind::Size, "where in the file it begins").or("0"),
         PropDef::new("size", PropKind::Size, "how long it is"),
     ],
-    children: &["file"],
+    children: &[ChildDef::required("file")],
     probe: None,
     open,
     create: None,

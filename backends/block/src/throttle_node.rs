@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use control_options::{PropDef, PropKind};
 use hw_memory::IoVector;
 
-use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation};
+use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation};
 use crate::edge::Child;
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
@@ -22,7 +22,7 @@ pub static CLASS: DriverClass = DriverClass {
         "id of the -object throttle-group with the limits",
     )
     .required()],
-    children: &["file"],
+    children: &[ChildDef::required("file")],
     probe: None,
     open,
     create: None,

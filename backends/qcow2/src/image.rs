@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use backend_block::{
-    BlockError, Child, Detail, Driver, DriverClass, DriverKind, Extent, IoVector, Node, OpenError,
-    Opening, Preallocation,
+    BlockError, Child, ChildDef, Detail, Driver, DriverClass, DriverKind, Extent, IoVector, Node,
+    OpenError, Opening, Preallocation,
 };
 use control_options::{PropDef, PropKind};
 
@@ -48,7 +48,11 @@ pub static CLASS: DriverClass = DriverClass {
         )
         .or("4M"),
     ],
-    children: &["file", "backing", "data-file"],
+    children: &[
+        ChildDef::required("file"),
+        ChildDef::refusable("backing"),
+        ChildDef::optional("data-file"),
+    ],
     probe: Some(|head| head.starts_with(&crate::header::MAGIC)),
     open,
     create: Some(&create::CLASS),
