@@ -106,8 +106,13 @@ pub(crate) fn check(meta: &mut Meta, node: &Node, fix: Fix) -> Result<Findings, 
     };
     checker.count()?;
     checker.compare(fix)?;
+    // Marks follow counts; they are set anew only if all counts are right now.
+    match fix {
+        Fix::All => checker.fix_marks()?,
+        Fix::Leaks if checker.findings.corruptions == 0 => checker.fix_marks()?,
+        Fix::Leaks | Fix::None => checker.check_marks()?,
+    }
     if fix == Fix::All {
-        checker.fix_marks()?;
         let findings = checker.findings;
         let meta = checker.meta;
         meta.refcounts.write_back(node)?;
@@ -312,9 +317,6 @@ impl Checker<'_> {
             }
         }
         self.findings.image_end_offset = geometry.offset(last);
-        if fix == Fix::None {
-            self.check_marks()?;
-        }
         Ok(())
     }
 

@@ -16,9 +16,10 @@ use control_options::{PropDef, PropKind};
 use crate::check::{self, Findings, Fix};
 use crate::entry::Geometry;
 use crate::header::{Bitmap, Header, LAZY_REFCOUNTS, bitmaps, incompatible, read};
-use crate::meta::{DataNode, Meta};
+use crate::meta::Meta;
 use crate::refcount::Refcounts;
 use crate::snapshot::{NewSnapshot, Snapshot, read_table};
+use crate::sync::DataNode;
 use crate::{bytes, create};
 
 /// Memory for L2 tables: as QEMU, enough for 256 GiB with clusters of 64 KiB.

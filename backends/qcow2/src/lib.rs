@@ -39,6 +39,7 @@ mod meta;
 mod refcount;
 mod resize;
 mod snapshot;
+mod sync;
 mod write;
 mod zero;
 

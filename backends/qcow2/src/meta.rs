@@ -11,8 +11,7 @@
 //! 4. stable: then what these tables no longer refer to is counted as free
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use backend_block::{BlockError, IoVector, Node};
 
@@ -22,6 +21,7 @@ use crate::entry::{COPIED, Entry, Geometry, l2_offset};
 use crate::header::{Header, LAZY_REFCOUNTS, incompatible};
 use crate::refcount::Refcounts;
 use crate::snapshot::Snapshot;
+use crate::sync::{DataNode, Syncing};
 
 /// Clusters that wait to be counted as free before they are, without the guest asking.
 const FREE_MAX: usize = 1024;
@@ -45,44 +45,6 @@ pub(crate) struct Meta {
     pub(crate) syncing: Arc<Syncing>,
 }
 
-/// Flushes under way. One of a guest's holds no table; the host tells of an error only once, so what
-/// must be stable before tables are written waits for what those of guests have to say.
-#[derive(Default)]
-pub(crate) struct Syncing {
-    turn: RwLock<()>,
-    /// A flush failed: what the file holds is not known, so nothing more is entered into it.
-    broken: AtomicBool,
-}
-
-impl Syncing {
-    fn flush(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
-        let flushed = data.map_or(Ok(()), Node::flush).and_then(|()| node.flush());
-        if flushed.is_err() {
-            // The host may have dropped what it could not write: from now on nobody knows what is there.
-            self.broken.store(true, Ordering::Release);
-        }
-        flushed
-    }
-
-    /// What was written before reaches stable storage; others may flush at the same time.
-    pub(crate) fn beside(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
-        let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
-        self.flush(node, data)
-    }
-
-    /// The same for what tables are to refer to.
-    fn alone(&self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
-        let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
-        match self.broken.load(Ordering::Acquire) {
-            true => Err(BlockError::Io),
-            false => self.flush(node, data),
-        }
-    }
-}
-
-/// Where a flush goes beside the image file: the guest's data, if it is elsewhere.
-pub(crate) type DataNode<'a> = Option<&'a Node>;
-
 impl Meta {
     pub(crate) fn new(
         header: Header,
@@ -99,12 +61,12 @@ impl Meta {
             l1,
             l1_dirty: None,
             l2: Cache::new(cluster, l2_cache),
+            syncing: refcounts.syncing(),
             refcounts,
             snapshots,
             busy: BTreeMap::new(),
             freed: Vec::new(),
             packed_next: None,
-            syncing: Arc::default(),
         }
     }
 
@@ -114,10 +76,7 @@ impl Meta {
 
     /// Whether writes that need an entry must fail.
     pub(crate) fn check_usable(&self) -> Result<(), BlockError> {
-        match self.syncing.broken.load(Ordering::Acquire) {
-            true => Err(BlockError::Io),
-            false => Ok(()),
-        }
+        self.syncing.check()
     }
 
     /// L1 index, and entry in the L2 table, of a guest offset.
@@ -416,8 +375,7 @@ impl Meta {
 
     /// Bytes 72 to 79 of the header.
     pub(crate) fn set_incompatible(&mut self, node: &Node, bits: u64) -> Result<(), BlockError> {
-        node.write(72, &IoVector::from(bits.to_be_bytes().as_slice()))?;
-        self.stable(node, None)?;
+        self.syncing.put(node, 72, &bits.to_be_bytes())?;
         self.header.incompatible = bits;
         Ok(())
     }
@@ -428,8 +386,7 @@ impl Meta {
         let clusters = self.refcounts.table_clusters();
         self.header.refcount_table_clusters = u32::try_from(clusters).unwrap_or(u32::MAX);
         let bytes = self.header.to_bytes().ok_or(BlockError::NoSpace)?;
-        node.write(0, &IoVector::from(bytes.as_slice()))?;
-        self.stable(node, None)
+        self.syncing.put(node, 0, &bytes)
     }
 
     /// Whether a request is making a place for any of these guest clusters.

@@ -1,12 +1,15 @@
 //! Reference counts of host clusters, and finding free ones (qcow2 specification, "Host cluster
 //! management").
 
+use std::sync::Arc;
+
 use backend_block::{BlockError, IoVector, Node};
 
 use crate::bytes;
 use crate::cache::Cache;
 use crate::entry::Geometry;
 use crate::header::{Header, REFCOUNT_TABLE_MAX};
+use crate::sync::Syncing;
 
 /// The offset of a refcount block in its table.
 const BLOCK_OFFSET: u64 = !0x1ff;
@@ -23,6 +26,7 @@ pub(crate) struct Refcounts {
     blocks: Cache,
     /// No cluster below this one is free.
     free_from: u64,
+    syncing: Arc<Syncing>,
 }
 
 impl Refcounts {
@@ -37,7 +41,13 @@ impl Refcounts {
             table_dirty: None,
             blocks: Cache::new(cluster, cache_bytes),
             free_from: 0,
+            syncing: Arc::default(),
         }
+    }
+
+    /// The flushes of the image that these counts are of.
+    pub(crate) fn syncing(&self) -> Arc<Syncing> {
+        self.syncing.clone()
     }
 
     /// Greatest count.
@@ -240,13 +250,12 @@ impl Refcounts {
             table_offset,
             &IoVector::from(bytes::table(&table).as_slice()),
         )?;
-        node.flush()?;
+        self.syncing.alone(node, None)?;
         // Bytes 48 to 59 of the header: offset and clusters of the table, in one sector.
         let clusters = u32::try_from(table_clusters).map_err(|_| BlockError::NoSpace)?;
         let mut field = table_offset.to_be_bytes().to_vec();
         field.extend(clusters.to_be_bytes());
-        node.write(48, &IoVector::from(field.as_slice()))?;
-        node.flush()?;
+        self.syncing.put(node, 48, &field)?;
         let (old_offset, old_clusters) = (self.table_offset, self.table_clusters());
         self.table = table;
         self.table_offset = table_offset;
@@ -357,7 +366,7 @@ impl Refcounts {
         let Some((from, to)) = self.table_dirty else {
             return Ok(());
         };
-        node.flush()?;
+        self.syncing.alone(node, None)?;
         let entries = self.table.get(from..to).unwrap_or_default();
         let offset = self
             .table_offset

@@ -31,8 +31,7 @@ impl Qcow2 {
             meta.reclaim(node, data)?;
             meta.flush(node, data)?;
             // Bytes 24 to 31 of the header.
-            node.write(24, &IoVector::from(len.to_be_bytes().as_slice()))?;
-            meta.flush(node, data)?;
+            meta.syncing.put(node, 24, &len.to_be_bytes())?;
             meta.header.size = len;
             Ok(())
         })?;
@@ -125,8 +124,7 @@ impl Qcow2 {
             // Bytes 36 to 47 of the header, in one sector.
             let mut field = entries.to_be_bytes().to_vec();
             field.extend(offset.to_be_bytes());
-            node.write(36, &IoVector::from(field.as_slice()))?;
-            meta.flush(node, data)?;
+            meta.syncing.put(node, 36, &field)?;
             let old = (meta.header.l1_offset, u64::from(meta.header.l1_size));
             meta.header.l1_offset = offset;
             meta.header.l1_size = entries;

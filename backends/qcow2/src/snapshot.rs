@@ -236,13 +236,13 @@ impl Meta {
         };
         self.flush(node, None)?;
         let old = (self.header.snapshots_offset, len(&self.snapshots).len());
-        self.header.snapshots_offset = offset;
-        self.header.snapshots = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
         // Bytes 60 to 71 of the header, in one sector.
-        let mut field = self.header.snapshots.to_be_bytes().to_vec();
+        let mut field = count.to_be_bytes().to_vec();
         field.extend(offset.to_be_bytes());
-        node.write(60, &IoVector::from(field.as_slice()))?;
-        self.flush(node, None)?;
+        self.syncing.put(node, 60, &field)?;
+        self.header.snapshots_offset = offset;
+        self.header.snapshots = count;
         self.snapshots = all;
         if old.1 != 0 {
             self.free(old.0, old.1 as u64);

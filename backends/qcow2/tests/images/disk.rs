@@ -17,15 +17,44 @@ pub(crate) enum Done {
     Flush,
 }
 
+/// Which operations fail.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) error: BlockError,
+    /// The first one, counted from when the disk was made.
+    pub(crate) first: u64,
+    /// Then every so many; 0: no more.
+    pub(crate) every: u64,
+    /// How many in a row.
+    pub(crate) many: u64,
+    /// Whether what failed was done all the same.
+    pub(crate) lands: bool,
+}
+
+impl Fault {
+    fn hits(&self, now: u64) -> bool {
+        let Some(since) = now.checked_sub(self.first) else {
+            return false;
+        };
+        // `checked_rem`: only the first ones if there is no period.
+        since.checked_rem(self.every).unwrap_or(since) < self.many
+    }
+}
+
+/// What was done to several disks, in order; which disk it was comes first.
+pub(crate) type History = Arc<Mutex<Vec<(usize, Done)>>>;
+
 /// The disk's contents and history.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) log: Option<Vec<Done>>,
+    /// Where its history is kept, and its number there.
+    pub(crate) log: Option<(History, usize)>,
     /// Operations so far.
     pub(crate) count: u64,
-    /// The operation that fails, and those after it that do too.
-    pub(crate) fail: Option<(u64, u64, BlockError)>,
+    pub(crate) fail: Option<Fault>,
+    /// Operations that failed so far.
+    pub(crate) failed: u64,
     pub(crate) bytes_read: u64,
 }
 
@@ -47,19 +76,33 @@ impl Disk {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn step(&self, done: impl FnOnce() -> Done) -> Result<MutexGuard<'_, State>, BlockError> {
+    fn step(&self, done: impl Fn() -> Done) -> Result<MutexGuard<'_, State>, BlockError> {
         let mut state = self.state();
-        let now = state.count;
-        state.count += 1;
-        if let Some((first, many, error)) = state.fail
-            && (first..first.saturating_add(many)).contains(&now)
-        {
+        if let Err(error) = state.count() {
+            if state.fail.is_some_and(|fault| fault.lands) {
+                apply(&mut state.bytes, &done());
+            }
             return Err(error);
         }
-        if let Some(log) = &mut state.log {
-            log.push(done());
-        }
+        state.note(done);
         Ok(state)
+    }
+}
+
+impl State {
+    /// One more operation, which may be one that fails.
+    fn count(&mut self) -> Result<(), BlockError> {
+        let now = self.count;
+        self.count += 1;
+        let fault = self.fail.filter(|fault| fault.hits(now));
+        self.failed += u64::from(fault.is_some());
+        fault.map_or(Ok(()), |fault| Err(fault.error))
+    }
+
+    fn note(&self, done: impl FnOnce() -> Done) {
+        if let Some((history, number)) = &self.log {
+            history.lock().unwrap().push((*number, done()));
+        }
     }
 }
 
@@ -90,6 +133,10 @@ impl Driver for Disk {
 
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
         let mut state = self.state();
+        // A full disk can be read.
+        if matches!(state.fail, Some(fault) if fault.error == BlockError::Io) {
+            state.count()?;
+        }
         state.bytes_read += memory.len();
         let mut data = vec![0; memory.len() as usize];
         let from = (offset.min(state.bytes.len() as u64)) as usize;
@@ -125,13 +172,12 @@ impl Driver for Disk {
 
     fn discard(&self, offset: u64, len: u64) -> Result<(), BlockError> {
         let mut state = self.state();
+        state.count()?;
         let len = len.min((state.bytes.len() as u64).saturating_sub(offset));
         if len != 0 {
             let done = Done::Zero(offset, len);
             apply(&mut state.bytes, &done);
-            if let Some(log) = &mut state.log {
-                log.push(done);
-            }
+            state.note(|| done);
         }
         Ok(())
     }
@@ -218,13 +264,27 @@ impl Image {
         backing: Option<&Disk>,
         more: &str,
     ) -> Result<Self, OpenError> {
+        Self::open_with(disk, backing, None, &format!("driver=qcow2{more}"))
+    }
+
+    /// Of the driver that `text` names, with a raw backing disk, and its data on another disk.
+    pub(crate) fn open_with(
+        disk: &Disk,
+        backing: Option<&Disk>,
+        data: Option<&Disk>,
+        text: &str,
+    ) -> Result<Self, OpenError> {
         let opener = Opener::new(DRIVERS);
-        let read_only = more.contains("read-only=on");
+        let read_only = text.contains("read-only=on");
         let mut below = vec![node(disk, "file", read_only)];
-        let mut text = format!("driver=qcow2,discard=unmap,file=file{more}");
+        let mut text = format!("{text},discard=unmap,file=file");
         if let Some(backing) = backing {
             below.push(node(backing, "base", true));
             text += ",backing=base";
+        }
+        if let Some(data) = data {
+            below.push(node(data, "data", read_only));
+            text += ",data-file=data";
         }
         for node in &below {
             opener.graph.add(node)?;

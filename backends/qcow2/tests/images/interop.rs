@@ -14,6 +14,14 @@ pub(crate) fn cases(full: u32) -> u32 {
     }
 }
 
+/// Of a list of cases, every how many-th is looked at: one in `few`, unless all are asked for.
+pub(crate) fn share(few: usize) -> usize {
+    match std::env::var_os("MIMIC_TEST_ALL") {
+        Some(_) => 1,
+        None => few,
+    }
+}
+
 /// Whether QEMU's tools are there.
 pub(crate) fn has_tools() -> bool {
     let there = ["qemu-img", "qemu-io"].iter().all(|tool| {
@@ -76,14 +84,22 @@ fn text(path: &Path) -> &str {
 
 /// QEMU finds the image whole, and the same contents in it.
 pub(crate) fn assert_same(bytes: &[u8], base: Option<&[u8]>, contents: &[u8]) {
+    assert_same_with(bytes, base, None, contents);
+}
+
+/// The same of an image whose data are in the file `data`.
+pub(crate) fn assert_same_with(
+    bytes: &[u8],
+    base: Option<&[u8]>,
+    data: Option<&[u8]>,
+    contents: &[u8],
+) {
     if !has_tools() {
         return;
     }
     let folder = Folder::new();
     let (image, raw) = (folder.file("image"), folder.file("raw"));
     std::fs::write(&image, bytes).unwrap();
-    let (whole, said) = tool("qemu-img", &["check", "-f", "qcow2", text(&image)]);
-    assert!(whole, "{said}");
     let mut source = format!(
         "driver=qcow2,file.driver=file,file.filename={}",
         text(&image)
@@ -96,6 +112,13 @@ pub(crate) fn assert_same(bytes: &[u8], base: Option<&[u8]>, contents: &[u8]) {
             text(&path)
         );
     }
+    if let Some(data) = data {
+        let path = folder.file("data");
+        std::fs::write(&path, data).unwrap();
+        source += &format!(",data-file.driver=file,data-file.filename={}", text(&path));
+    }
+    let (whole, said) = tool("qemu-img", &["check", "--image-opts", &source]);
+    assert!(whole, "{said}");
     let args = ["convert", "--image-opts", "-O", "raw", &source, text(&raw)];
     let (converted, said) = tool("qemu-img", &args);
     assert!(converted, "{said}");
