@@ -1,6 +1,6 @@
 //! The disks as monitors see them, and what monitors do to them.
 
-mod jobs;
+pub(crate) mod jobs;
 pub(crate) mod media;
 mod query;
 
@@ -13,15 +13,16 @@ use backend_block::{
 };
 use control_options::{Opts, Scalar};
 use control_qapi::{
-    BlockCommitArgs, BlockDeviceInfo, BlockErrorAction, BlockInfo, BlockJobInfo, BlockResizeArgs,
-    BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
-    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, Event, EventBus,
-    IoOperationType, IoThrottleArgs, JobChange, JobInfo, MediumChange, NewImageMode, ObjectOptions,
-    Qapi as _, QmpError, RunState,
+    BlockCommitArgs, BlockDeviceInfo, BlockDrivers, BlockErrorAction, BlockInfo, BlockJobInfo,
+    BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs,
+    BlockdevOptions, BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass,
+    Event, EventBus, IoOperationType, IoThrottleArgs, JobChange, JobInfo, MediumChange,
+    NewImageMode, ObjectOptions, Qapi, QmpError, RunState,
 };
 use machine_core::{Board, Event as MachineEvent};
 use runtime::Handle;
 
+use crate::introspect;
 use crate::objects::{self, Object};
 use crate::storage::{Storage, protocol_of};
 
@@ -187,8 +188,8 @@ impl BlockControl {
             .ok_or_else(|| failed(OpenError::no_node(name, graph)))
     }
 
-    fn opts(&self, options: &BlockdevOptions) -> Result<Opts, QmpError> {
-        Opts::from_json("blockdev-add", &options.to_json()).map_err(failed)
+    fn opts(&self, option: &str, options: &impl Qapi) -> Result<Opts, QmpError> {
+        Opts::from_json(option, &options.to_json()).map_err(failed)
     }
 
     /// Puts an overlay before all users of a node.
@@ -339,8 +340,12 @@ impl Blocks for BlockControl {
             .collect()
     }
 
+    fn drivers(&self) -> BlockDrivers {
+        introspect::block_drivers()
+    }
+
     fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError> {
-        let opts = self.opts(&options)?;
+        let opts = self.opts("blockdev-add", &options)?;
         if opts.text("node-name").is_none_or(str::is_empty) {
             return Err(QmpError::generic(
                 "'node-name' must be specified for the root node",
@@ -360,7 +365,7 @@ impl Blocks for BlockControl {
         let graph = &self.storage.opener.graph;
         let mut changes = Vec::new();
         for options in &options {
-            let opts = self.opts(options)?;
+            let opts = self.opts("blockdev-reopen", options)?;
             let name = opts.text("node-name").unwrap_or_default();
             let node = self.named(name)?;
             graph.check_free(&node).map_err(failed)?;

@@ -1,14 +1,19 @@
 //! What this binary can make, for `query-machines`, `qom-list-types`, `device-list-properties` and their like: all of
 //! it read from the tables that make it.
 
-use control_options::PropDef;
-use control_qapi::{CpuDefinitionInfo, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo};
+use backend_block::{ChildDef, DriverClass, NODE_PROPS};
+use control_options::{PropDef, PropKind};
+use control_qapi::{
+    BlockDriver, BlockDrivers, CpuDefinitionInfo, MachineInfo, ObjectPropertyInfo, ObjectTypeInfo,
+    Setting, Takes,
+};
 use hw_core::{Prop, PropType};
 use serde_json::Value;
 
 use crate::guests::Guest;
 use crate::objects::OBJECTS;
-use crate::{accel, build, devices};
+use crate::storage::DRIVERS;
+use crate::{accel, blocks, build, devices};
 
 /// Suffix of the object types of machines.
 const MACHINE_SUFFIX: &str = "-machine";
@@ -154,4 +159,48 @@ fn number(text: &str) -> Value {
 fn option_property(def: &PropDef) -> ObjectPropertyInfo {
     let default = def.default.map(|text| Value::String(text.to_owned()));
     property(def.name, &def.kind.form(), Some(def.doc), default)
+}
+
+fn setting(def: &PropDef) -> Setting {
+    Setting {
+        // Options of images are written with `_` in `-o`.
+        name: def.name.replace('_', "-"),
+        takes: match def.kind {
+            PropKind::Bool => Takes::Bool,
+            PropKind::Enum(words) => Takes::Word(words),
+            PropKind::Str | PropKind::OnOffAuto | PropKind::Mac | PropKind::PciAddress => {
+                Takes::Str
+            }
+            PropKind::Link(_) => Takes::Str,
+            PropKind::U8 | PropKind::U16 | PropKind::U32 | PropKind::U64 => Takes::Int,
+            PropKind::I32 | PropKind::I64 | PropKind::Size => Takes::Int,
+        },
+        is_optional: !def.required,
+    }
+}
+
+/// The drivers of the block graph.
+pub(crate) fn block_drivers() -> BlockDrivers {
+    let child = |child: &ChildDef| Setting {
+        name: child.role.to_owned(),
+        takes: match child.refusable {
+            true => Takes::NodeOrNone,
+            false => Takes::Node,
+        },
+        is_optional: !child.required,
+    };
+    let driver = |class: &&DriverClass| {
+        let children = class.children.iter().map(child);
+        BlockDriver {
+            name: class.name,
+            open: class.props.iter().map(setting).chain(children).collect(),
+            create: blocks::jobs::create_settings(class)
+                .map(|props| props.iter().map(setting).collect()),
+        }
+    };
+    let common = NODE_PROPS.iter().filter(|def| def.name != "driver");
+    BlockDrivers {
+        common: common.map(setting).collect(),
+        drivers: DRIVERS.iter().map(driver).collect(),
+    }
 }

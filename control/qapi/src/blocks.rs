@@ -1,5 +1,6 @@
 //! The disks as monitors see them.
 
+use crate::drivers::BlockDrivers;
 use crate::error::QmpError;
 use crate::types::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats,
@@ -85,6 +86,9 @@ pub trait Blocks: Send + Sync {
 
     /// All nodes; `flat` without what is behind each.
     fn nodes(&self, flat: bool) -> Vec<BlockDeviceInfo>;
+
+    /// What nodes can be, for the schema.
+    fn drivers(&self) -> BlockDrivers;
 
     /// Opens a node.
     ///

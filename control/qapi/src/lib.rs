@@ -4,6 +4,7 @@
 //! wrong), writing answers and `query-qmp-schema` all come from that. [`Vm`] is what the commands act on.
 
 mod blocks;
+mod drivers;
 mod error;
 mod events;
 #[cfg(feature = "fake")]
@@ -14,6 +15,7 @@ mod value;
 mod vm;
 
 pub use blocks::{Blocks, DriveName, JobChange, MediumChange};
+pub use drivers::{BlockDriver, BlockDrivers, Setting, Takes};
 pub use error::{ErrorClass, QmpError};
 pub use events::{Event, EventBus, EventSink, Timestamp};
 pub use schema::{Member, Schema};

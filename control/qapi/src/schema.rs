@@ -1,15 +1,17 @@
 //! What `query-qmp-schema` answers, gathered from the types.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::drivers::BlockDrivers;
 use crate::value::Qapi;
 
 /// A member of an object type.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    name: &'static str,
+    name: String,
     type_name: String,
     is_optional: bool,
 }
@@ -18,16 +20,29 @@ impl Member {
     /// A member of type `T`.
     pub fn of<T: Qapi>(schema: &mut Schema, name: &'static str) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             type_name: T::describe(schema),
             is_optional: T::OPTIONAL,
         }
     }
 
+    /// A member of a type that is described already.
+    pub(crate) fn new(name: String, type_name: String, is_optional: bool) -> Self {
+        Self {
+            name,
+            type_name,
+            is_optional,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The member that says which variant of a union it is.
     pub fn tag(name: &'static str, type_name: String) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             type_name,
             is_optional: false,
         }
@@ -49,9 +64,22 @@ impl Member {
 pub struct Schema {
     entries: Vec<Value>,
     names: BTreeMap<String, String>,
+    drivers: Arc<BlockDrivers>,
 }
 
 impl Schema {
+    /// Empty, of a machine with these drivers for disks.
+    pub fn of(drivers: BlockDrivers) -> Self {
+        Self {
+            drivers: Arc::new(drivers),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn drivers(&self) -> Arc<BlockDrivers> {
+        self.drivers.clone()
+    }
+
     /// A built-in type.
     pub fn builtin(&mut self, name: &str, json_type: &str) -> String {
         self.define(
@@ -107,6 +135,20 @@ impl Schema {
             let variants: Vec<_> =
                 variants.iter().map(|(case, of)| json!({ "case": case, "type": of })).collect();
             json!({ "name": number, "tag": tag, "members": members, "variants": variants, "meta-type": "object" })
+        })
+    }
+
+    /// A value of one of several types, told by its JSON type.
+    pub(crate) fn alternate(
+        &mut self,
+        rust_name: &str,
+        types: impl FnOnce(&mut Self) -> Vec<String>,
+    ) -> String {
+        let number = self.number();
+        self.define(rust_name, number.clone(), |schema| {
+            let types = types(schema);
+            let members: Vec<_> = types.iter().map(|of| json!({ "type": of })).collect();
+            json!({ "name": number, "members": members, "meta-type": "alternate" })
         })
     }
 

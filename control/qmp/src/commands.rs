@@ -1,7 +1,7 @@
 //! The commands.
 
 use control_qapi::{
-    AddressSpace, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
+    AddressSpace, BlockDrivers, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
     CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
     CpuInstanceProperties, DataFormat, DeviceOptions, Empty, ErrorClass, Event, HumanArgs, IdArgs,
     KvmInfo, MachineInfo, MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo,
@@ -119,7 +119,7 @@ static COMMANDS: &[CommandDef] = &[
     command!("query-migrate-capabilities", "what a migration can do: nothing yet", Empty => Vec<MigrationCapabilityStatus>, |_, _| Ok(Vec::new())),
     command!("query-name", "the guest's name", Empty => NameInfo, |c, _| Ok(NameInfo { name: c.vm.identity().name })),
     command!("query-pci", "PCI buses", Empty => Vec<PciInfo>, |c, _| Ok(c.vm.pci())),
-    command!("query-qmp-schema", "types of this protocol", Empty => Vec<Value>, |_, _| Ok(schema())),
+    command!("query-qmp-schema", "types of this protocol", Empty => Vec<Value>, |c, _| Ok(schema(c.vm.blocks().drivers()))),
     command!("query-status", "what the machine is doing", Empty => StatusInfo, |c, _| {
         let status = c.vm.status();
         Ok(StatusInfo { running: status == RunState::Running, status })
@@ -163,9 +163,9 @@ pub fn execute(context: &Context<'_>, name: &str, arguments: Value) -> Result<Va
     }
 }
 
-/// `query-qmp-schema`.
-pub fn schema() -> Vec<Value> {
-    let mut schema = Schema::default();
+/// `query-qmp-schema`, with these drivers for disks.
+pub fn schema(drivers: BlockDrivers) -> Vec<Value> {
+    let mut schema = Schema::of(drivers);
     for command in commands() {
         let (arguments, answer) = (command.describe)(&mut schema);
         schema.command(command.name, &arguments, &answer);

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backend_block::{
-    Child, Commit, CreateClass, ErrorPolicy, Job, JobError, JobEvent, JobKind, JobSpec, Jobs,
-    Mirror, Node, OpenError, Preallocation, Stream, Task, perm,
+    Child, Commit, CreateClass, DriverClass, ErrorPolicy, Job, JobError, JobEvent, JobKind,
+    JobSpec, Jobs, Mirror, Node, OpenError, Preallocation, Stream, Task, perm,
 };
-use control_options::Opts;
+use control_options::{Opts, PropDef, PropKind};
 use control_qapi::{
     BlockCommitArgs, BlockJobInfo, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs,
     BlockdevOnError, ErrorClass, Event, EventBus, IoOperationType, JobChange, JobInfo, JobStatus,
@@ -306,7 +306,7 @@ impl BlockControl {
     }
 
     pub(super) fn start_create(&self, a: BlockdevCreateArgs) -> Result<(), QmpError> {
-        let mut opts = self.opts(&a.options)?;
+        let mut opts = self.opts("blockdev-create", &a.options)?;
         let driver = opts.take("driver").unwrap_or_default();
         let size = opts
             .take("size")
@@ -458,6 +458,25 @@ impl BlockControl {
         };
         changed.map_err(QmpError::generic)
     }
+}
+
+/// The properties of `blockdev-create`, if the driver makes images; see [`BlockControl::start_create`].
+pub(crate) fn create_settings(class: &DriverClass) -> Option<Vec<PropDef>> {
+    let size = PropDef::new("size", PropKind::Size, "bytes").required();
+    let place = match class.name {
+        "file" => PropDef::new("filename", PropKind::Str, "the file"),
+        _ => PropDef::new("file", PropKind::Str, "name of the node that it is made in"),
+    };
+    let own = match class.create {
+        Some(create) => create.props,
+        None if matches!(class.name, "file" | "raw") => &[],
+        None => return None,
+    };
+    let own = own.iter().map(|def| match def.name {
+        "compat" => PropDef::new("version", PropKind::Enum(&["v2", "v3"]), def.doc),
+        _ => *def,
+    });
+    Some([place.required(), size].into_iter().chain(own).collect())
 }
 
 /// A driver without options of its own was given some.

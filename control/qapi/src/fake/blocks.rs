@@ -2,11 +2,12 @@
 
 use super::FakeVm;
 use crate::{
-    BlockCommitArgs, BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo,
-    BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCacheInfo,
-    BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, ImageInfo, IoThrottleArgs, JobChange,
-    JobInfo, JobStatus, JobType, MediumChange, ObjectOptions, Qapi, QmpError, json,
+    BlockCommitArgs, BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockDriver,
+    BlockDrivers, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs,
+    BlockdevCacheInfo, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
+    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, ImageInfo,
+    IoThrottleArgs, JobChange, JobInfo, JobStatus, JobType, MediumChange, ObjectOptions, Qapi,
+    QmpError, Setting, Takes, json,
 };
 
 fn image(filename: &str, format: &str) -> ImageInfo {
@@ -102,6 +103,40 @@ impl Blocks for FakeVm {
 
     fn nodes(&self, _: bool) -> Vec<BlockDeviceInfo> {
         vec![node()]
+    }
+
+    fn drivers(&self) -> BlockDrivers {
+        let setting = |name: &str, takes, is_optional| Setting {
+            name: name.to_owned(),
+            takes,
+            is_optional,
+        };
+        BlockDrivers {
+            common: vec![
+                setting("node-name", Takes::Str, true),
+                setting("cache.direct", Takes::Bool, true),
+                setting("cache.no-flush", Takes::Bool, true),
+            ],
+            drivers: vec![
+                BlockDriver {
+                    name: "file",
+                    open: vec![
+                        setting("filename", Takes::Str, false),
+                        setting("aio", Takes::Word(&["threads", "io_uring"]), true),
+                    ],
+                    create: Some(vec![setting("size", Takes::Int, false)]),
+                },
+                BlockDriver {
+                    name: "overlay",
+                    open: vec![
+                        setting("file", Takes::Node, false),
+                        setting("backing", Takes::NodeOrNone, true),
+                        setting("rules.0.errno", Takes::Int, true),
+                    ],
+                    create: None,
+                },
+            ],
+        }
     }
 
     fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError> {

@@ -2,39 +2,40 @@
 
 use serde_json::{Map, Value};
 
+use crate::drivers;
 use crate::error::QmpError;
 use crate::schema::{Member, Schema};
 use crate::value::{Qapi, object_members};
 use crate::{qapi_enum, qapi_struct};
 
-/// Properties of a node, or of an image to be made: which there are depends on `driver`. The schema
-/// has those of all nodes; a driver's own are checked when it is opened.
+/// Properties of a node: which there are depends on `driver`. They are checked when it is opened.
 #[derive(Clone, PartialEq, Debug)]
 pub struct BlockdevOptions(pub Map<String, Value>);
 
-impl Qapi for BlockdevOptions {
-    fn describe(schema: &mut Schema) -> String {
-        schema.object("BlockdevOptions", |schema| {
-            vec![
-                Member::of::<String>(schema, "driver"),
-                Member::of::<Option<String>>(schema, "node-name"),
-                Member::of::<Option<bool>>(schema, "read-only"),
-                Member::of::<Option<bool>>(schema, "auto-read-only"),
-                Member::of::<Option<bool>>(schema, "force-share"),
-                Member::of::<Option<String>>(schema, "discard"),
-                Member::of::<Option<String>>(schema, "detect-zeroes"),
-            ]
-        })
-    }
+/// Properties of an image to be made: which there are depends on `driver`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BlockdevCreateOptions(pub Map<String, Value>);
 
-    fn to_json(&self) -> Value {
-        Value::Object(self.0.clone())
-    }
+macro_rules! of_driver {
+    ($name:ident, $describe:path) => {
+        impl Qapi for $name {
+            fn describe(schema: &mut Schema) -> String {
+                $describe(schema)
+            }
 
-    fn from_json(at: &str, value: Value) -> Result<Self, QmpError> {
-        object_members(at, value).map(Self)
-    }
+            fn to_json(&self) -> Value {
+                Value::Object(self.0.clone())
+            }
+
+            fn from_json(at: &str, value: Value) -> Result<Self, QmpError> {
+                object_members(at, value).map(Self)
+            }
+        }
+    };
 }
+
+of_driver!(BlockdevOptions, drivers::describe_open);
+of_driver!(BlockdevCreateOptions, drivers::describe_create);
 
 qapi_struct! {
     /// Arguments of `blockdev-del`.
@@ -58,7 +59,7 @@ qapi_struct! {
         /// The job that does it.
         job_id: String = "job-id",
         /// What is to be made.
-        options: BlockdevOptions = "options",
+        options: BlockdevCreateOptions = "options",
     }
 }
 
