@@ -10,7 +10,7 @@
 
 mod pl061;
 
-pub use pl061::{Key, PL061, Pl061};
+pub use pl061::{Key, Output, PL061, Pl061};
 
 /// All classes of this crate.
 pub const CLASSES: &[&hw_core::DeviceClass] = &[&PL061];

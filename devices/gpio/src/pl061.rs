@@ -9,7 +9,8 @@
 
 use hw_core::{
     Access, BusKind, Category, Clock, Device, DeviceClass, DeviceError, Fault, IrqLine, IrqPin,
-    PowerButton, Prop, PropType, Region, ResetKind, Section, StateError, Timer, TimerId, Wiring,
+    PowerButton, Prop, PropType, Region, Request, Requests, ResetKind, Section, StateError, Timer,
+    TimerId, Wiring,
 };
 
 #[cfg(test)]
@@ -41,15 +42,26 @@ pub struct Key {
     pub button: PowerButton,
 }
 
+/// An output pin that asks something of the machine when it rises.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// Pin, 0 to 7.
+    pub pin: u8,
+    /// What it asks for.
+    pub request: Request,
+}
+
 /// Eight pins.
 #[derive(Default)]
 pub struct Pl061 {
     irq: IrqLine,
     clock: Option<Clock>,
     release: Timer,
+    requests: Requests,
 
     base: u64,
     key: Option<Key>,
+    outputs: Vec<Output>,
 
     state: State,
 }
@@ -108,6 +120,24 @@ impl Pl061 {
         }
     }
 
+    /// With pins that ask something of the machine.
+    #[must_use]
+    pub fn with_outputs(mut self, outputs: &[Output]) -> Self {
+        self.outputs = outputs.to_vec();
+        self
+    }
+
+    /// Asks for what the output pins that rose are for.
+    fn rose(&self, before: u8) {
+        let now = self.state.outputs & self.state.direction;
+        for output in &self.outputs {
+            let bit = 1u8.checked_shl(output.pin.into()).unwrap_or(0);
+            if now & !before & bit != 0 {
+                self.requests.post(output.request);
+            }
+        }
+    }
+
     fn sync(&mut self) {
         self.irq.set(self.state.raw() & self.state.enabled != 0);
         match self.state.release_at {
@@ -139,6 +169,7 @@ impl Device for Pl061 {
         self.irq = w.irq(IrqPin::Named("irq"));
         self.clock = Some(w.clock());
         self.release = w.timer(RELEASE);
+        self.requests = w.requests();
         if let Some(key) = &self.key {
             key.button.connect(w.poke());
         }
@@ -177,6 +208,7 @@ impl Device for Pl061 {
 
     fn write(&mut self, access: Access, value: u64) -> Result<(), Fault> {
         let value = value as u8;
+        let before = self.state.outputs & self.state.direction;
         let state = &mut self.state;
         match access.offset & !3 {
             at @ 0..DATA_END => {
@@ -193,6 +225,7 @@ impl Device for Pl061 {
             RIS | MIS | 0xfe0..0x1000 => return Err(Fault::ReadOnly),
             _ => return Err(Fault::NoRegister),
         }
+        self.rose(before);
         self.sync();
         Ok(())
     }

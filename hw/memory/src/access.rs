@@ -26,6 +26,10 @@ pub struct Attrs {
     pub smm: bool,
 }
 
+/// Where what only the secure world of a machine reaches is in its map: as far above its address. No bus
+/// master reaches there.
+pub const SECURE_SPACE: u64 = 1 << 56;
+
 /// An access as a device sees it. The value travels beside it as a `u64` in the region's byte order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Access {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use crate::access::SECURE_SPACE;
 use crate::map::{MemoryMap, What};
 use crate::ram::RamBlock;
 
@@ -70,7 +71,8 @@ impl Dma {
         let map = self.map.snapshot();
         let (mut at, mut left) = (address, len);
         while left != 0 {
-            let span = map.find(at).ok_or(DmaError::NoRam(at))?;
+            let span = map.find(at).filter(|_| at & SECURE_SPACE == 0);
+            let span = span.ok_or(DmaError::NoRam(at))?;
             let (block, offset) = span.ram_at(at).ok_or(DmaError::NoRam(at))?;
             if write && matches!(span.what, What::Rom { .. }) {
                 return Err(DmaError::ReadOnly(at));

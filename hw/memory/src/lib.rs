@@ -25,6 +25,7 @@ mod vector;
 
 pub use access::{
     Access, AccessSizes, Attrs, ByteOrder, Doorbell, Fault, Initiator, RegionId, RungBell,
+    SECURE_SPACE,
 };
 pub use advice::Advice;
 pub use dma::{Dma, DmaError};

@@ -104,6 +104,39 @@ fn the_address_masks_the_data() {
     assert_eq!((b.rd(0xff << 2), b.rd(0x40 << 2)), (0xc0, 0x40));
 }
 
+#[test]
+fn a_pin_that_rises_asks_for_what_it_is_for() {
+    let fabric = Fabric::new(Clock::manual().0);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = seen.clone();
+    fabric
+        .requests
+        .connect(move |r| log.lock().unwrap().push(r));
+    let output = Output {
+        pin: 1,
+        request: Request::Reset,
+    };
+    let device = Pl061::new(BASE, None).with_outputs(&[output]);
+    let placement = Placement {
+        path: "gpio".into(),
+        ..Placement::default()
+    };
+    fabric.add(Box::new(device), placement).unwrap();
+    let wr = |at: u64, value: u64| {
+        let map = fabric.memory.snapshot();
+        let by = Initiator::Cpu(0);
+        map.write(BASE + at, 4, value, ByteOrder::Little, by, Attrs::default())
+            .unwrap();
+    };
+    // An input drives nothing.
+    wr(0xff << 2, 0xff);
+    wr(DIR, 0xff);
+    assert_eq!(*seen.lock().unwrap(), []);
+    wr(0xff << 2, 0xff);
+    wr(0xff << 2, 0xff);
+    assert_eq!(*seen.lock().unwrap(), [Request::Reset]);
+}
+
 proptest! {
     #[test]
     fn random_traffic_neither_panics_nor_is_lost_by_saving(
