@@ -7,8 +7,9 @@
 //! Nothing polls: after each change the outputs of the CPUs that it may concern are worked out again,
 //! and a CPU whose input rises is told.
 //!
-//! Not modelled: the Security Extensions (as `GICD_CTLR.DS` set), the virtual CPU interface of
-//! version 2, 1-of-N routing, extended ranges of interrupts, the GICv3 legacy (non-affinity) mode.
+//! Not modelled: the virtual CPU interface of version 2, 1-of-N routing, extended ranges of interrupts,
+//! the GICv3 legacy (non-affinity) mode, interrupts that Secure software lets Non-secure software
+//! have a part in (`NSACR`), the locks of `CP15SDISABLE`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,8 +22,10 @@ mod distributor;
 mod its;
 mod lpi;
 mod model;
+mod security;
 mod sysregs;
 mod v2;
+mod v2_interface;
 mod v2m;
 mod v3;
 mod virt;
@@ -30,7 +33,7 @@ mod virt;
 #[cfg(test)]
 mod tests;
 
-use model::Model;
+use model::{Model, line};
 
 pub use its::{ARM_GICV3_ITS, GicIts, ITS_LEN};
 pub use sysregs::{Access as GicSystemAccess, SystemFault};
@@ -40,10 +43,28 @@ pub use v3::{ARM_GICV3, GicV3Device, REDISTRIBUTOR_LEN};
 
 /// INTIDs have ten bits on a pin number; above them is the CPU of a private interrupt.
 const PIN_CPU_SHIFT: u32 = 10;
-const IRQ: u8 = 1;
-const FIQ: u8 = 2;
-const VIRTUAL_IRQ: u8 = 4;
-const VIRTUAL_FIQ: u8 = 8;
+
+/// Whether a controller has the Security Extensions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Security {
+    /// No: there is one Security state.
+    None,
+    /// There are two, and software of the Secure one sets it up.
+    Two,
+    /// There are two, and it comes up as Secure software leaves it to a kernel: all interrupts are in group 1.
+    SetUp,
+}
+
+/// The state of a CPU that asks for its inputs: it decides what group 1 raises (IHI 0069H section 4.6.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum World {
+    /// Non-secure, or there is one Security state.
+    NonSecure,
+    /// Secure, below EL3.
+    Secure,
+    /// EL3.
+    Monitor,
+}
 
 type Ear = Arc<dyn Fn() + Send + Sync>;
 
@@ -71,11 +92,21 @@ impl Gic {
     /// A controller of CPUs with these affinities (as `MPIDR_EL1` has them) and `spis` shared
     /// interrupts.
     pub fn new(version: GicVersion, affinities: &[u64], spis: usize) -> Arc<Self> {
+        Gic::with_security(version, affinities, spis, Security::None)
+    }
+
+    /// As [`new`](Self::new), perhaps with the Security Extensions.
+    pub fn with_security(
+        version: GicVersion,
+        affinities: &[u64],
+        spis: usize,
+        security: Security,
+    ) -> Arc<Self> {
         Arc::new(Gic {
             version,
             model: Ranked::new(
                 Rank::InterruptController,
-                Model::new(version, affinities, spis),
+                Model::new(version, affinities, spis, security),
             ),
             inputs: affinities.iter().map(|_| Inputs::default()).collect(),
         })
@@ -109,24 +140,34 @@ impl Gic {
         IrqHub::new(self.clone(), cpu << PIN_CPU_SHIFT | intid)
     }
 
-    /// Level of a CPU's IRQ input.
-    pub fn irq(&self, cpu: usize) -> bool {
-        self.level(cpu, IRQ)
+    /// Level of the IRQ input of a CPU in this state.
+    pub fn irq(&self, cpu: usize, world: World) -> bool {
+        let own = match world {
+            World::NonSecure => line::GROUP_1,
+            World::Secure => line::SECURE_GROUP_1,
+            World::Monitor => 0,
+        };
+        self.level(cpu, line::IRQ | own)
     }
 
-    /// Level of a CPU's FIQ input.
-    pub fn fiq(&self, cpu: usize) -> bool {
-        self.level(cpu, FIQ)
+    /// Level of the FIQ input of a CPU in this state: group 0, and group 1 of the other Security state.
+    pub fn fiq(&self, cpu: usize, world: World) -> bool {
+        let others = match world {
+            World::NonSecure => line::SECURE_GROUP_1,
+            World::Secure => line::GROUP_1,
+            World::Monitor => line::GROUP_1 | line::SECURE_GROUP_1,
+        };
+        self.level(cpu, line::FIQ | others)
     }
 
     /// Level of a CPU's virtual IRQ input.
     pub fn virtual_irq(&self, cpu: usize) -> bool {
-        self.level(cpu, VIRTUAL_IRQ)
+        self.level(cpu, line::VIRTUAL_IRQ)
     }
 
     /// Level of a CPU's virtual FIQ input.
     pub fn virtual_fiq(&self, cpu: usize) -> bool {
-        self.level(cpu, VIRTUAL_FIQ)
+        self.level(cpu, line::VIRTUAL_FIQ)
     }
 
     fn level(&self, cpu: usize, which: u8) -> bool {
@@ -165,17 +206,14 @@ impl Gic {
         let Some(inputs) = self.inputs.get(cpu) else {
             return;
         };
-        let (irq, fiq) = model.outputs(cpu);
         let (virtual_irq, virtual_fiq) = virt::outputs(&model.state, cpu);
-        let new = [
-            (irq, IRQ),
-            (fiq, FIQ),
-            (virtual_irq, VIRTUAL_IRQ),
-            (virtual_fiq, VIRTUAL_FIQ),
-        ];
-        let new = new
-            .iter()
-            .fold(0, |all, (level, bit)| all | if *level { *bit } else { 0 });
+        let mut new = model.outputs(cpu);
+        if virtual_irq {
+            new |= line::VIRTUAL_IRQ;
+        }
+        if virtual_fiq {
+            new |= line::VIRTUAL_FIQ;
+        }
         let old = inputs.levels.swap(new, Ordering::SeqCst);
         if new & !old != 0
             && let Some(ear) = inputs.ear.get()

@@ -91,8 +91,8 @@ pub struct ArmBoard {
     pub gic: ArmGic,
     /// Interrupts of each CPU's own.
     pub private: ArmPrivate,
-    /// PSCI is called by HVC, else by SMC.
-    pub psci_by_hvc: bool,
+    /// PSCI is called by HVC, else by SMC; `None` where the guest's own firmware has it, and says so.
+    pub psci_by_hvc: Option<bool>,
     /// PL011: address and global interrupt.
     pub uart: (u64, u32),
     /// Flash chips.
@@ -138,8 +138,12 @@ fn fadt(board: &ArmBoard) -> Vec<u8> {
     const PSCI_USE_HVC: u16 = 1 << 1;
     let mut b = Body::new(276);
     b.put(112, &flag::HW_REDUCED_ACPI.to_le_bytes());
-    let hvc = if board.psci_by_hvc { PSCI_USE_HVC } else { 0 };
-    b.put(129, &(PSCI_COMPLIANT | hvc).to_le_bytes());
+    let flags = match board.psci_by_hvc {
+        None => 0,
+        Some(false) => PSCI_COMPLIANT,
+        Some(true) => PSCI_COMPLIANT | PSCI_USE_HVC,
+    };
+    b.put(129, &flags.to_le_bytes());
     // Minor version.
     b.put(131, &[5]);
     b.put(268, tables::HYPERVISOR);

@@ -149,7 +149,7 @@ fn virt(version: u8) -> ArmBoard {
             hyp_virtual_timer: 28,
             pmu: 23,
         },
-        psci_by_hvc: true,
+        psci_by_hvc: Some(true),
         uart: (0x900_0000, 33),
         flash: vec![(0, 0x400_0000), (0x400_0000, 0x400_0000)],
         fw_cfg: (0x902_0000, 0x18),

@@ -1,7 +1,7 @@
 //! State of an Arm Generic Interrupt Controller (IHI 0048B for version 2, IHI 0069H for version 3).
 //!
-//! One shape serves both: what differs is which registers show it. One security state, as
-//! `GICD_CTLR.DS` set or a GIC without Security Extensions.
+//! One shape serves both: what differs is which registers show it. Groups are numbered: 0, 1 (with
+//! two Security states Non-secure group 1), and 2 for version 3's Secure group 1.
 
 use hw_state::{Section, StateError, Value};
 
@@ -46,6 +46,8 @@ impl GicVersion {
 pub struct GicBank {
     /// `IGROUPR`: in group 1.
     pub group: u32,
+    /// Version 3, `IGRPMODR`: what is not in group 1 is in Secure group 1, with two Security states.
+    pub modifier: u32,
     /// `ISENABLER`.
     pub enabled: u32,
     /// Pending by an edge, a message or a write of `ISPENDR`.
@@ -77,6 +79,7 @@ impl GicBank {
     fn save(&self) -> Section {
         let GicBank {
             group,
+            modifier,
             enabled,
             latched,
             active,
@@ -92,6 +95,7 @@ impl GicBank {
             .with(5, *lines)
             .with(6, *edges)
             .with(7, priority.to_vec())
+            .with(8, *modifier)
     }
 
     fn restore(s: &Section) -> Result<Self, StateError> {
@@ -104,6 +108,7 @@ impl GicBank {
             lines: s.u32(5)?,
             edges: s.u32(6)?,
             priority: s.array::<GIC_BANK>(7)?.map(|p| p & GIC_PRIORITY),
+            modifier: added(s, 8, 0)?,
         })
     }
 }
@@ -147,6 +152,11 @@ impl GicVirtual {
     }
 }
 
+/// A field that older saved forms lack.
+fn added(s: &Section, tag: u16, before: u32) -> Result<u32, StateError> {
+    s.get(tag).map_or(Ok(before), |_| s.u32(tag))
+}
+
 fn words(s: &Section, tag: u16) -> Result<[u32; 2], StateError> {
     let [a, b] = s.u64_array(tag)?;
     let low = |v: u64| u32::try_from(v).map_err(|_| s.bad(tag, "more than 32 bits"));
@@ -160,16 +170,20 @@ pub struct GicCpu {
     pub bank: GicBank,
     /// Version 2: CPUs that sent each pending SGI, a bit each.
     pub sgi_sources: [u8; GIC_SGIS],
-    /// `GICC_CTLR` or `ICC_CTLR_EL1` without the group enables.
+    /// `GICC_CTLR` without the group enables, or `ICC_CTLR_EL1` (the Non-secure one of two).
     pub ctlr: u32,
+    /// Version 3: the Secure `ICC_CTLR_EL1`.
+    pub ctlr_secure: u32,
+    /// Version 3: what `ICC_CTLR_EL3` has of its own.
+    pub ctlr_el3: u32,
     /// Enabled groups, a bit each.
     pub groups: u8,
     /// Priority mask.
     pub pmr: u8,
-    /// Binary points of group 0 and 1.
-    pub bpr: [u8; 2],
-    /// Active priorities of group 0 and 1, a bit for each of 32 levels.
-    pub apr: [u32; 2],
+    /// Binary points of the groups.
+    pub bpr: [u8; 3],
+    /// Active priorities of the groups, a bit for each of 32 levels.
+    pub apr: [u32; 3],
     /// Version 3: the redistributor sleeps (`GICR_WAKER`).
     pub asleep: bool,
     /// Version 3: the virtual CPU interface.
@@ -184,10 +198,12 @@ impl Default for GicCpu {
             bank: GicBank::with_edges(0xffff),
             sgi_sources: [0; GIC_SGIS],
             ctlr: 0,
+            ctlr_secure: 0,
+            ctlr_el3: 0,
             groups: 0,
             pmr: 0,
-            bpr: [GIC_MIN_BPR, GIC_MIN_BPR.wrapping_add(1)],
-            apr: [0; 2],
+            bpr: [GIC_MIN_BPR, GIC_MIN_BPR.wrapping_add(1), GIC_MIN_BPR],
+            apr: [0; 3],
             asleep: true,
             virt: GicVirtual::default(),
             lpis: GicLpis::default(),
@@ -195,7 +211,7 @@ impl Default for GicCpu {
     }
 }
 
-/// Least binary point of group 0 with five bits of priority; group 1's is one more.
+/// Least binary point with five bits of priority; group 1's is one more.
 pub const GIC_MIN_BPR: u8 = 2;
 
 impl GicCpu {
@@ -204,6 +220,8 @@ impl GicCpu {
             bank,
             sgi_sources,
             ctlr,
+            ctlr_secure,
+            ctlr_el3,
             groups,
             pmr,
             bpr,
@@ -218,27 +236,37 @@ impl GicCpu {
             .with(3, *ctlr)
             .with(4, *groups)
             .with(5, *pmr)
-            .with(6, bpr.to_vec())
-            .with(7, apr.iter().copied().collect::<Value>())
+            .with(6, bpr.iter().take(2).copied().collect::<Vec<u8>>())
+            .with(7, apr.iter().take(2).copied().collect::<Value>())
             .with(8, *asleep)
             .with(9, virt.save())
             .with(10, lpis.save())
+            .with(11, bpr[2])
+            .with(12, apr[2])
+            .with(13, *ctlr_secure)
+            .with(14, *ctlr_el3)
     }
 
     fn restore(s: &Section) -> Result<Self, StateError> {
         s.expect("gic-cpu", 1)?;
         let [a, b] = s.array(6)?;
+        let least = GIC_MIN_BPR;
+        let secure = added(s, 11, least.into())? as u8;
+        let [apr0, apr1] = words(s, 7)?;
         Ok(GicCpu {
             bank: GicBank::restore(s.section(1)?)?,
             sgi_sources: s.array(2)?,
             ctlr: s.u32(3)?,
-            groups: s.u8(4)? & 3,
+            ctlr_secure: added(s, 13, 0)?,
+            ctlr_el3: added(s, 14, 0)?,
+            groups: s.u8(4)? & 7,
             pmr: s.u8(5)? & GIC_PRIORITY,
             bpr: [
-                a.clamp(GIC_MIN_BPR, 7),
-                b.clamp(GIC_MIN_BPR.wrapping_add(1), 7),
+                a.clamp(least, 7),
+                b.clamp(least.wrapping_add(1), 7),
+                secure.clamp(least, 7),
             ],
-            apr: words(s, 7)?,
+            apr: [apr0, apr1, added(s, 12, 0)?],
             asleep: s.bool(8)?,
             virt: match s.get(9) {
                 Some(_) => GicVirtual::restore(s.section(9)?)?,
@@ -257,7 +285,11 @@ impl GicCpu {
 pub struct GicState {
     /// Version of the architecture.
     pub version: GicVersion,
-    /// Enabled groups: bits 1:0 of `GICD_CTLR`.
+    /// It has the Security Extensions.
+    pub has_security: bool,
+    /// `GICD_CTLR.DS`: there is one Security state although it has them.
+    pub is_single: bool,
+    /// Enabled groups, a bit each: bits 2:0 of `GICD_CTLR`.
     pub ctlr: u32,
     /// Shared interrupts, from INTID 32 on.
     pub spis: Vec<GicBank>,
@@ -276,11 +308,18 @@ impl GicState {
         let banks = spis.min(GIC_MAX_SPIS).div_ceil(GIC_BANK);
         GicState {
             version,
+            has_security: false,
+            is_single: false,
             ctlr: 0,
             spis: vec![GicBank::default(); banks],
             routes: vec![0; banks.saturating_mul(GIC_BANK)],
             cpus: vec![GicCpu::default(); cpus],
         }
+    }
+
+    /// Whether there are two Security states.
+    pub fn has_two_states(&self) -> bool {
+        self.has_security && !self.is_single
     }
 
     /// The bank of INTIDs `32 * n` on, as a CPU sees it.
@@ -303,6 +342,8 @@ impl GicState {
     pub fn save(&self) -> Section {
         let GicState {
             version,
+            has_security,
+            is_single,
             ctlr,
             spis,
             routes,
@@ -314,6 +355,8 @@ impl GicState {
             .with(3, spis.iter().map(GicBank::save).collect::<Value>())
             .with(4, routes.iter().copied().collect::<Value>())
             .with(5, cpus.iter().map(GicCpu::save).collect::<Value>())
+            .with(6, *has_security)
+            .with(7, *is_single)
     }
 
     /// From the saved form of a controller of the same shape as this one.
@@ -321,6 +364,10 @@ impl GicState {
         s.expect(NAME, VERSION)?;
         if s.u8(1)? != self.version.number() {
             return Err(s.bad(1, "another version of the controller"));
+        }
+        let flag = |tag| s.get(tag).map_or(Ok(false), |_| s.bool(tag));
+        if flag(6)? != self.has_security {
+            return Err(s.bad(6, "with and without Security Extensions are two"));
         }
         let spis = sections(s, 3, self.spis.len())?;
         let cpus = sections(s, 5, self.cpus.len())?;
@@ -334,7 +381,9 @@ impl GicState {
         };
         Ok(GicState {
             version: self.version,
-            ctlr: s.u32(2)? & 3,
+            has_security: self.has_security,
+            is_single: flag(7)?,
+            ctlr: s.u32(2)? & 7,
             spis: spis
                 .into_iter()
                 .map(GicBank::restore)

@@ -12,6 +12,8 @@ pub struct CpuWires {
     pub setup: Setup,
     /// Whether it has EL2.
     pub has_el2: bool,
+    /// Whether it has EL3.
+    pub has_el3: bool,
     /// Interrupt controller, timers, firmware calls.
     pub port: Box<dyn Port>,
     /// Memory of the machine.

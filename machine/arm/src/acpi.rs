@@ -53,9 +53,13 @@ pub(crate) fn board(spec: &MachineSpec, shape: &Shape) -> ArmBoard {
             hyp_virtual_timer: ppi::HYP_VIRTUAL_TIMER,
             pmu: if shape.has_pmu { ppi::PMU } else { 0 },
         },
-        psci_by_hvc: shape.conduit == Conduit::Hvc,
+        psci_by_hvc: shape.conduit.map(|conduit| conduit == Conduit::Hvc),
         uart: (map::UART.base, gsi(spi::UART)),
-        flash: vec![flash, (flash.0 + flash.1, flash.1)],
+        // The secure world's is none of theirs.
+        flash: match shape.has_el3 {
+            true => vec![(flash.0 + flash.1, flash.1)],
+            false => vec![flash, (flash.0 + flash.1, flash.1)],
+        },
         fw_cfg: window(map::FW_CFG),
         events: (map::GED.base as u32, gsi(spi::GED)),
         power_button: POWER_BUTTON,

@@ -16,6 +16,7 @@ mod handle {
     pub(super) const V2M: u32 = 0x8002;
     pub(super) const GPIO: u32 = 0x8003;
     pub(super) const ITS: u32 = 0x8004;
+    pub(super) const SECURE_GPIO: u32 = 0x8005;
 }
 
 /// Interrupt specifiers (binding `arm,gic`): kind, number, flags.
@@ -40,7 +41,10 @@ pub(crate) struct Tree<'a> {
     pub(crate) redistributors: &'a [(u64, usize)],
     pub(crate) affinities: &'a [u64],
     pub(crate) compatible: &'a str,
-    pub(crate) conduit: Conduit,
+    /// How we are called, if we are the firmware.
+    pub(crate) conduit: Option<Conduit>,
+    /// There is a secure world, with parts of its own.
+    pub(crate) has_el3: bool,
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
@@ -66,8 +70,11 @@ impl Tree<'_> {
             .text("model", "linux,dummy-virt")
             .cell("#size-cells", 2)
             .cell("#address-cells", 2)
-            .text("compatible", "linux,dummy-virt")
-            .with(self.psci())
+            .text("compatible", "linux,dummy-virt");
+        if let Some(conduit) = self.conduit {
+            root = root.with(psci(conduit));
+        }
+        root = root
             .with(
                 unit(
                     "memory",
@@ -84,12 +91,10 @@ impl Tree<'_> {
                     .text("compatible", "qemu,fw-cfg-mmio"),
             );
         root.children.extend(self.virtio());
-        let Place { base, len } = map::FLASH;
-        let flash = unit("flash", map::FLASH)
-            .numbers("reg", &[base, len, base.saturating_add(len), len])
-            .cell("bank-width", 4)
-            .text("compatible", "cfi-flash");
-        root = root.with(flash);
+        root.children.extend(self.flash());
+        if self.has_el3 {
+            root.children.extend(secure_parts());
+        }
         if self.has_key {
             root = root.with(keys()).with(
                 peripheral("pl061", map::GPIO, spi::GPIO, &["apb_pclk"])
@@ -130,17 +135,20 @@ impl Tree<'_> {
             .with(Node::new("chosen").text("stdout-path", &format!("/pl011@{:x}", map::UART.base)))
     }
 
-    fn psci(&self) -> Node {
-        let method = match self.conduit {
-            Conduit::Hvc => "hvc",
-            Conduit::Smc => "smc",
+    fn flash(&self) -> Vec<Node> {
+        let Place { base, len } = map::FLASH;
+        let second = Place {
+            base: base.saturating_add(len),
+            len,
         };
-        Node::new("psci")
-            .cell("cpu_on", 0xc400_0003)
-            .cell("cpu_off", 0x8400_0002)
-            .cell("cpu_suspend", 0xc400_0001)
-            .text("method", method)
-            .texts("compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])
+        let chip = |node: Node| node.cell("bank-width", 4).text("compatible", "cfi-flash");
+        if self.has_el3 {
+            let first = secure(unit("secflash", map::FLASH));
+            return vec![chip(first), chip(unit("flash", second))];
+        }
+        let both = [base, len, second.base, len];
+        let node = Node::new(format!("flash@{base:x}")).numbers("reg", &both);
+        vec![chip(node)]
     }
 
     fn virtio(&self) -> impl Iterator<Item = Node> {
@@ -251,10 +259,12 @@ impl Tree<'_> {
         for affinity in self.affinities {
             let cpu = Node::new(format!("cpu@{affinity:x}"))
                 .text("device_type", "cpu")
-                .text("compatible", self.compatible)
-                .text("enable-method", "psci")
-                .cell("reg", *affinity as u32);
-            cpus.children.push(cpu);
+                .text("compatible", self.compatible);
+            let cpu = match self.conduit {
+                Some(_) => cpu.text("enable-method", "psci"),
+                None => cpu,
+            };
+            cpus.children.push(cpu.cell("reg", *affinity as u32));
         }
         cpus
     }
@@ -285,6 +295,53 @@ impl Tree<'_> {
             .flag("always-on")
             .texts("compatible", &["arm,armv8-timer", "arm,armv7-timer"])
     }
+}
+
+fn psci(conduit: Conduit) -> Node {
+    let method = match conduit {
+        Conduit::Hvc => "hvc",
+        Conduit::Smc => "smc",
+    };
+    Node::new("psci")
+        .cell("cpu_on", 0xc400_0003)
+        .cell("cpu_off", 0x8400_0002)
+        .cell("cpu_suspend", 0xc400_0001)
+        .text("method", method)
+        .texts("compatible", &["arm,psci-1.0", "arm,psci-0.2", "arm,psci"])
+}
+
+/// For the secure world alone (Linux's binding `arm/secure.txt`).
+fn secure(node: Node) -> Node {
+    node.text("status", "disabled")
+        .text("secure-status", "okay")
+}
+
+fn secure_parts() -> [Node; 6] {
+    let ram = unit("secram", map::SECURE_RAM).text("device_type", "memory");
+    let uart = peripheral(
+        "pl011",
+        map::SECURE_UART,
+        spi::SECURE_UART,
+        &["uartclk", "apb_pclk"],
+    );
+    let line = crate::secure::GPIO_LINE;
+    let gpio = peripheral("pl061", map::SECURE_GPIO, line, &["apb_pclk"])
+        .cell("phandle", handle::SECURE_GPIO)
+        .flag("gpio-controller")
+        .cell("#gpio-cells", 2);
+    let switch = |name: &str, pin: u8| {
+        let node = Node::new(name).text("compatible", name);
+        secure(node.cells("gpios", &[handle::SECURE_GPIO, pin.into(), 0]))
+    };
+    let chosen = format!("/pl011@{:x}", map::SECURE_UART.base);
+    [
+        secure(ram),
+        secure(uart),
+        secure(gpio),
+        switch("gpio-poweroff", crate::secure::pin::POWER_OFF),
+        switch("gpio-restart", crate::secure::pin::RESET),
+        Node::new("secure-chosen").text("stdout-path", &chosen),
+    ]
 }
 
 /// Address of a virtio slot.

@@ -23,12 +23,18 @@ pub(crate) fn is_there(spec: &MachineSpec) -> bool {
 }
 
 /// Adds the flash chips, with the firmware of `-bios` in the first.
-pub(crate) fn add_flash(parts: &mut Parts<'_>) -> Result<(), BoardError> {
+///
+/// With a secure world the first is its own.
+pub(crate) fn add_flash(parts: &mut Parts<'_>, has_el3: bool) -> Result<(), BoardError> {
     let blocks = (FLASH.len / SECTOR).to_string();
     let sector = SECTOR.to_string();
     let mut chips = Vec::new();
     for (n, name) in ["virt.flash0", "virt.flash1"].into_iter().enumerate() {
-        let base = (FLASH.base + n as u64 * FLASH.len).to_string();
+        let base = match (n, has_el3) {
+            (0, true) => FLASH.secret(),
+            _ => FLASH.base + n as u64 * FLASH.len,
+        };
+        let base = base.to_string();
         let props = [
             ("base", base.as_str()),
             ("name", name),

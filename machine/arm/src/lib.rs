@@ -13,6 +13,7 @@ mod machines;
 mod map;
 mod port;
 mod power;
+mod secure;
 mod semihosting;
 mod virt;
 

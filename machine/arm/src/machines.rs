@@ -36,7 +36,11 @@ const VIRT_PROPS: &[Prop] = &[
         "Interrupt translation service of the GICv3: messages of PCI devices",
     ),
     absent("mte", "Memory tagging"),
-    absent("secure", "Security Extensions (EL3)"),
+    switch(
+        "secure",
+        "off",
+        "CPUs have EL3; firmware begins there, and has memory and devices of its own",
+    ),
     switch(
         "virtualization",
         "off",

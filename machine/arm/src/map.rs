@@ -1,6 +1,8 @@
 //! Where everything is on `virt`: addresses and interrupts as QEMU has them, which firmware and
 //! bare-metal programs know by heart.
 
+use hw_memory::SECURE_SPACE;
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -23,6 +25,10 @@ pub(crate) const UART: Place = at(0x0900_0000, 0x1000);
 pub(crate) const RTC: Place = at(0x0901_0000, 0x1000);
 pub(crate) const FW_CFG: Place = at(0x0902_0000, 0x18);
 pub(crate) const GPIO: Place = at(0x0903_0000, 0x1000);
+/// What only the secure world reaches, beside the first flash chip.
+pub(crate) const SECURE_UART: Place = at(0x0904_0000, 0x1000);
+pub(crate) const SECURE_GPIO: Place = at(0x090b_0000, 0x1000);
+pub(crate) const SECURE_RAM: Place = at(0x0e00_0000, 0x0100_0000);
 pub(crate) const GED: Place = at(0x0908_0000, 4);
 /// The first of 32 slots.
 pub(crate) const VIRTIO: Place = at(0x0a00_0000, 0x200);
@@ -65,6 +71,11 @@ impl HighMap {
 }
 
 impl Place {
+    /// Where the map has it if it is for the secure world alone.
+    pub(crate) const fn secret(self) -> u64 {
+        self.base | SECURE_SPACE
+    }
+
     /// The address after it.
     pub(crate) fn end(self) -> u64 {
         self.base.saturating_add(self.len)
@@ -81,6 +92,7 @@ pub(crate) mod spi {
     /// INTA# to INTD#.
     pub(crate) const PCIE: u32 = 3;
     pub(crate) const GPIO: u32 = 7;
+    pub(crate) const SECURE_UART: u32 = 8;
     pub(crate) const GED: u32 = 9;
     /// The first of 32.
     pub(crate) const VIRTIO: u32 = 16;

@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use accel_core::{Pending, reason};
 use backend_rng::{Builtin, Randomness};
-use device_intc::{Gic, GicSystemAccess, GicVersion, SystemFault};
+use device_intc::{Gic, GicSystemAccess, GicVersion, GicWorld, SystemFault};
 use device_timer::{GenericTimer, GenericTimers};
 use hw_core::IrqLine;
-use target_arm::{Answer, Conduit, GicAccess, GicFault, Port, Semihost, Start, Timer};
+use target_arm::{Answer, Conduit, GicAccess, GicFault, Port, Semihost, Start, Timer, World};
 
 use crate::power::Psci;
 use crate::semihosting::HostLink;
@@ -34,8 +34,8 @@ pub(crate) struct VirtPort {
     pub(crate) gic: Arc<Gic>,
     pub(crate) timers: Arc<GenericTimers>,
     pub(crate) psci: Arc<Psci>,
-    /// How firmware is called.
-    pub(crate) conduit: Conduit,
+    /// How the firmware that we are is called, if we are.
+    pub(crate) conduit: Option<Conduit>,
     pub(crate) pmu: IrqLine,
     /// The host, if software may ask it.
     pub(crate) host: Option<HostLink>,
@@ -53,13 +53,25 @@ fn system_access(access: GicAccess) -> GicSystemAccess {
         el: access.el,
         // FMO and IMO, in this order.
         groups: (access.hcr >> 3 & 3) as u8,
+        // FIQ and IRQ, in this order.
+        monitored: (access.scr >> 2 & 1 | access.scr & 2) as u8,
+        secure: access.scr & 1 == 0,
     }
 }
 
 fn system_fault(fault: SystemFault) -> GicFault {
     match fault {
         SystemFault::Undefined => GicFault::Undefined,
-        SystemFault::Trap => GicFault::Trap,
+        SystemFault::Trap => GicFault::Trap(2),
+        SystemFault::Monitor => GicFault::Trap(3),
+    }
+}
+
+fn gic_world(world: World) -> GicWorld {
+    match world {
+        World::NonSecure => GicWorld::NonSecure,
+        World::Secure => GicWorld::Secure,
+        World::Monitor => GicWorld::Monitor,
     }
 }
 
@@ -74,12 +86,12 @@ fn kind(timer: Timer) -> GenericTimer {
 }
 
 impl Port for VirtPort {
-    fn irq(&mut self) -> bool {
-        self.gic.irq(self.cpu())
+    fn irq(&mut self, world: World) -> bool {
+        self.gic.irq(self.cpu(), gic_world(world))
     }
 
-    fn fiq(&mut self) -> bool {
-        self.gic.fiq(self.cpu())
+    fn fiq(&mut self, world: World) -> bool {
+        self.gic.fiq(self.cpu(), gic_world(world))
     }
 
     fn has_gic_registers(&self) -> bool {
@@ -156,7 +168,7 @@ impl Port for VirtPort {
     }
 
     fn call(&mut self, conduit: Conduit, x: [u64; 8]) -> Answer {
-        if conduit != self.conduit {
+        if self.conduit != Some(conduit) {
             return Answer::NotServed;
         }
         self.psci.call(self.cpu(), x)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use device_acpi::Ged;
 use device_fwcfg::{FwCfg, Items, keys};
 use device_gpio::{Key, Pl061};
-use device_intc::{Gic, GicIts, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion};
+use device_intc::{
+    Gic, GicIts, GicSecurity, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion,
+};
 use device_pci::{Gpex, GpexConfig, GpexLines};
 use device_rtc::{Pl031, Pl031Config, RtcBase};
 use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
@@ -23,6 +25,7 @@ use crate::firmware;
 use crate::map::{self, HighMap, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
+use crate::secure;
 use crate::semihosting::HostLink;
 
 /// Pin of the power key.
@@ -40,8 +43,10 @@ pub(crate) struct Shape {
     pub(crate) affinities: Vec<u64>,
     /// Base and count of each region of redistributors.
     pub(crate) redistributors: Vec<(u64, usize)>,
-    pub(crate) conduit: Conduit,
+    /// How the firmware that we are is called; with the guest's own at EL3, there is none.
+    pub(crate) conduit: Option<Conduit>,
     pub(crate) has_el2: bool,
+    pub(crate) has_el3: bool,
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
@@ -130,13 +135,19 @@ impl Shape {
             redistributors.push((place.base, cpus - LOW_REDISTRIBUTORS));
         }
         let has_el2 = spec.switch("virtualization") == Some(true);
+        let has_el3 = spec.switch("secure") == Some(true);
         Ok(Shape {
             gic,
             has_its: gic == GicVersion::V3 && spec.switch("its") != Some(false),
             affinities,
             redistributors,
-            conduit: if has_el2 { Conduit::Smc } else { Conduit::Hvc },
+            conduit: match (has_el3 && firmware::is_there(spec), has_el2) {
+                (true, _) => None,
+                (false, true) => Some(Conduit::Smc),
+                (false, false) => Some(Conduit::Hvc),
+            },
             has_el2,
+            has_el3,
             ecam: high
                 .map(|h| h.ecam)
                 .filter(within)
@@ -195,9 +206,13 @@ impl Virt<'_> {
     fn add_peripherals(&mut self) -> Result<(), BoardError> {
         let spec = self.parts.spec;
         let wanted = spec.serials.iter().flatten().count();
-        if wanted > 1 {
+        let (most, ports) = match self.shape.has_el3 {
+            true => (2, "2 serial ports"),
+            false => (1, "1 serial port"),
+        };
+        if wanted > most {
             return Err(config(format!(
-                "-serial: machine '{}' has 1 serial port, {wanted} are asked for",
+                "-serial: machine '{}' has {ports}, {wanted} are asked for",
                 spec.machine.name
             )));
         }
@@ -207,17 +222,14 @@ impl Virt<'_> {
                 spec.machine.name
             )));
         }
-        let base = map::UART.base.to_string();
-        let mut props = vec![("base", base.as_str())];
-        props.extend(
-            spec.serials
-                .iter()
-                .flatten()
-                .map(|id| ("chardev", id.as_str())),
-        );
-        let pins = [("irq", self.gic.spi(spi::UART))];
-        self.parts
-            .add_class("serial0", &device_serial::PL011, &props, &pins)?;
+        let serial = |n: usize| spec.serials.get(n).and_then(Option::as_ref);
+        self.add_serial("serial0", map::UART.base, serial(0), spi::UART)?;
+        if self.shape.has_el3 {
+            secure::add_ram(&self.parts)?;
+            let base = map::SECURE_UART.secret();
+            self.add_serial("serial1", base, serial(1), spi::SECURE_UART)?;
+            secure::add_power_pins(&mut self.parts, &self.gic)?;
+        }
         let rtc = Pl031::new(Pl031Config {
             address: map::RTC.base,
             base: RtcBase::new(spec.rtc.start_s, spec.rtc.offset_s),
@@ -252,6 +264,22 @@ impl Virt<'_> {
         self.items = items;
         self.parts
             .add("fw_cfg", "fw_cfg_mem", Box::new(fw_cfg), &[])?;
+        Ok(())
+    }
+
+    fn add_serial(
+        &mut self,
+        name: &str,
+        base: u64,
+        chardev: Option<&String>,
+        line: u32,
+    ) -> Result<(), BoardError> {
+        let base = base.to_string();
+        let mut props = vec![("base", base.as_str())];
+        props.extend(chardev.map(|id| ("chardev", id.as_str())));
+        let pins = [("irq", self.gic.spi(line))];
+        self.parts
+            .add_class(name, &device_serial::PL011, &props, &pins)?;
         Ok(())
     }
 
@@ -333,6 +361,7 @@ impl Virt<'_> {
             affinities: &shape.affinities,
             compatible,
             conduit: shape.conduit,
+            has_el3: shape.has_el3,
             ecam: shape.ecam,
             high_memory: shape.high_memory,
             has_pmu: shape.has_pmu,
@@ -373,7 +402,13 @@ pub(crate) fn build(
     let (fabric, ram) = (parts.fabric.clone(), Ram(parts.ram.clone()));
     let mapping = ram_at(spec.machine.ram_id, map::RAM_BASE, &ram.0, 0, spec.memory);
     fabric.memory.add(mapping);
-    let gic = Gic::new(shape.gic, &shape.affinities, map::SPIS);
+    let security = match (shape.has_el3, shape.conduit) {
+        (false, _) => GicSecurity::None,
+        (true, None) => GicSecurity::Two,
+        // What firmware would have done for the kernel is done.
+        (true, Some(_)) => GicSecurity::SetUp,
+    };
+    let gic = Gic::with_security(shape.gic, &shape.affinities, map::SPIS, security);
     let inputs = [0, 1, 2, 3].map(|n| gic.spi(spi::PCIE + n));
     let mut virt = Virt {
         parts,
@@ -385,7 +420,7 @@ pub(crate) fn build(
     };
     // There are no ports but those of BARs.
     virt.bus.allow_zero();
-    firmware::add_flash(&mut virt.parts)?;
+    firmware::add_flash(&mut virt.parts, virt.shape.has_el3)?;
     virt.add_gic()?;
     let cpus = spec.topology.cpus;
     let timers = GenericTimers::new(&clock, accelerator.counter_hz(), cpus, |cpu, timer| {
@@ -438,7 +473,7 @@ pub(crate) fn build(
         };
         let setup = Setup {
             mpidr: *mpidr,
-            powered_off: index != 0,
+            powered_off: index != 0 && virt.shape.conduit.is_some(),
             boot: direct.as_ref().map(|d| d.start).filter(|_| index == 0),
             peers: peers.clone(),
             ..Setup::default()
@@ -447,6 +482,7 @@ pub(crate) fn build(
             index,
             setup,
             has_el2: virt.shape.has_el2,
+            has_el3: virt.shape.has_el3,
             port: Box::new(port),
             fabric: fabric.clone(),
             clock: clock.clone(),

@@ -64,7 +64,7 @@ impl Accelerator for Tcg {
     fn cpu(&self, wires: CpuWires) -> Result<Box<dyn Vcpu>, String> {
         let mut model = self.model.clone();
         model.set_el2(wires.has_el2);
-        model.set_el3(false);
+        model.set_el3(wires.has_el3);
         let mut core = target_arm::new_core(
             wires.index,
             Arc::new(model),

@@ -7,7 +7,7 @@ use hw_memory::Fault;
 use crate::mode::Mode;
 use crate::port::Port;
 use crate::state::State;
-use crate::system::exception::{class, raise};
+use crate::system::exception::{class, esr, raise_to};
 use crate::system::{calls, control, debug, exception, interrupt, translation};
 use crate::{Core, a32, a64, helper, regs};
 
@@ -111,7 +111,12 @@ impl Target for Arm {
 
 /// Notes an abort of this CPU's own access that translation had nothing against.
 fn data_abort(core: &mut Core, status: u64, access: Access, va: Option<u64>) -> Trap {
-    let lower = exception::default_target(core) > core.arch.el;
+    let to = match status & 0x3f {
+        // External aborts are EL3's if it wants them.
+        0x10 if control::scr_in_effect(core) & control::scr::EA != 0 => 3,
+        _ => exception::default_target(core),
+    };
+    let lower = to > core.arch.el;
     let class = match (access, lower) {
         (Access::Fetch, true) => class::FETCH_LOWER,
         (Access::Fetch, false) => class::FETCH_SAME,
@@ -119,5 +124,5 @@ fn data_abort(core: &mut Core, status: u64, access: Access, va: Option<u64>) -> 
         (_, false) => class::DATA_SAME,
     };
     let write = u64::from(access == Access::Write) << 6;
-    raise(core, class, status | write, va)
+    raise_to(core, to, esr(class, status | write), va)
 }

@@ -56,6 +56,7 @@ pub use model::{CpuModel, ModelError, help, models, properties};
 pub use peers::Peers;
 pub use port::{
     Answer, Conduit, GicAccess, GicFault, HostRead, NoPort, Port, Semihost, Start, SysReg, Timer,
+    World,
 };
 pub use state::{Boot, Setup, State};
 pub use system::registers::set_register;

@@ -213,6 +213,7 @@ fn current(core: &Core) -> u64 {
 pub(crate) fn refresh(core: &mut Core) -> bool {
     let mode = current(core);
     core.attrs.user = core.arch.el == 0;
+    core.attrs.secure = control::is_secure(core);
     let changed = core.mode != mode;
     core.mode = mode;
     changed

@@ -38,6 +38,21 @@ pub struct GicAccess {
     pub el: u8,
     /// HCR_EL2 as it is in effect: FMO is bit 3, IMO bit 4; 0 where EL2 is absent or off.
     pub hcr: u64,
+    /// SCR_EL3: NS is bit 0, IRQ bit 1, FIQ bit 2. Without EL3 as after software that wants nothing of it:
+    /// NS alone.
+    pub scr: u64,
+}
+
+/// What the CPU is when it asks for its interrupt inputs: a GIC signals interrupts of the other Security
+/// state as FIQ (IHI 0069H section 4.6.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum World {
+    /// Non-secure, or without EL3.
+    NonSecure,
+    /// Secure, below EL3.
+    Secure,
+    /// At EL3.
+    Monitor,
 }
 
 /// Why a register of the GIC's CPU interface was not accessed.
@@ -45,8 +60,8 @@ pub struct GicAccess {
 pub enum GicFault {
     /// There is none: undefined.
     Undefined,
-    /// The access traps to EL2.
-    Trap,
+    /// The access traps to this exception level.
+    Trap(u8),
 }
 
 /// The generic timers of a CPU.
@@ -146,10 +161,10 @@ pub trait Port: Send {
     /// Level of the IRQ input. Asked when `reason::INTR` is pending and whenever interrupts are
     /// unmasked; the CPU clears that bit when no input is active, so whatever makes one active later
     /// must raise it again.
-    fn irq(&mut self) -> bool;
+    fn irq(&mut self, world: World) -> bool;
 
     /// Level of the FIQ input; as [`irq`](Self::irq).
-    fn fiq(&mut self) -> bool;
+    fn fiq(&mut self, world: World) -> bool;
 
     /// Level of the virtual IRQ input, driven by the GIC's virtual CPU interface.
     fn virtual_irq(&mut self) -> bool {
@@ -222,11 +237,11 @@ pub trait Port: Send {
 pub struct NoPort;
 
 impl Port for NoPort {
-    fn irq(&mut self) -> bool {
+    fn irq(&mut self, _: World) -> bool {
         false
     }
 
-    fn fiq(&mut self) -> bool {
+    fn fiq(&mut self, _: World) -> bool {
         false
     }
 

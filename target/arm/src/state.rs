@@ -137,7 +137,8 @@ impl State {
             guarded: false,
             unsettled: false,
             again: false,
-            os_lock: false,
+            // As reset leaves it (D23.3 "OSLSR_EL1").
+            os_lock: true,
             debug: [[0; 4]; 16],
             pmu: Pmu::default(),
             semihost_done: 0,

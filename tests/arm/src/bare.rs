@@ -7,7 +7,7 @@ use hw_clock::{Clock, ManualTime};
 use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
 use target_arm::{
     Answer, Arm, Boot, Conduit, CpuModel, GicAccess, GicFault, Port, Setup, Start, SysReg, Timer,
-    new_core,
+    World, new_core,
 };
 
 /// Memory: vectors, the program, the log, data.
@@ -133,10 +133,10 @@ struct BarePort {
 }
 
 impl Port for BarePort {
-    fn irq(&mut self) -> bool {
+    fn irq(&mut self, _: World) -> bool {
         false
     }
-    fn fiq(&mut self) -> bool {
+    fn fiq(&mut self, _: World) -> bool {
         false
     }
     fn gic_read(&mut self, _: GicAccess) -> Result<u64, GicFault> {
@@ -218,7 +218,8 @@ fn execute(
     };
     put(0x200, &handler())?;
     put(0x400, from_el0)?;
-    // x20 is the handler's: one instruction before the program.
+    // Before the program: the OS lock is opened, and x20 is the handler's.
+    put(CODE - 8, &[msr(SysReg::new(2, 0, 1, 0, 4), 31)])?;
     put(CODE - 4, &mov(LOG_REGISTER, LOG))?;
     put(CODE, code)?;
     put(CODE + 4 * code.len() as u64, &[END])?;
@@ -227,7 +228,7 @@ fn execute(
     model.set_el3(false);
     let setup = Setup {
         boot: Some(Boot {
-            pc: CODE - 4,
+            pc: CODE - 8,
             x: [0; 4],
             el: Some(1),
         }),

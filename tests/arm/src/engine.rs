@@ -8,7 +8,7 @@ use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
 use target_arm::{
     Answer, Arm, Boot, Conduit, CpuModel, GicAccess, GicFault, NoPort, Port, Setup, Start, Timer,
-    new_core,
+    World, new_core,
 };
 
 use crate::aarch32;
@@ -18,10 +18,10 @@ use crate::program::{BASE, Program, Record, SIZE, STACK, VECTORS};
 struct Stopper(NoPort, Arc<Mutex<bool>>);
 
 impl Port for Stopper {
-    fn irq(&mut self) -> bool {
+    fn irq(&mut self, _: World) -> bool {
         false
     }
-    fn fiq(&mut self) -> bool {
+    fn fiq(&mut self, _: World) -> bool {
         false
     }
     fn gic_read(&mut self, access: GicAccess) -> Result<u64, GicFault> {

@@ -21,6 +21,7 @@
 //!
 //! Any QEMU serves as `MIMIC_BIN` too: so the tests themselves are tested.
 
+pub mod arm_program;
 mod binary;
 mod console;
 pub mod cpio;

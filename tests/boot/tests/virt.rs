@@ -45,6 +45,13 @@ fn four_cortex_a57_with_gicv3_reach_a_shell_and_power_off() -> Result<(), Error>
 }
 
 #[test]
+fn with_a_secure_world_a_kernel_begins_beside_it() -> Result<(), Error> {
+    reaches_a_shell_and_powers_off("virt,secure=on", "cortex-a72", 2)?;
+    let machine = "virt,secure=on,gic-version=3,virtualization=on";
+    reaches_a_shell_and_powers_off(machine, "max", 2)
+}
+
+#[test]
 fn linux_at_el2_with_gicv3_is_a_hypervisor() -> Result<(), Error> {
     let Some(guest) = Guest::find("arm64")? else {
         return Ok(());

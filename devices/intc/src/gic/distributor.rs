@@ -1,9 +1,10 @@
 //! Registers of a bit, two bits or a byte for each interrupt: the same in the distributors of both
 //! versions and in the redistributors (IHI 0048B section 4.3, IHI 0069H sections 12.9 and 12.11).
 
-use hw_intc::{GIC_PRIORITY, GicBank, GicVersion};
+use hw_intc::{GicBank, GicVersion};
 
 use super::model::Model;
+use super::security::View;
 
 /// SGIs, whose trigger mode is fixed.
 const SGIS: u32 = 0xffff;
@@ -29,6 +30,8 @@ pub(super) enum Reg {
     Priority(usize, usize),
     /// `ICFGR`: bank, and whether its upper half.
     Config(usize, bool),
+    /// `IGRPMODR`
+    Modifier(usize),
 }
 
 impl Reg {
@@ -54,6 +57,7 @@ impl Reg {
                 let n = usize::try_from(offset & 0xff).ok()? >> 2;
                 Reg::Config(n >> 1, n & 1 != 0)
             }
+            0xd00..0xd80 => Reg::Modifier(word),
             _ => return None,
         })
     }
@@ -69,40 +73,67 @@ impl Reg {
             | Reg::SetActive(n)
             | Reg::ClearActive(n)
             | Reg::Priority(n, _)
-            | Reg::Config(n, _) => n,
+            | Reg::Config(n, _)
+            | Reg::Modifier(n) => n,
         }
     }
 
+    /// Whether it is for Secure software alone.
+    fn is_secure(self) -> bool {
+        matches!(self, Reg::Group(_) | Reg::Modifier(_))
+    }
+
     /// Reads it as `cpu`. A bank that is not there reads as zero.
-    pub(super) fn read(self, model: &Model, cpu: usize, size: u8) -> u64 {
+    pub(super) fn read(self, model: &Model, cpu: usize, size: u8, view: View) -> u64 {
         let Some(bank) = model.state.bank(cpu, self.bank()) else {
             return 0;
         };
+        if self.is_secure() && !view.is_whole() {
+            return 0;
+        }
+        let seen = view.visible(bank);
+        let shown = |bits: u32| u64::from(bits & seen);
         match self {
             Reg::Group(_) => bank.group.into(),
-            Reg::SetEnable(_) | Reg::ClearEnable(_) => bank.enabled.into(),
-            Reg::SetPending(_) | Reg::ClearPending(_) => bank.pending().into(),
-            Reg::SetActive(_) | Reg::ClearActive(_) => bank.active.into(),
+            Reg::Modifier(_) if model.state.has_two_states() => bank.modifier.into(),
+            Reg::Modifier(_) => 0,
+            Reg::SetEnable(_) | Reg::ClearEnable(_) => shown(bank.enabled),
+            Reg::SetPending(_) | Reg::ClearPending(_) => shown(bank.pending()),
+            Reg::SetActive(_) | Reg::ClearActive(_) => shown(bank.active),
             Reg::Priority(_, first) => {
-                let bytes = bank.priority.iter().skip(first).take(size.into());
-                bytes.rev().fold(0, |value, p| value << 8 | u64::from(*p))
+                let each = (0u32..).zip(&bank.priority);
+                let bytes = each.map(|(n, p)| match seen.wrapping_shr(n) & 1 {
+                    0 => 0,
+                    _ => view.shown(*p),
+                });
+                let bytes = bytes.skip(first).take(size.into()).zip(0u32..);
+                bytes.fold(0, |value, (p, n)| {
+                    value | u64::from(p).wrapping_shl(n.wrapping_mul(8))
+                })
             }
-            Reg::Config(_, upper) => spread(half(bank.edges, upper)),
+            Reg::Config(_, upper) => spread(half(bank.edges & seen, upper)),
         }
     }
 
     /// Writes it as `cpu`.
-    pub(super) fn write(self, model: &mut Model, cpu: usize, size: u8, value: u64) {
+    pub(super) fn write(self, model: &mut Model, cpu: usize, size: u8, value: u64, view: View) {
+        if self.is_secure() && !view.is_whole() {
+            return;
+        }
         // Version 2 has pending bits of SGIs by sender, in registers of their own.
         let is_v2 = model.state.version == GicVersion::V2;
         let n = self.bank();
         let fixed = if n == 0 && is_v2 { SGIS } else { 0 };
+        let two_states = model.state.has_two_states();
         let Some(bank) = model.state.bank_mut(cpu, n) else {
             return;
         };
-        let bits = value as u32;
+        let seen = view.visible(bank);
+        let bits = value as u32 & seen;
         match self {
             Reg::Group(_) => bank.group = bits,
+            Reg::Modifier(_) if two_states => bank.modifier = bits,
+            Reg::Modifier(_) => {}
             Reg::SetEnable(_) => bank.enabled |= bits,
             Reg::ClearEnable(_) => bank.enabled &= !bits,
             Reg::SetPending(_) => bank.latched |= bits & !fixed,
@@ -111,12 +142,14 @@ impl Reg {
             Reg::ClearActive(_) => bank.active &= !bits,
             Reg::Priority(_, first) => {
                 let bytes = value.to_le_bytes();
-                let slots = bank.priority.iter_mut().skip(first).take(size.into());
-                for (slot, byte) in slots.zip(bytes) {
-                    *slot = byte & GIC_PRIORITY;
+                let slots = (0u32..).zip(&mut bank.priority).skip(first);
+                for ((n, slot), byte) in slots.take(size.into()).zip(bytes) {
+                    if seen.wrapping_shr(n) & 1 != 0 {
+                        *slot = view.meant(byte);
+                    }
                 }
             }
-            Reg::Config(_, upper) => configure(bank, n, upper, bits),
+            Reg::Config(_, upper) => configure(bank, n, upper, (value as u32, seen)),
         }
     }
 }
@@ -132,16 +165,17 @@ fn spread(bits: u32) -> u64 {
         .fold(0, |value, n| value | 2u64.wrapping_shl(n.wrapping_mul(2)))
 }
 
-fn configure(bank: &mut GicBank, n: usize, upper: bool, value: u32) {
+fn configure(bank: &mut GicBank, n: usize, upper: bool, (value, seen): (u32, u32)) {
     if n == 0 && !upper {
         return;
     }
     let bits = (0..16u32)
         .filter(|n| value.wrapping_shr(n.wrapping_mul(2)) & 2 != 0)
         .fold(0, |bits, n| bits | 1u32.wrapping_shl(n));
-    bank.edges = if upper {
+    let new = if upper {
         bank.edges & 0xffff | bits << 16
     } else {
         bank.edges & 0xffff_0000 | bits
     };
+    bank.edges = bank.edges & !seen | new & seen;
 }

@@ -9,7 +9,7 @@ use hw_core::Dma;
 use hw_intc::{GIC_FIRST_LPI, GIC_INTID_BITS, GIC_MAX_LPIS, GIC_PRIORITY, GicCpu};
 
 use super::Gic;
-use super::model::{Candidate, Model};
+use super::model::{Candidate, GROUP_1, Model};
 
 /// `GICR_PROPBASER`: cacheability, shareability, address, IDbits.
 const PROPBASER: u64 = 7 << 56 | ADDRESS | 0x1f;
@@ -109,7 +109,7 @@ impl Model {
                 *best = Some(Candidate {
                     intid,
                     priority,
-                    group: 1,
+                    group: GROUP_1,
                 });
             }
         }

@@ -5,6 +5,7 @@ use hw_intc::{
     GIC_BANK, GIC_FIRST_LPI, GIC_IDLE, GIC_MIN_BPR, GicBank, GicCpu, GicState, GicVersion,
 };
 
+use super::Security;
 use super::lpi::Properties;
 
 /// First INTID with a special meaning; interrupts of wires end before.
@@ -19,7 +20,9 @@ pub(super) mod cpu_ctlr {
     pub(crate) const ACK_CTL: u32 = 1 << 2;
     pub(crate) const FIQ_EN: u32 = 1 << 3;
     pub(crate) const CBPR: u32 = 1 << 4;
+    /// With two Security states, the Secure one's.
     pub(crate) const EOI_MODE: u32 = 1 << 9;
+    pub(crate) const EOI_MODE_NS: u32 = 1 << 10;
     /// All that software may set, but for the group enables.
     pub(crate) const WRITABLE: u32 = 0x61c;
 }
@@ -38,6 +41,22 @@ pub(super) struct Candidate {
     pub(super) group: usize,
 }
 
+/// Group 1; with two Security states, Non-secure group 1.
+pub(super) const GROUP_1: usize = 1;
+/// Secure group 1.
+pub(super) const SECURE_GROUP_1: usize = 2;
+
+/// The inputs of a CPU that the controller drives, a bit each.
+pub(super) mod line {
+    pub(crate) const IRQ: u8 = 1;
+    pub(crate) const FIQ: u8 = 2;
+    pub(crate) const VIRTUAL_IRQ: u8 = 4;
+    pub(crate) const VIRTUAL_FIQ: u8 = 8;
+    /// IRQ or FIQ as the CPU's state has it: Non-secure and Secure group 1 of version 3.
+    pub(crate) const GROUP_1: u8 = 16;
+    pub(crate) const SECURE_GROUP_1: u8 = 32;
+}
+
 /// A controller's state and who its CPUs are.
 pub(super) struct Model {
     pub(super) state: GicState,
@@ -46,6 +65,8 @@ pub(super) struct Model {
     /// Version 3: the CPU that each shared interrupt goes to.
     homes: Vec<Option<usize>>,
     pub(super) properties: Properties,
+    /// It comes up as Secure software leaves it.
+    is_set_up: bool,
 }
 
 /// The bit of an interrupt in its bank.
@@ -65,20 +86,21 @@ pub(super) fn affinity(value: u64) -> u32 {
 
 /// The priorities that do not preempt each other: those equal under this mask.
 fn group_mask(cpu: &GicCpu, group: usize, common: bool) -> u8 {
-    let [bpr0, bpr1] = cpu.bpr;
+    let [bpr0, bpr1, secure_bpr1] = cpu.bpr;
     // Group 1's binary point counts from one lower.
-    let low_bits = if group == 0 || common {
-        u32::from(bpr0).wrapping_add(1)
-    } else {
-        u32::from(bpr1)
+    let low_bits = match group {
+        _ if common => u32::from(bpr0).wrapping_add(1),
+        0 => u32::from(bpr0).wrapping_add(1),
+        GROUP_1 => u32::from(bpr1),
+        _ => u32::from(secure_bpr1).wrapping_add(1),
     };
     0xffu8.checked_shl(low_bits).unwrap_or(0)
 }
 
 /// The highest active priority.
 pub(super) fn running(cpu: &GicCpu) -> u8 {
-    let [a, b] = cpu.apr;
-    let first = (a | b).trailing_zeros();
+    let [a, b, c] = cpu.apr;
+    let first = (a | b | c).trailing_zeros();
     if first >= 32 {
         GIC_IDLE
     } else {
@@ -86,13 +108,38 @@ pub(super) fn running(cpu: &GicCpu) -> u8 {
     }
 }
 
+/// Leaves a controller to Non-secure software: its interrupts, and a priority mask that it may change.
+fn set_up(state: &mut GicState) {
+    for bank in &mut state.spis {
+        bank.group = u32::MAX;
+    }
+    for cpu in &mut state.cpus {
+        cpu.bank.group = u32::MAX;
+        cpu.pmr = 0x80;
+    }
+}
+
+/// The group of the highest active priority.
+pub(super) fn active_group(cpu: &GicCpu) -> Option<usize> {
+    let first = cpu.apr.map(u32::trailing_zeros);
+    let group = (0..first.len()).min_by_key(|n| first.get(*n))?;
+    (first.get(group).is_some_and(|n| *n < 32)).then_some(group)
+}
+
 impl Model {
-    pub(super) fn new(version: GicVersion, affinities: &[u64], spis: usize) -> Self {
-        let state = GicState::new(version, affinities.len(), spis);
+    pub(super) fn new(
+        version: GicVersion,
+        affinities: &[u64],
+        spis: usize,
+        security: Security,
+    ) -> Self {
+        let mut state = GicState::new(version, affinities.len(), spis);
+        state.has_security = security != Security::None;
         let mut model = Model {
             affinities: affinities.iter().map(|a| affinity(*a)).collect(),
             homes: vec![None; state.routes.len()],
             properties: Properties::default(),
+            is_set_up: security == Security::SetUp,
             state,
         };
         model.reset();
@@ -104,6 +151,7 @@ impl Model {
         let old = &self.state;
         let spis = old.spis.len().saturating_mul(GIC_BANK);
         let mut new = GicState::new(old.version, old.cpus.len(), spis);
+        new.has_security = old.has_security;
         for (new, old) in new.spis.iter_mut().zip(&old.spis) {
             new.lines = old.lines;
         }
@@ -113,6 +161,9 @@ impl Model {
         // "In a uniprocessor implementation all interrupts target the one processor."
         if new.version == GicVersion::V2 && new.cpus.len() == 1 {
             new.routes.iter_mut().for_each(|route| *route = 1);
+        }
+        if self.is_set_up {
+            set_up(&mut new);
         }
         self.replace(new);
     }
@@ -234,8 +285,11 @@ impl Model {
         cpu: usize,
         best: &mut Option<Candidate>,
     ) {
-        let on = if groups & 1 != 0 { !bank.group } else { 0 }
-            | if groups & 2 != 0 { bank.group } else { 0 };
+        let secure_1 = self.modified(bank);
+        let [zero, one, secure] = [!bank.group & !secure_1, bank.group, secure_1];
+        let on = if groups & 1 != 0 { zero } else { 0 }
+            | if groups & 2 != 0 { one } else { 0 }
+            | if groups & 4 != 0 { secure } else { 0 };
         let mut bits = bank.pending() & bank.enabled & !bank.active & on;
         while bits != 0 {
             let n = bits.trailing_zeros();
@@ -255,25 +309,35 @@ impl Model {
                 *best = Some(Candidate {
                     intid,
                     priority,
-                    group: usize::from(bank.group & bit(n) != 0),
+                    group: self.group_in(bank, n),
                 });
             }
         }
     }
 
-    /// Whether group 0's binary point serves both groups.
-    fn is_common(&self, cpu: &GicCpu) -> bool {
-        match self.state.version {
-            GicVersion::V2 => cpu.ctlr & cpu_ctlr::CBPR != 0,
-            GicVersion::V3 => u64::from(cpu.ctlr) & icc_ctlr::CBPR != 0,
+    /// Interrupts of a bank in Secure group 1.
+    fn modified(&self, bank: &GicBank) -> u32 {
+        if self.state.version == GicVersion::V3 && self.state.has_two_states() {
+            bank.modifier & !bank.group
+        } else {
+            0
         }
     }
 
-    /// Whether the end of an interrupt only drops its priority.
-    fn is_split(&self, cpu: &GicCpu) -> bool {
-        match self.state.version {
-            GicVersion::V2 => cpu.ctlr & cpu_ctlr::EOI_MODE != 0,
-            GicVersion::V3 => u64::from(cpu.ctlr) & icc_ctlr::EOI_MODE != 0,
+    fn group_in(&self, bank: &GicBank, intid: u32) -> usize {
+        match bit(intid) {
+            bit if bank.group & bit != 0 => GROUP_1,
+            bit if self.modified(bank) & bit != 0 => SECURE_GROUP_1,
+            _ => 0,
+        }
+    }
+
+    /// Whether group 0's binary point serves a group too.
+    fn is_common(&self, cpu: &GicCpu, group: usize) -> bool {
+        match (self.state.version, group) {
+            (GicVersion::V2, _) => cpu.ctlr & cpu_ctlr::CBPR != 0,
+            (GicVersion::V3, SECURE_GROUP_1) => u64::from(cpu.ctlr_secure) & icc_ctlr::CBPR != 0,
+            (GicVersion::V3, _) => u64::from(cpu.ctlr) & icc_ctlr::CBPR != 0,
         }
     }
 
@@ -281,32 +345,34 @@ impl Model {
     pub(super) fn signalled(&self, cpu: usize) -> Option<Candidate> {
         let candidate = self.highest(cpu)?;
         let own = self.state.cpus.get(cpu)?;
-        let mask = group_mask(own, candidate.group, self.is_common(own));
+        let common = self.is_common(own, candidate.group);
+        let mask = group_mask(own, candidate.group, common);
         let passes = candidate.priority < own.pmr && candidate.priority & mask < running(own);
         passes.then_some(candidate)
     }
 
-    /// The levels of a CPU's inputs: IRQ, FIQ.
-    pub(super) fn outputs(&self, cpu: usize) -> (bool, bool) {
+    /// The inputs of a CPU that are driven ([`line`]), but for the virtual ones.
+    pub(super) fn outputs(&self, cpu: usize) -> u8 {
         let Some(candidate) = self.signalled(cpu) else {
-            return (false, false);
+            return 0;
         };
-        let fiq_for_0 = match self.state.version {
-            GicVersion::V2 => {
-                let own = self.state.cpus.get(cpu);
-                own.is_some_and(|own| own.ctlr & cpu_ctlr::FIQ_EN != 0)
-            }
-            GicVersion::V3 => true,
-        };
-        let is_fiq = candidate.group == 0 && fiq_for_0;
-        (!is_fiq, is_fiq)
+        let is_v3 = self.state.version == GicVersion::V3;
+        let own = self.state.cpus.get(cpu);
+        let fiq_for_0 = is_v3 || own.is_some_and(|own| own.ctlr & cpu_ctlr::FIQ_EN != 0);
+        match candidate.group {
+            0 if fiq_for_0 => line::FIQ,
+            SECURE_GROUP_1 => line::SECURE_GROUP_1,
+            GROUP_1 if is_v3 && self.state.has_two_states() => line::GROUP_1,
+            _ => line::IRQ,
+        }
     }
 
     /// The CPU takes an interrupt: it becomes active. The INTID, with the sender of an SGI of
     /// version 2 above it.
     pub(super) fn activate(&mut self, cpu: usize, candidate: Candidate) -> u32 {
         let is_v2 = self.state.version == GicVersion::V2;
-        let common = self.state.cpus.get(cpu).is_some_and(|c| self.is_common(c));
+        let own = self.state.cpus.get(cpu);
+        let common = own.is_some_and(|own| self.is_common(own, candidate.group));
         let intid = candidate.intid;
         let mut id = intid;
         let mut keeps = false;
@@ -340,20 +406,19 @@ impl Model {
     /// The group of an interrupt.
     pub(super) fn group_of(&self, cpu: usize, intid: u32) -> usize {
         let bank = self.state.bank(cpu, bank_of(intid));
-        usize::from(bank.is_some_and(|bank| bank.group & bit(intid) != 0))
+        bank.map_or(0, |bank| self.group_in(bank, intid))
     }
 
-    /// The CPU has handled an interrupt of a group: its priority drops, and unless the CPU said
-    /// otherwise, it is no longer active.
-    pub(super) fn end(&mut self, cpu: usize, intid: u32, group: usize) {
+    /// The CPU has handled an interrupt of a group: its priority drops, and unless that is all the end
+    /// does (`is_split`), it is no longer active.
+    pub(super) fn end(&mut self, cpu: usize, intid: u32, group: usize, is_split: bool) {
         let Some(own) = self.state.cpus.get_mut(cpu) else {
             return;
         };
         if let Some(apr) = own.apr.get_mut(group) {
             *apr &= apr.wrapping_sub(1);
         }
-        let own = self.state.cpus.get(cpu);
-        if own.is_some_and(|own| !self.is_split(own)) {
+        if !is_split {
             self.deactivate(cpu, intid);
         }
     }
@@ -369,7 +434,7 @@ impl Model {
     pub(super) fn set_bpr(&mut self, cpu: usize, group: usize, value: u64) {
         let own = self.state.cpus.get_mut(cpu);
         if let Some(bpr) = own.and_then(|own| own.bpr.get_mut(group)) {
-            let least = GIC_MIN_BPR.wrapping_add(u8::from(group != 0));
+            let least = GIC_MIN_BPR.wrapping_add(u8::from(group == GROUP_1));
             *bpr = (value as u8 & 7).max(least);
         }
     }

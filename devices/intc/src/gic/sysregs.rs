@@ -1,9 +1,13 @@
 //! The CPU interface of version 3 as system registers (IHI 0069H section 12.2).
 
-use hw_intc::{GIC_FIRST_LPI, GIC_PRIORITY};
+use hw_intc::{GIC_FIRST_LPI, GicCpu};
 
 use super::Gic;
-use super::model::{FIRST_SPECIAL, Model, SPURIOUS, icc_ctlr, running};
+use super::model::{
+    Candidate, FIRST_SPECIAL, GROUP_1, Model, SECURE_GROUP_1, SPURIOUS, active_group, icc_ctlr,
+    running,
+};
+use super::security::View;
 use super::virt;
 
 /// A register by its encoding: `op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`.
@@ -32,11 +36,20 @@ pub(super) const ICC_SRE: u16 = reg(0, 12, 12, 5);
 pub(super) const ICC_IGRPEN0: u16 = reg(0, 12, 12, 6);
 pub(super) const ICC_IGRPEN1: u16 = reg(0, 12, 12, 7);
 pub(super) const ICC_SRE_EL2: u16 = reg(4, 12, 9, 5);
+const ICC_CTLR_EL3: u16 = reg(6, 12, 12, 4);
+const ICC_SRE_EL3: u16 = reg(6, 12, 12, 5);
+const ICC_IGRPEN1_EL3: u16 = reg(6, 12, 12, 7);
 
 /// System registers in use, no bypass of IRQ and FIQ: the only way this controller works.
 const SRE: u64 = 7;
-/// `ICC_SRE_EL2`: EL1 may use its own.
+/// `ICC_SRE_EL2`, `ICC_SRE_EL3`: lower levels may use their own.
 const SRE_EL2: u64 = 0xf;
+/// `ICC_CTLR_EL3.EOImode_EL3`: ends at EL3 only drop the priority. The bits of Secure and Non-secure EL1 are
+/// beside it.
+const EOI_MODE_EL3: u32 = 1 << 2;
+/// What is read for Secure and Non-secure group 1 where only group 0 may be acknowledged.
+const SPECIAL_SECURE: u32 = 1020;
+const SPECIAL_NON_SECURE: u32 = 1021;
 /// `ICC_CTLR_EL1`: five bits of priority, 16 bits of INTID (IDbits 0), Aff3 works.
 pub(super) const CTLR: u64 = 4 << 8 | 1 << 15;
 const CTLR_WRITABLE: u64 = icc_ctlr::CBPR | icc_ctlr::EOI_MODE;
@@ -55,6 +68,10 @@ pub struct Access {
     pub el: u8,
     /// Groups that are virtual to EL1: `HCR_EL2.FMO` is bit 0, `IMO` bit 1.
     pub groups: u8,
+    /// Groups that are EL3's: `SCR_EL3.FIQ` is bit 0, `IRQ` bit 1.
+    pub monitored: u8,
+    /// Below EL3 the Secure state: `SCR_EL3.NS` is clear.
+    pub secure: bool,
 }
 
 impl Access {
@@ -64,7 +81,33 @@ impl Access {
             encoding,
             el: 2,
             groups: 0,
+            monitored: 0,
+            secure: false,
         }
+    }
+
+    fn is_secure(self) -> bool {
+        self.secure || self.el == 3
+    }
+
+    /// What it sees of priorities.
+    fn view(self) -> View {
+        if !self.is_secure() && self.monitored & 1 != 0 {
+            View::NonSecure
+        } else {
+            View::Whole
+        }
+    }
+
+    /// Whether EL3 keeps the register to itself.
+    fn is_monitors(self) -> bool {
+        let all = match virt::group_of(self.encoding) {
+            _ if matches!(self.encoding, ICC_SRE | ICC_SRE_EL2) => return false,
+            Some(0) => 1,
+            Some(_) => 2,
+            None => 3,
+        };
+        self.el < 3 && self.monitored & all == all
     }
 }
 
@@ -75,6 +118,8 @@ pub enum SystemFault {
     Undefined,
     /// The hypervisor is to see to it.
     Trap,
+    /// EL3 is.
+    Monitor,
 }
 
 /// Whether a number is one of an interrupt and not a special one.
@@ -82,30 +127,108 @@ pub(super) fn is_interrupt(intid: u32) -> bool {
     !(FIRST_SPECIAL..=SPURIOUS).contains(&intid)
 }
 
-fn acknowledge(model: &mut Model, cpu: usize, group: usize) -> u64 {
-    match model.signalled(cpu) {
-        Some(candidate) if candidate.group == group => model.activate(cpu, candidate).into(),
-        _ => SPURIOUS.into(),
+/// The group 1 that an access is about.
+fn own_group(model: &Model, access: Access) -> usize {
+    if model.state.has_two_states() && access.secure {
+        SECURE_GROUP_1
+    } else {
+        GROUP_1
     }
 }
 
-fn highest(model: &Model, cpu: usize, group: usize) -> u64 {
-    let candidate = model.highest(cpu).filter(|c| c.group == group);
-    candidate.map_or(SPURIOUS.into(), |c| c.intid.into())
+/// The INTID that an access sees of a pending interrupt, by the registers of group 0 or of group 1
+/// (section 12.2 "ICC_HPPIR0_EL1", "ICC_HPPIR1_EL1").
+fn seen(model: &Model, access: Access, pending: Option<Candidate>, wants_0: bool) -> u32 {
+    let Some(Candidate { intid, group, .. }) = pending else {
+        return SPURIOUS;
+    };
+    let two_states = model.state.has_two_states();
+    let is_hidden = two_states && group != GROUP_1 && !access.is_secure();
+    match (wants_0, group) {
+        _ if is_hidden => SPURIOUS,
+        (true, 0) => intid,
+        // EL3 learns whose it is.
+        (true, SECURE_GROUP_1) if access.el == 3 => SPECIAL_SECURE,
+        (true, _) if access.el == 3 => SPECIAL_NON_SECURE,
+        (true, _) | (false, 0) => SPURIOUS,
+        (false, GROUP_1) if two_states && access.secure && access.el < 3 => SPURIOUS,
+        (false, _) => intid,
+    }
 }
 
-fn end(model: &mut Model, cpu: usize, value: u64, group: usize) {
+fn acknowledge(model: &mut Model, cpu: usize, access: Access, wants_0: bool) -> u64 {
+    let pending = model.signalled(cpu);
+    let intid = seen(model, access, pending, wants_0);
+    match pending.filter(|pending| pending.intid == intid) {
+        Some(pending) => model.activate(cpu, pending).into(),
+        None => intid.into(),
+    }
+}
+
+fn end(model: &mut Model, cpu: usize, access: Access, value: u64, ends_0: bool) {
     let intid = value as u32 & 0x00ff_ffff;
     let Some(own) = model.state.cpus.get(cpu) else {
         return;
     };
-    let [a, b] = own.apr.map(u32::trailing_zeros);
-    let active_group = usize::from(b < a);
-    // Ending what is not the highest active interrupt's group is unpredictable: nothing happens.
     let is_valid = !(FIRST_SPECIAL..GIC_FIRST_LPI).contains(&intid);
-    if is_valid && (a < 32 || b < 32) && active_group == group {
-        model.end(cpu, intid, group);
+    let Some(group) = active_group(own).filter(|_| is_valid) else {
+        return;
+    };
+    let two_states = model.state.has_two_states();
+    let may = match group {
+        0 => ends_0 && (!two_states || access.is_secure()),
+        SECURE_GROUP_1 => !ends_0 && access.is_secure(),
+        _ => !ends_0 && (!two_states || access.el == 3 || !access.secure),
+    };
+    // Ending what is not the highest active interrupt's group is unpredictable: nothing happens.
+    if may {
+        let is_split = is_split(model, own, access);
+        model.end(cpu, intid, group, is_split);
     }
+}
+
+/// Whether the end of an interrupt only drops its priority.
+fn is_split(model: &Model, own: &GicCpu, access: Access) -> bool {
+    if access.el == 3 {
+        return own.ctlr_el3 & EOI_MODE_EL3 != 0;
+    }
+    let control = match own_group(model, access) {
+        SECURE_GROUP_1 => own.ctlr_secure,
+        _ => own.ctlr,
+    };
+    u64::from(control) & icc_ctlr::EOI_MODE != 0
+}
+
+/// `ICC_BPR1_EL1`: which binary point it shows, and whether one more.
+fn bpr1(model: &Model, own: &GicCpu, access: Access) -> (usize, bool) {
+    match own_group(model, access) {
+        SECURE_GROUP_1 if access.el < 3 && u64::from(own.ctlr_secure) & icc_ctlr::CBPR != 0 => {
+            (0, false)
+        }
+        GROUP_1 if access.el < 3 && u64::from(own.ctlr) & icc_ctlr::CBPR != 0 => (0, true),
+        group => (group, false),
+    }
+}
+
+/// `ICC_CTLR_EL3`.
+fn control_el3(own: &GicCpu) -> u64 {
+    let [secure, other] = [own.ctlr_secure, own.ctlr].map(u64::from);
+    let bits = secure & 1 | (other & 1) << 1 | (secure >> 1 & 1) << 3 | (other >> 1 & 1) << 4;
+    CTLR | bits | u64::from(own.ctlr_el3)
+}
+
+fn set_control_el3(own: &mut GicCpu, value: u64) {
+    let value = value as u32;
+    own.ctlr_el3 = value & EOI_MODE_EL3;
+    own.ctlr_secure = value & 1 | (value >> 3 & 1) << 1;
+    own.ctlr = value >> 1 & 1 | (value >> 4 & 1) << 1;
+}
+
+/// Whether a software generated interrupt reaches a CPU that has it in group `there`: it was sent as one of
+/// `group`, perhaps by Non-secure software (section 4.7 "Software Generated Interrupts").
+fn is_forwarded(group: usize, there: usize, is_secure: bool) -> bool {
+    let fits = group == there || group == SECURE_GROUP_1 && there == 0;
+    fits && (is_secure || there == GROUP_1)
 }
 
 /// The CPUs that a software generated interrupt is for.
@@ -133,32 +256,50 @@ impl Gic {
         if virt::is_virtual(&self.lock().state, cpu, access)? {
             return self.read_guest(cpu, encoding);
         }
-        self.read_physical(cpu, encoding)
+        if access.is_monitors() {
+            return Err(SystemFault::Monitor);
+        }
+        self.read_physical(cpu, access)
             .ok_or(SystemFault::Undefined)
     }
 
-    fn read_physical(&self, cpu: usize, encoding: u16) -> Option<u64> {
-        match encoding {
-            ICC_IAR0 => return Some(self.with(cpu, |m| acknowledge(m, cpu, 0))),
-            ICC_IAR1 => return Some(self.with(cpu, |m| acknowledge(m, cpu, 1))),
-            _ => {}
+    fn read_physical(&self, cpu: usize, access: Access) -> Option<u64> {
+        let encoding = access.encoding;
+        if matches!(encoding, ICC_IAR0 | ICC_IAR1) {
+            let wants_0 = encoding == ICC_IAR0;
+            return Some(self.with(cpu, |m| acknowledge(m, cpu, access, wants_0)));
         }
         let model = self.lock();
         let own = model.state.cpus.get(cpu)?;
+        let group = own_group(&model, access);
         Some(match encoding {
-            ICC_PMR => own.pmr.into(),
-            ICC_HPPIR0 => highest(&model, cpu, 0),
-            ICC_HPPIR1 => highest(&model, cpu, 1),
+            ICC_PMR => access.view().shown(own.pmr).into(),
+            ICC_HPPIR0 | ICC_HPPIR1 => {
+                let wants_0 = encoding == ICC_HPPIR0;
+                seen(&model, access, model.highest(cpu), wants_0).into()
+            }
             ICC_BPR0 => own.bpr[0].into(),
-            ICC_BPR1 => own.bpr[1].into(),
+            ICC_BPR1 => {
+                let (group, is_more) = bpr1(&model, own, access);
+                let bpr = own.bpr.get(group)?.saturating_add(is_more.into());
+                bpr.min(7).into()
+            }
             ICC_AP0R0 => own.apr[0].into(),
-            ICC_AP1R0 => own.apr[1].into(),
-            ICC_RPR => running(own).into(),
-            ICC_CTLR => CTLR | u64::from(own.ctlr),
+            ICC_AP1R0 => own.apr.get(group).copied()?.into(),
+            ICC_RPR => access.view().shown(running(own)).into(),
+            ICC_CTLR => {
+                let own = match group {
+                    SECURE_GROUP_1 => own.ctlr_secure,
+                    _ => own.ctlr,
+                };
+                CTLR | u64::from(own)
+            }
             ICC_SRE => SRE,
-            ICC_SRE_EL2 => SRE_EL2,
+            ICC_SRE_EL2 | ICC_SRE_EL3 => SRE_EL2,
             ICC_IGRPEN0 => u64::from(own.groups) & 1,
-            ICC_IGRPEN1 => u64::from(own.groups) >> 1 & 1,
+            ICC_IGRPEN1 => u64::from(own.groups).wrapping_shr(group as u32) & 1,
+            ICC_CTLR_EL3 => control_el3(own),
+            ICC_IGRPEN1_EL3 => u64::from(own.groups) >> 1,
             _ => return None,
         })
     }
@@ -172,43 +313,73 @@ impl Gic {
         if virt::is_virtual(&self.lock().state, cpu, access)? {
             return self.write_guest(cpu, encoding, value);
         }
-        self.write_physical(cpu, encoding, value)
+        if access.is_monitors() {
+            return Err(SystemFault::Monitor);
+        }
+        self.write_physical(cpu, access, value)
             .ok_or(SystemFault::Undefined)
     }
 
-    fn write_physical(&self, cpu: usize, encoding: u16, value: u64) -> Option<()> {
+    fn write_physical(&self, cpu: usize, access: Access, value: u64) -> Option<()> {
+        let encoding = access.encoding;
         match encoding {
             ICC_SGI0R | ICC_SGI1R | ICC_ASGI1R => {
-                self.send(cpu, value);
+                self.send(cpu, access, value);
                 return Some(());
             }
-            // EL1's is fixed, and so is EL2's.
-            ICC_SRE | ICC_SRE_EL2 => return Some(()),
+            // EL1's is fixed, and so are the others.
+            ICC_SRE | ICC_SRE_EL2 | ICC_SRE_EL3 => return Some(()),
             _ => {}
         }
         self.with(cpu, |model| {
             let intid = value as u32 & 0x00ff_ffff;
+            let group = own_group(model, access);
+            let two_states = model.state.has_two_states();
             match encoding {
-                ICC_EOIR0 => end(model, cpu, value, 0),
-                ICC_EOIR1 => end(model, cpu, value, 1),
-                ICC_DIR if intid < FIRST_SPECIAL => model.deactivate(cpu, intid),
+                ICC_EOIR0 => end(model, cpu, access, value, true),
+                ICC_EOIR1 => end(model, cpu, access, value, false),
+                ICC_DIR if intid < FIRST_SPECIAL => {
+                    let is_secret = model.state.has_two_states() && !access.is_secure();
+                    if !is_secret || model.group_of(cpu, intid) == GROUP_1 {
+                        model.deactivate(cpu, intid);
+                    }
+                }
                 ICC_DIR => {}
                 ICC_BPR0 => model.set_bpr(cpu, 0, value),
-                ICC_BPR1 => model.set_bpr(cpu, 1, value),
+                ICC_BPR1 => {
+                    // Where it shows group 0's plus one, it cannot be written.
+                    if let (group, false) = bpr1(model, model.state.cpus.get(cpu)?, access) {
+                        model.set_bpr(cpu, group, value);
+                    }
+                }
                 _ => {
                     let own = model.state.cpus.get_mut(cpu)?;
-                    let enable = |group: u8| {
-                        let bit = 1u8.wrapping_shl(group.into());
+                    let enable = |group: usize| {
+                        let bit = 1u8.wrapping_shl(group as u32);
                         let rest = own.groups & !bit;
                         rest | if value & 1 != 0 { bit } else { 0 }
                     };
                     match encoding {
-                        ICC_PMR => own.pmr = value as u8 & GIC_PRIORITY,
+                        ICC_PMR => own.pmr = access.view().new_mask(own.pmr, value as u8),
                         ICC_AP0R0 => own.apr[0] = value as u32,
-                        ICC_AP1R0 => own.apr[1] = value as u32,
-                        ICC_CTLR => own.ctlr = (value & CTLR_WRITABLE) as u32,
+                        ICC_AP1R0 => *own.apr.get_mut(group)? = value as u32,
+                        // With two Security states CBPR is EL3's to set.
+                        ICC_CTLR => {
+                            let own = match group {
+                                SECURE_GROUP_1 => &mut own.ctlr_secure,
+                                _ => &mut own.ctlr,
+                            };
+                            let mask = if two_states {
+                                icc_ctlr::EOI_MODE
+                            } else {
+                                CTLR_WRITABLE
+                            };
+                            *own = *own & !(mask as u32) | (value & mask) as u32;
+                        }
                         ICC_IGRPEN0 => own.groups = enable(0),
-                        ICC_IGRPEN1 => own.groups = enable(1),
+                        ICC_IGRPEN1 => own.groups = enable(group),
+                        ICC_CTLR_EL3 => set_control_el3(own, value),
+                        ICC_IGRPEN1_EL3 => own.groups = own.groups & 1 | (value as u8 & 3) << 1,
                         _ => return None,
                     }
                 }
@@ -217,12 +388,22 @@ impl Gic {
         })
     }
 
-    fn send(&self, from: usize, value: u64) {
+    fn send(&self, from: usize, access: Access, value: u64) {
         let mut model = self.lock();
         let sgi = (value >> 24 & 15) as u32;
+        let two_states = model.state.has_two_states();
+        let group = match access.encoding {
+            ICC_SGI0R => 0,
+            ICC_ASGI1R if two_states && !access.secure => SECURE_GROUP_1,
+            ICC_ASGI1R => GROUP_1,
+            _ => own_group(&model, access),
+        };
+        let is_secure = access.is_secure() || !two_states;
         for to in receivers(&model, from, value) {
-            model.send_sgi(from, to, sgi);
-            self.follow(&model, Some(to));
+            if is_forwarded(group, model.group_of(to, sgi), is_secure) {
+                model.send_sgi(from, to, sgi);
+                self.follow(&model, Some(to));
+            }
         }
     }
 }

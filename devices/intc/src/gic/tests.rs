@@ -36,9 +36,13 @@ struct Bench {
 
 impl Bench {
     fn new(version: GicVersion, cpus: u64) -> Self {
+        Bench::with(version, cpus, Security::None)
+    }
+
+    fn with(version: GicVersion, cpus: u64, security: Security) -> Self {
         let fabric = Fabric::new(Clock::manual().0);
         let affinities: Vec<u64> = (0..cpus).map(|n| ((n / 16) << 8) | (n % 16)).collect();
-        let gic = Gic::new(version, &affinities, 64);
+        let gic = Gic::with_security(version, &affinities, 64, security);
         let device: Box<dyn hw_core::Device> = match version {
             GicVersion::V2 => Box::new(GicV2Device::new(gic.clone(), DIST, CPU_IF)),
             GicVersion::V3 => Box::new(GicV3Device::new(
@@ -141,18 +145,22 @@ fn a_level_interrupt_of_version_2_comes_again_until_its_device_is_content() {
     b.put(0, DIST + 0x800 + 33, 1, 1);
     line.set(true);
     assert_eq!(
-        (b.gic.irq(0), b.gic.irq(1), b.gic.fiq(0)),
+        (
+            b.gic.irq(0, World::NonSecure),
+            b.gic.irq(1, World::NonSecure),
+            b.gic.fiq(0, World::NonSecure)
+        ),
         (true, false, false)
     );
     assert_eq!(b.rd(0, CPU_IF + 0xc), 33);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     assert_eq!(b.rd(0, CPU_IF + 0xc), 1023);
     b.wr(0, CPU_IF + 0x10, 33);
-    assert!(b.gic.irq(0), "the line is still high");
+    assert!(b.gic.irq(0, World::NonSecure), "the line is still high");
     b.rd(0, CPU_IF + 0xc);
     line.set(false);
     b.wr(0, CPU_IF + 0x10, 33);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
 }
 
 #[test]
@@ -164,7 +172,10 @@ fn an_edge_is_remembered_while_its_interrupt_is_handled() {
     line.pulse();
     assert_eq!(b.rd(0, CPU_IF + 0xc), 34);
     line.pulse();
-    assert!(!b.gic.irq(0), "an active interrupt is not signalled");
+    assert!(
+        !b.gic.irq(0, World::NonSecure),
+        "an active interrupt is not signalled"
+    );
     b.wr(0, CPU_IF + 0x10, 34);
     assert_eq!(b.rd(0, CPU_IF + 0xc), 34);
     b.wr(0, CPU_IF + 0x10, 34);
@@ -184,10 +195,13 @@ fn a_software_interrupt_of_version_2_names_its_senders_one_by_one() {
         assert_eq!(id, from << 10 | 5);
         b.wr(3, CPU_IF + 0x10, id);
     }
-    assert!(!b.gic.irq(3));
+    assert!(!b.gic.irq(3, World::NonSecure));
     // To all others.
     b.wr(0, DIST + 0xf00, 1 << 24 | 5);
-    assert_eq!([0, 3].map(|cpu| b.gic.irq(cpu)), [false, true]);
+    assert_eq!(
+        [0, 3].map(|cpu| b.gic.irq(cpu, World::NonSecure)),
+        [false, true]
+    );
 }
 
 #[test]
@@ -211,12 +225,18 @@ fn fast_interrupts_of_version_2_are_group_0_when_asked_for() {
     b.wr(0, CPU_IF, 1 | 1 << 3);
     let line = b.gic.spi(0).line();
     line.set(true);
-    assert_eq!((b.gic.irq(0), b.gic.fiq(0)), (false, true));
+    assert_eq!(
+        (
+            b.gic.irq(0, World::NonSecure),
+            b.gic.fiq(0, World::NonSecure)
+        ),
+        (false, true)
+    );
     // Group 1 is not acknowledged through GICC_IAR.
     b.wr(0, DIST, 3);
     b.wr(0, CPU_IF, 3);
     b.wr(0, DIST + 0x84, 1);
-    assert!(b.gic.irq(0));
+    assert!(b.gic.irq(0, World::NonSecure));
     assert_eq!(b.rd(0, CPU_IF + 0xc), 1022);
     assert_eq!(b.rd(0, CPU_IF + 0x20), 32);
 }
@@ -233,16 +253,22 @@ fn a_higher_priority_preempts_and_the_running_priority_follows() {
     assert_eq!(b.sys(0, IAR1), 1);
     assert_eq!(b.sys(0, RPR), 0x80);
     send(2);
-    assert!(b.gic.irq(0));
+    assert!(b.gic.irq(0, World::NonSecure));
     assert_eq!((b.sys(0, IAR1), b.sys(0, RPR)), (2, 0x40));
     send(1);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     b.sys_wr(0, EOIR1, 2);
-    assert_eq!((b.gic.irq(0), b.sys(0, RPR)), (false, 0x80));
+    assert_eq!(
+        (b.gic.irq(0, World::NonSecure), b.sys(0, RPR)),
+        (false, 0x80)
+    );
     b.sys_wr(0, EOIR1, 1);
-    assert!(b.gic.irq(0), "the one sent meanwhile");
+    assert!(b.gic.irq(0, World::NonSecure), "the one sent meanwhile");
     b.sys_wr(0, PMR, 0x80);
-    assert!(!b.gic.irq(0), "masked by its own priority");
+    assert!(
+        !b.gic.irq(0, World::NonSecure),
+        "masked by its own priority"
+    );
 }
 
 #[test]
@@ -253,16 +279,18 @@ fn a_shared_interrupt_of_version_3_goes_where_it_is_routed() {
     b.put(0, DIST + 0x6000 + 8 * 36, 8, 0x101);
     let line = b.gic.spi(4).line();
     line.set(true);
-    let who: Vec<usize> = (0..20).filter(|n| b.gic.irq(*n)).collect();
+    let who: Vec<usize> = (0..20)
+        .filter(|n| b.gic.irq(*n, World::NonSecure))
+        .collect();
     assert_eq!(who, [17]);
     assert_eq!(b.kicks.load(Ordering::SeqCst), 1);
     assert_eq!((b.sys(0, IAR1), b.sys(17, IAR1)), (1023, 36));
     // Priority drop and deactivation apart.
     b.sys_wr(17, CTLR, 2);
     b.sys_wr(17, EOIR1, 36);
-    assert!(!b.gic.irq(17));
+    assert!(!b.gic.irq(17, World::NonSecure));
     b.sys_wr(17, DIR, 36);
-    assert!(b.gic.irq(17));
+    assert!(b.gic.irq(17, World::NonSecure));
 }
 
 #[test]
@@ -276,7 +304,11 @@ fn software_interrupts_of_version_3_reach_a_cluster_or_all_others() {
         );
     }
     b.sys_wr(3, SGI1R, 7 << 24 | 1 << 16 | 0b1010);
-    let who = |b: &Bench| -> Vec<usize> { (0..20).filter(|n| b.gic.irq(*n)).collect() };
+    let who = |b: &Bench| -> Vec<usize> {
+        (0..20)
+            .filter(|n| b.gic.irq(*n, World::NonSecure))
+            .collect()
+    };
     assert_eq!(who(&b), [17, 19]);
     for cpu in who(&b) {
         assert_eq!(b.sys(cpu, IAR1), 7);
@@ -284,7 +316,7 @@ fn software_interrupts_of_version_3_reach_a_cluster_or_all_others() {
     }
     b.sys_wr(3, SGI1R, 7 << 24 | 1 << 40);
     assert_eq!(who(&b).len(), 19);
-    assert!(!b.gic.irq(3));
+    assert!(!b.gic.irq(3, World::NonSecure));
 }
 
 #[test]
@@ -296,7 +328,13 @@ fn group_0_of_version_3_is_a_fast_interrupt() {
     b.gic.ppi(0, 27).line().set(true);
     let line = b.gic.ppi(0, 27).line();
     line.set(true);
-    assert_eq!((b.gic.irq(0), b.gic.fiq(0)), (false, true));
+    assert_eq!(
+        (
+            b.gic.irq(0, World::NonSecure),
+            b.gic.fiq(0, World::NonSecure)
+        ),
+        (false, true)
+    );
     assert_eq!((b.sys(0, IAR1), b.sys(0, icc(8, 0))), (1023, 27));
 }
 
@@ -332,10 +370,10 @@ fn a_message_frame_owns_some_interrupts_and_no_others() {
     for wrong in [39, 44, 0, 1023] {
         sink.message(0x802_0040, wrong, 0);
         b.wr(0, 0x802_0040, wrong.into());
-        assert!(!b.gic.irq(0), "{wrong}");
+        assert!(!b.gic.irq(0, World::NonSecure), "{wrong}");
     }
     sink.message(0x802_0044, 41, 0);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     sink.message(0x802_0040, 41, 0);
     assert_eq!(b.rd(0, CPU_IF + 0xc), 41);
     b.wr(0, CPU_IF + 0x10, 41);
@@ -351,7 +389,10 @@ fn private_lines_are_each_cpus_own() {
     }
     let line = b.gic.ppi(1, 30).line();
     line.set(true);
-    assert_eq!([0, 1].map(|n| b.gic.irq(n)), [false, true]);
+    assert_eq!(
+        [0, 1].map(|n| b.gic.irq(n, World::NonSecure)),
+        [false, true]
+    );
     assert_eq!((b.rd(0, CPU_IF + 0xc), b.rd(1, CPU_IF + 0xc)), (1023, 30));
 }
 
@@ -379,10 +420,12 @@ proptest! {
     #[test]
     fn random_traffic_neither_panics_nor_is_lost_by_saving(
         version in version(),
+        two_states in any::<bool>(),
         traffic in proptest::collection::vec(
             (0..4u8, 0..2u64, any::<u64>(), 0..4u32, any::<u64>(), any::<u16>()), 1..120)
     ) {
-        let b = Bench::new(version, 2);
+        let security = if two_states { Security::Two } else { Security::None };
+        let b = Bench::with(version, 2, security);
         let map = b.fabric.memory.snapshot();
         let lines: Vec<_> = (0..64).map(|n| b.gic.spi(n).line()).collect();
         let places = registers(version);
@@ -391,16 +434,19 @@ proptest! {
             let size = 1u8 << shift;
             let at = (base + at % len) & !(u64::from(size) - 1);
             let by = Initiator::Cpu(cpu as u32);
+            let attrs = Attrs { secure: value >> 54 & 1 != 0, ..Attrs::default() };
             match what {
-                0 => drop(map.read(at, size, ByteOrder::Little, by, Attrs::default())),
-                1 => drop(map.write(at, size, value, ByteOrder::Little, by, Attrs::default())),
+                0 => drop(map.read(at, size, ByteOrder::Little, by, attrs)),
+                1 => drop(map.write(at, size, value, ByteOrder::Little, by, attrs)),
                 2 => lines[value as usize % 64].set(value >> 63 != 0),
                 _ => {
                     let encoding = 3 << 14 | 12 << 7 | encoding & 0x7f;
                     let access = GicSystemAccess {
-                        encoding: encoding | ((value >> 60 & 4) as u16) << 11,
-                        el: 1 + (value >> 61 & 1) as u8,
+                        encoding: encoding | [0, 4, 6, 4][(value >> 60 & 3) as usize] << 11,
+                        el: 1 + (value >> 61 & 1) as u8 + (value >> 53 & 1) as u8,
                         groups: (value >> 58 & 3) as u8,
+                        monitored: (value >> 56 & 3) as u8,
+                        secure: value >> 55 & 1 != 0,
                     };
                     let _ = b.gic.write_system(cpu as usize, access, value);
                     let _ = b.gic.read_system(cpu as usize, access);
@@ -408,14 +454,13 @@ proptest! {
             }
         }
         let saved = b.part.with(|d| d.save());
-        let other = Bench::new(version, 2);
+        let other = Bench::with(version, 2, security);
         other.part.with(|d| d.restore(&saved)).unwrap();
         other.part.with(|d| d.after_reset());
-        for cpu in 0..2 {
-            prop_assert_eq!(b.gic.irq(cpu), other.gic.irq(cpu));
-            prop_assert_eq!(b.gic.fiq(cpu), other.gic.fiq(cpu));
-            prop_assert_eq!(b.gic.virtual_irq(cpu), other.gic.virtual_irq(cpu));
-            prop_assert_eq!(b.gic.virtual_fiq(cpu), other.gic.virtual_fiq(cpu));
+        let worlds = [World::NonSecure, World::Secure, World::Monitor];
+        for (cpu, world) in (0..2).flat_map(|cpu| worlds.map(|world| (cpu, world))) {
+            prop_assert_eq!(b.gic.irq(cpu, world), other.gic.irq(cpu, world));
+            prop_assert_eq!(b.gic.fiq(cpu, world), other.gic.fiq(cpu, world));
         }
         let state: GicState = b.gic.snapshot();
         prop_assert_eq!(state, other.gic.snapshot());
@@ -463,9 +508,9 @@ mod guest {
 
     const fn from_guest(encoding: u16) -> GicSystemAccess {
         GicSystemAccess {
-            encoding,
             el: 1,
             groups: 3,
+            ..GicSystemAccess::physical(encoding)
         }
     }
 
@@ -508,7 +553,7 @@ mod guest {
         assert_eq!(b.host_reads(ICH_ELRSR), 0xf);
         b.host_writes(LR + 1, entry(40, 0x80));
         b.host_writes(LR + 2, entry(41, 0x40));
-        assert!(b.gic.virtual_irq(0) && !b.gic.virtual_fiq(0) && !b.gic.irq(0));
+        assert!(b.gic.virtual_irq(0) && !b.gic.virtual_fiq(0) && !b.gic.irq(0, World::NonSecure));
         assert_eq!(b.guest_reads(HPPIR1), 41);
         assert_eq!(b.guest_reads(IAR1), 41);
         assert_eq!(b.host_reads(LR + 2), ACTIVE | GROUP_1 | 0x40 << 48 | 41);

@@ -11,6 +11,7 @@ use hw_intc::{GIC_MAX_CPUS, GicVersion};
 
 use super::distributor::Reg;
 use super::model::Model;
+use super::security::View;
 use super::{Gic, IIDR, cpu_of, id_register};
 
 const DISTRIBUTOR_LEN: u64 = 0x1_0000;
@@ -27,8 +28,13 @@ const GICD_TYPER2: u64 = 0x000c;
 const GICD_STATUSR: u64 = 0x0010;
 const GICD_IROUTER: u64 = 0x6000;
 const GICD_IROUTER_END: u64 = 0x8000;
-/// `GICD_CTLR`: affinity routing enabled, one security state.
-const ARE_DS: u64 = 1 << 4 | 1 << 6;
+/// `GICD_CTLR`: affinity routing enabled, of the Secure state first.
+const ARE: u64 = 1 << 4;
+const ARE_NS: u64 = 1 << 5;
+/// `GICD_CTLR`: one security state.
+const DS: u64 = 1 << 6;
+/// `GICD_TYPER`: two security states.
+const SECURITY: u64 = 1 << 10;
 /// `GICD_TYPER`: there are LPIs.
 const LPIS: u64 = 1 << 17;
 /// `GICD_TYPER`: no 1-of-N, Aff3 works, 16 bits of INTID.
@@ -128,53 +134,91 @@ fn routed(offset: u64) -> Option<usize> {
 
 fn read_distributor(model: &Model, access: &Access) -> Result<u64, Fault> {
     let (offset, size) = (access.offset, access.size);
+    let view = model.view(access);
     if let Some(reg) = Reg::at(offset, size) {
         // With affinity routing, private interrupts are in the redistributors.
         return Ok(match reg.bank() {
             0 => 0,
-            _ => reg.read(model, 0, size),
+            _ => reg.read(model, 0, size, view),
         });
     }
     if (GICD_IROUTER..GICD_IROUTER_END).contains(&offset) {
-        let route = routed(offset).and_then(|n| model.state.routes.get(n));
+        let route = routed(offset).filter(|spi| sees(model, *spi, view));
+        let route = route.and_then(|n| model.state.routes.get(n));
         return part(route.copied().unwrap_or(0), access);
     }
     if size != 4 {
         return Err(Fault::BadSize);
     }
     Ok(match offset {
-        GICD_CTLR => u64::from(model.state.ctlr) | ARE_DS,
+        GICD_CTLR => control(model, view),
         GICD_TYPER => {
             let lpis = if model.has_lpis() { LPIS } else { 0 };
-            TYPER | lpis | model.state.spis.len() as u64 & 31
+            let two = if model.state.has_two_states() {
+                SECURITY
+            } else {
+                0
+            };
+            TYPER | lpis | two | model.state.spis.len() as u64 & 31
         }
         GICD_IIDR => IIDR,
         GICD_TYPER2 | GICD_STATUSR => 0,
-        // IGRPMODR and NSACR, which one security state leaves without effect.
-        0x0d00..0x0f00 => 0,
+        // NSACR: Non-secure software is given nothing of what is Secure. Beside it, what is reserved.
+        0x0d80..0x0f00 => 0,
         IDS.. => id_register(offset & 0xfff, 3).ok_or(Fault::NoRegister)?,
         _ => return Err(Fault::NoRegister),
     })
 }
 
+/// Whether a shared interrupt is seen.
+fn sees(model: &Model, spi: usize, view: View) -> bool {
+    let bank = model.state.spis.get(spi / 32);
+    let bit = 1u32.wrapping_shl(spi as u32 & 31);
+    bank.is_some_and(|bank| view.visible(bank) & bit != 0)
+}
+
+/// `GICD_CTLR`.
+fn control(model: &Model, view: View) -> u64 {
+    let groups = u64::from(model.state.ctlr);
+    match view {
+        // Enables of group 1 and of its affinity routing alone.
+        View::NonSecure => groups & 2 | ARE,
+        View::Whole if model.state.has_two_states() => groups | ARE | ARE_NS,
+        View::Whole => groups | ARE | DS,
+    }
+}
+
+fn set_control(model: &mut Model, view: View, value: u64) {
+    let state = &mut model.state;
+    if view == View::NonSecure {
+        state.ctlr = state.ctlr & !2 | value as u32 & 2;
+        return;
+    }
+    // Until the next reset.
+    state.is_single |= state.has_security && value & DS != 0;
+    let groups = if state.has_two_states() { 7 } else { 3 };
+    state.ctlr = value as u32 & groups;
+}
+
 fn write_distributor(model: &mut Model, access: &Access, value: u64) -> Result<(), Fault> {
     let (offset, size) = (access.offset, access.size);
+    let view = model.view(access);
     if let Some(reg) = Reg::at(offset, size) {
         if reg.bank() != 0 {
-            reg.write(model, 0, size, value);
+            reg.write(model, 0, size, value, view);
         }
         return Ok(());
     }
     if (GICD_IROUTER..GICD_IROUTER_END).contains(&offset) {
-        if let Some(spi) = routed(offset) {
+        if let Some(spi) = routed(offset).filter(|spi| sees(model, *spi, view)) {
             let old = model.state.routes.get(spi).copied().unwrap_or(0);
             model.set_route(spi, merged(old, access, value)? & ROUTER);
         }
         return Ok(());
     }
     match (offset, size) {
-        (GICD_CTLR, 4) => model.state.ctlr = value as u32 & 3,
-        (GICD_STATUSR, 4) | (0x0d00..0x0f00, 4) => {}
+        (GICD_CTLR, 4) => set_control(model, view, value),
+        (GICD_STATUSR, 4) | (0x0d80..0x0f00, 4) => {}
         (_, 4) => return Err(Fault::NoRegister),
         _ => return Err(Fault::BadSize),
     }
@@ -187,12 +231,13 @@ fn read_redistributor(
     access: &Access,
 ) -> Result<u64, Fault> {
     let own = model.state.cpus.get(cpu).ok_or(Fault::NoRegister)?;
+    let view = model.view(access);
     if let Some(offset) = offset.checked_sub(FRAME_LEN) {
         let reg = Reg::at(offset, access.size).filter(|reg| reg.bank() == 0);
         return match (reg, offset) {
-            (Some(reg), _) => Ok(reg.read(model, cpu, access.size)),
-            // GICR_IGRPMODR0, GICR_NSACR.
-            (None, 0xd00 | 0xe00) => Ok(0),
+            (Some(reg), _) => Ok(reg.read(model, cpu, access.size, view)),
+            // GICR_NSACR.
+            (None, 0xe00) => Ok(0),
             (None, IDS..) => id_register(offset & 0xfff, 3).ok_or(Fault::NoRegister),
             (None, _) => Err(Fault::NoRegister),
         };
@@ -211,7 +256,7 @@ fn read_redistributor(
         (GICR_STATUSR | GICR_SYNCR, _) => 0,
         (GICR_IIDR, _) => IIDR,
         (GICR_WAKER, _) => {
-            if own.asleep {
+            if own.asleep && view.is_whole() {
                 ASLEEP
             } else {
                 0
@@ -228,20 +273,22 @@ fn write_redistributor(
     access: &Access,
     value: u64,
 ) -> Result<(), Fault> {
+    let view = model.view(access);
     let own = model.state.cpus.get_mut(cpu).ok_or(Fault::NoRegister)?;
     if let Some(offset) = offset.checked_sub(FRAME_LEN) {
         let reg = Reg::at(offset, access.size).filter(|reg| reg.bank() == 0);
         return match (reg, offset) {
             (Some(reg), _) => {
-                reg.write(model, cpu, access.size, value);
+                reg.write(model, cpu, access.size, value, view);
                 Ok(())
             }
-            (None, 0xd00 | 0xe00) => Ok(()),
+            (None, 0xe00) => Ok(()),
             (None, _) => Err(Fault::NoRegister),
         };
     }
     match (offset, access.size) {
-        (GICR_WAKER, 4) => own.asleep = value & 2 != 0,
+        (GICR_WAKER, 4) if view.is_whole() => own.asleep = value & 2 != 0,
+        (GICR_WAKER, 4) => {}
         (GICR_CTLR, 4) => model.set_lpi_control(cpu, value),
         (GICR_STATUSR, 4) => {}
         (GICR_PROPBASER..GICR_BASES_END, _) => {

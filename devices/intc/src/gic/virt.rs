@@ -238,7 +238,7 @@ fn set_vmcr(v: &mut GicVirtual, value: u32) {
 }
 
 /// Group of an `ICC_*` register of EL1; `None` for those of both.
-fn group_of(encoding: u16) -> Option<usize> {
+pub(super) fn group_of(encoding: u16) -> Option<usize> {
     match encoding {
         sysregs::ICC_IAR0..=sysregs::ICC_AP0R0 | sysregs::ICC_IGRPEN0 => Some(0),
         sysregs::ICC_AP1R0 | sysregs::ICC_IGRPEN1 => Some(1),

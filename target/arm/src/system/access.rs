@@ -29,20 +29,51 @@ pub(super) fn trap(core: &mut Core, to: u8, word: u64) -> Trap {
     raise_to(core, to, esr(class::SYSTEM, iss(word)), None)
 }
 
-/// Traps from EL1 that HCR_EL2 asks for.
-fn check_hypervisor(core: &mut Core, word: u64, write: bool) -> Result<(), Trap> {
-    if core.arch.el != 1 {
+/// Debug registers that a bit of MDCR_ELx traps.
+fn debug_trap(reg: SysReg) -> u64 {
+    match reg.fields() {
+        (2, 0, 1, 0, 4) | (2, 0, 1, 1 | 3 | 4, 4) => mdcr::TDOSA,
+        (2, 0, 0, _, _) | (2, 3, 0, _, _) | (2, 0, 7, _, _) => mdcr::TDA,
+        _ => 0,
+    }
+}
+
+/// Traps that CPTR_ELx, MDCR_EL3, SCR_EL3 and, from EL1, HCR_EL2 ask for.
+fn check_traps(core: &mut Core, word: u64, write: bool) -> Result<(), Trap> {
+    if core.arch.el == 1 {
+        check_hypervisor(core, word, write)?;
+    }
+    if core.arch.el == 3 || !core.arch.model.has(Feature::El3) {
         return Ok(());
     }
+    let get = |slot| core.regs.get(slot);
+    let reg = register(word);
+    let traps = match reg.fields() {
+        (3, 0, 1, 0, 2) => core.arch.el > 0 && get(sys::CPTR_EL3) & control::TCPAC != 0,
+        (3, 4, 1, 1, 2) => core.arch.el == 2 && get(sys::CPTR_EL3) & control::TCPAC != 0,
+        (3, 0, 10, 4, _) => core.arch.el > 0 && get(sys::SCR_EL3) & control::scr::TLOR != 0,
+        (3, 0, 2, 1..=3, _) => core.arch.el > 0 && get(sys::SCR_EL3) & control::scr::APK == 0,
+        // Those that are not there are UNDEFINED, and EL0 has but few.
+        _ => core.arch.el > 0 && get(sys::MDCR_EL3) & debug_trap(reg) != 0,
+    };
+    if traps {
+        return Err(trap(core, 3, word));
+    }
+    Ok(())
+}
+
+/// Traps from EL1 that HCR_EL2, MDCR_EL2 and CPTR_EL2 ask for.
+fn check_hypervisor(core: &mut Core, word: u64, write: bool) -> Result<(), Trap> {
     let now = control::hcr_in_effect(core);
     let (op0, op1, crn, crm, op2) = register(word).fields();
     let debug = control::mdcr_in_effect(core);
-    let debug_traps = match (op0, op1, crn, crm, op2) {
-        (2, 0, 1, 0, 4) | (2, 0, 1, 1 | 3 | 4, 4) => mdcr::TDOSA | mdcr::TDE,
-        (2, 0, 0, _, _) | (2, 3, 0, _, _) | (2, 0, 7, _, _) => mdcr::TDA | mdcr::TDE,
-        _ => 0,
+    let debug_traps = match debug_trap(register(word)) {
+        0 => 0,
+        own => own | mdcr::TDE,
     };
-    if debug & debug_traps != 0 {
+    let is_cpacr = register(word).fields() == (3, 0, 1, 0, 2) && control::el2_enabled(core);
+    let cptr = core.regs.get(sys::CPTR_EL2);
+    if debug & debug_traps != 0 || is_cpacr && cptr & control::TCPAC != 0 {
         return Err(trap(core, 2, word));
     }
     if now & hcr::TRAPS == 0 {
@@ -79,6 +110,22 @@ fn row(core: &Core, reg: SysReg, write: bool) -> Option<Result<&'static Row, ()>
     Some(if may { Ok(row) } else { Err(()) })
 }
 
+/// EL3 finds the registers of an EL2 that is not there (D1.3 "RES0 from EL3").
+fn is_absent_el2(core: &Core, reg: SysReg) -> bool {
+    let model = &core.arch.model;
+    let is_its = sys::find(reg).is_some_and(|row| row.read == 2 && row.feature.is_none());
+    core.arch.el == 3 && is_its && !model.has(Feature::El2)
+}
+
+/// What they hold.
+fn absent_el2(core: &Core, reg: SysReg) -> u64 {
+    match sys::find(reg).map(|row| row.slot) {
+        Some(sys::VPIDR_EL2) => core.arch.model.id.midr,
+        Some(sys::VMPIDR_EL2) => super::reset::mpidr(core),
+        _ => 0,
+    }
+}
+
 /// Names with op1 = 5 exist only for a host.
 fn redirected(core: &Core, word: u64) -> Option<SysReg> {
     let reg = register(word);
@@ -92,12 +139,13 @@ fn redirected(core: &Core, word: u64) -> Option<SysReg> {
 
 /// (instruction): value.
 pub(crate) fn mrs(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Trap> {
-    check_hypervisor(core, word, false)?;
+    check_traps(core, word, false)?;
     let Some(reg) = redirected(core, word) else {
         return Err(undefined(core));
     };
     match row(core, reg, false) {
         Some(Ok(row)) => Ok(core.regs.get(row.slot)),
+        Some(Err(())) if is_absent_el2(core, reg) => Ok(absent_el2(core, reg)),
         // CNTFRQ_EL0 has another way from EL0.
         Some(Err(())) | None => special::read(core, reg, word),
     }
@@ -105,12 +153,13 @@ pub(crate) fn mrs(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Trap> {
 
 /// (instruction, value, next): may leave.
 pub(crate) fn msr(core: &mut Core, [word, value, next, ..]: [u64; 4]) -> Result<u64, Trap> {
-    check_hypervisor(core, word, true)?;
+    check_traps(core, word, true)?;
     let Some(reg) = redirected(core, word) else {
         return Err(undefined(core));
     };
     match row(core, reg, true) {
         Some(Ok(row)) => write_row(core, row, value, next),
+        Some(Err(())) if is_absent_el2(core, reg) => Ok(0),
         Some(Err(())) => Err(undefined(core)),
         None => special::write(core, reg, word, value, next),
     }
@@ -133,6 +182,11 @@ fn write_row(core: &mut Core, row: &Row, value: u64, next: u64) -> Result<u64, T
             return Ok(0);
         }
         Effect::Base => core.regs.set(row.slot, value),
+        // Address spaces of the worlds are apart: nothing is forgotten.
+        Effect::Secure => {
+            core.regs.set(row.slot, control::scr_value(core, value));
+            core.pending.raise(reason::INTR);
+        }
         Effect::Mode => {
             core.regs.set(row.slot, value);
             if row.slot == sys::MDSCR_EL1 {
@@ -169,7 +223,7 @@ pub(crate) fn sys_trap(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Tra
 
 /// (instruction, value, next): TLB maintenance and address translation. Leaves.
 pub(crate) fn sys(core: &mut Core, [word, value, next, ..]: [u64; 4]) -> Result<u64, Trap> {
-    check_hypervisor(core, word, true)?;
+    check_traps(core, word, true)?;
     let reg = register(word);
     let (_, op1, crn, crm, op2) = reg.fields();
     let el = core.arch.el;

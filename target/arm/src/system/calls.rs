@@ -163,15 +163,18 @@ fn halt(core: &mut Core, next: u64) -> Trap {
 /// Traps of WFI and WFE.
 fn check_wait(core: &mut Core, wfe: bool) -> Result<(), Trap> {
     let iss = 1 << 24 | 0xe << 20 | u64::from(wfe);
-    let (own, hypervisor) = match wfe {
-        true => (sctlr_bits::NTWE, hcr::TWE),
-        false => (sctlr_bits::NTWI, hcr::TWI),
+    let (own, hypervisor, monitor) = match wfe {
+        true => (sctlr_bits::NTWE, hcr::TWE, scr::TWE),
+        false => (sctlr_bits::NTWI, hcr::TWI, scr::TWI),
     };
     if core.arch.el == 0 && control::sctlr(core) & own == 0 {
         return Err(raise(core, class::WFX, iss, None));
     }
     if core.arch.el < 2 && control::hcr_in_effect(core) & hypervisor != 0 {
         return Err(raise_to(core, 2, esr(class::WFX, iss), None));
+    }
+    if core.arch.el < 3 && control::scr_in_effect(core) & monitor != 0 {
+        return Err(raise_to(core, 3, esr(class::WFX, iss), None));
     }
     Ok(())
 }

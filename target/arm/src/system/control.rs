@@ -3,6 +3,7 @@
 
 use super::registers as sys;
 use crate::model::Feature;
+use crate::port::World;
 use crate::{Core, regs};
 
 /// SCTLR_ELx.
@@ -69,9 +70,77 @@ pub(crate) mod scr {
     pub(crate) const NS: u64 = 1 << 0;
     pub(crate) const IRQ: u64 = 1 << 1;
     pub(crate) const FIQ: u64 = 1 << 2;
+    pub(crate) const EA: u64 = 1 << 3;
+    /// Bits that are one.
+    pub(crate) const RES1: u64 = 3 << 4;
     pub(crate) const SMD: u64 = 1 << 7;
     pub(crate) const HCE: u64 = 1 << 8;
+    pub(crate) const SIF: u64 = 1 << 9;
     pub(crate) const RW: u64 = 1 << 10;
+    pub(crate) const ST: u64 = 1 << 11;
+    pub(crate) const TWI: u64 = 1 << 12;
+    pub(crate) const TWE: u64 = 1 << 13;
+    pub(crate) const TLOR: u64 = 1 << 14;
+    pub(crate) const APK: u64 = 1 << 16;
+    pub(crate) const API: u64 = 1 << 17;
+    /// Those of every CPU.
+    pub(crate) const WRITABLE: u64 = NS | IRQ | FIQ | EA | SMD | HCE | SIF | ST | TWI | TWE;
+}
+
+/// CPTR_ELx.TCPAC: CPACR_EL1 traps, and to EL3 CPTR_EL2.
+pub(crate) const TCPAC: u64 = 1 << 31;
+
+/// SCR_EL3 as it is in effect: without EL3, what its software would have set.
+pub(crate) fn scr_in_effect(core: &Core) -> u64 {
+    if core.arch.model.has(Feature::El3) {
+        core.regs.get(sys::SCR_EL3)
+    } else {
+        scr::NS | scr::HCE | scr::RW | scr::APK | scr::API
+    }
+}
+
+/// Whether EL0 to EL2 are in the Secure state (D1.3.1).
+pub(crate) fn is_secure_below_el3(core: &Core) -> bool {
+    scr_in_effect(core) & scr::NS == 0
+}
+
+/// Whether the exception level at hand is in the Secure state.
+pub(crate) fn is_secure(core: &Core) -> bool {
+    core.arch.el == 3 || is_secure_below_el3(core)
+}
+
+/// What a write leaves in SCR_EL3. EL1 and EL2 are AArch64, so RW is always one.
+pub(crate) fn scr_value(core: &Core, value: u64) -> u64 {
+    let model = &core.arch.model;
+    let mut writable = scr::WRITABLE;
+    if !model.has(Feature::El2) {
+        writable &= !scr::HCE;
+    }
+    if model.has(Feature::Lor) {
+        writable |= scr::TLOR;
+    }
+    if model.has_pauth() {
+        writable |= scr::APK | scr::API;
+    }
+    value & writable | scr::RES1 | scr::RW
+}
+
+/// What the GIC is told of the state.
+pub(crate) fn world(core: &Core) -> World {
+    match core.arch.el {
+        3 => World::Monitor,
+        _ if is_secure_below_el3(core) => World::Secure,
+        _ => World::NonSecure,
+    }
+}
+
+/// MDCR_EL3, as it is in effect below EL3.
+pub(crate) fn monitor_mdcr(core: &Core) -> u64 {
+    if core.arch.model.has(Feature::El3) && core.arch.el < 3 {
+        core.regs.get(sys::MDCR_EL3)
+    } else {
+        0
+    }
 }
 
 /// Whether EL2 exists and is enabled in the current security state.
@@ -80,7 +149,7 @@ pub(crate) fn el2_enabled(core: &Core) -> bool {
         return false;
     }
     // No secure EL2.
-    !core.arch.model.has(Feature::El3) || core.regs.get(sys::SCR_EL3) & scr::NS != 0
+    !is_secure_below_el3(core)
 }
 
 /// HCR_EL2 as it is in effect.
@@ -194,12 +263,17 @@ pub(crate) mod mdcr {
     pub(crate) const HPME: u64 = 1 << 7;
     /// The others do not count at EL2.
     pub(crate) const HPMD: u64 = 1 << 17;
+    /// MDCR_EL3: no debug exceptions in the Secure state.
+    pub(crate) const SDD: u64 = 1 << 16;
+    /// MDCR_EL3: counters count in the Secure state too.
+    pub(crate) const SPME: u64 = 1 << 17;
 }
 
-/// Whether accesses to system registers may trap to EL2 from here.
+/// Whether accesses to system registers may trap to EL2 or EL3 from here.
 pub(crate) fn traps_registers(core: &Core) -> bool {
-    core.arch.el < 2
-        && (hcr_in_effect(core) & hcr::TRAPS != 0 || mdcr_in_effect(core) & mdcr::TRAPS != 0)
+    let to_hypervisor = core.arch.el < 2
+        && (hcr_in_effect(core) & hcr::TRAPS != 0 || mdcr_in_effect(core) & mdcr::TRAPS != 0);
+    to_hypervisor || monitor_mdcr(core) & mdcr::TRAPS != 0
 }
 
 /// Whether software step is active (D2.12): MDSCR_EL1.SS with an exception level that debugs.
@@ -212,6 +286,9 @@ pub(crate) fn debugs_here(core: &Core) -> bool {
     let mdscr = core.regs.get(sys::MDSCR_EL1);
     let debugger = debug_target(core);
     let el = core.arch.el;
+    if is_secure(core) && monitor_mdcr(core) & mdcr::SDD != 0 {
+        return false;
+    }
     if el == debugger {
         // KDE, and PSTATE.D clear.
         mdscr >> 13 & 1 != 0 && core.regs.get(regs::DAIF) & 1 << 9 == 0

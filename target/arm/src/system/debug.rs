@@ -148,10 +148,14 @@ fn applies(core: &Core, point: &Point) -> bool {
         1 => bit(1),
         _ => bit(13),
     };
-    // There is no secure state but with EL3, which debugs nothing here.
-    let is_secure_only = point.control >> 14 & 3 == 2;
+    // SSC: 1 is Non-secure only, 2 Secure only.
+    let is_elsewhere = match point.control >> 14 & 3 {
+        1 => control::is_secure(core),
+        2 => !control::is_secure(core),
+        _ => false,
+    };
     let linked = bit(20).then_some((point.control >> 16 & 15) as u16);
-    level && !is_secure_only && linked.is_none_or(|n| has_context(core, n))
+    level && !is_elsewhere && linked.is_none_or(|n| has_context(core, n))
 }
 
 /// Whether the breakpoint that another point is linked to matches the context.

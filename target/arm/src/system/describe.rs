@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::control;
 use super::translation::{self, Query};
 use crate::mode::{self, ctx};
+use crate::model::Feature;
 use crate::{Core, regs};
 
 /// `info registers`, without its heading.
@@ -43,7 +44,12 @@ fn write(core: &Core, out: &mut String) -> std::fmt::Result {
         (el, sel) => format!("EL{el}{}", if sel { 'h' } else { 't' }),
     };
     let pstate = super::exception::pstate(core);
-    writeln!(out, "PSTATE={pstate:08x} {letters} {level}")?;
+    let world = match (core.arch.el, core.arch.model.has(Feature::El3)) {
+        (3, _) | (_, false) => "",
+        _ if control::is_secure_below_el3(core) => "S ",
+        _ => "NS ",
+    };
+    writeln!(out, "PSTATE={pstate:08x} {letters} {world}{level}")?;
     writeln!(
         out,
         "FPCR={:08x} FPSR={:08x}",

@@ -4,9 +4,7 @@ use accel_core::{Exit, reason};
 
 use super::control::{self, hcr, scr};
 use super::{exception, pmu, reset, tlb};
-use crate::model::Feature;
 use crate::state::{Exception, Vector};
-use crate::system::registers as sys;
 use crate::{Core, regs};
 
 /// Bits of the pending word that are the thread's business.
@@ -31,7 +29,7 @@ pub(crate) fn wake_mask(core: &Core) -> u32 {
 fn route(core: &Core, scr_bit: u64, hcr_bit: u64, mask: u64) -> (u8, bool) {
     let el = core.arch.el;
     let masked = core.regs.get(regs::DAIF) & mask != 0;
-    let to = if core.arch.model.has(Feature::El3) && core.regs.get(sys::SCR_EL3) & scr_bit != 0 {
+    let to = if control::scr_in_effect(core) & scr_bit != 0 {
         3
     } else if control::hcr_in_effect(core) & hcr_bit != 0 {
         2
@@ -65,13 +63,14 @@ fn take(core: &mut Core, vector: Vector, to: u8) {
 
 /// An interrupt that can be taken now.
 fn deliverable(core: &mut Core) -> Option<(Vector, u8)> {
-    if core.port.fiq() {
+    let world = control::world(core);
+    if core.port.fiq(world) {
         let (to, masked) = route(core, scr::FIQ, hcr::FMO, F);
         if !masked {
             return Some((Vector::Fiq, to));
         }
     }
-    if core.port.irq() {
+    if core.port.irq(world) {
         let (to, masked) = route(core, scr::IRQ, hcr::IMO, I);
         if !masked {
             return Some((Vector::Irq, to));
@@ -95,8 +94,9 @@ fn deliverable(core: &mut Core) -> Option<(Vector, u8)> {
 /// Whether any interrupt input is active, masked or not.
 fn is_active(core: &mut Core) -> bool {
     let now = control::hcr_in_effect(core);
-    core.port.irq()
-        || core.port.fiq()
+    let world = control::world(core);
+    core.port.irq(world)
+        || core.port.fiq(world)
         || now & (hcr::VI | hcr::VF) != 0
         || core.port.virtual_irq()
         || core.port.virtual_fiq()

@@ -192,6 +192,9 @@ pub(super) fn check(core: &mut Core, reg: Reg, write: bool, word: u64) -> Result
     if traps & own != 0 {
         return Err(trap(core, 2, word));
     }
+    if control::monitor_mdcr(core) & control::mdcr::TPM != 0 {
+        return Err(trap(core, 3, word));
+    }
     Ok(())
 }
 
@@ -200,7 +203,14 @@ fn counts_here(core: &Core, filter: u32) -> bool {
     let bit = |n: u32| filter.wrapping_shr(n) & 1 != 0;
     // Without EL3 there is one state, and NSK and NSU do not exist.
     let split = core.arch.model.has(Feature::El3);
+    let is_secure = core.arch.el == 3 || control::is_secure_below_el3(core);
+    if is_secure && core.regs.get(sys::MDCR_EL3) & control::mdcr::SPME == 0 {
+        return false;
+    }
     match core.arch.el {
+        // In the Secure state there is no other bit.
+        0 if is_secure => !bit(30),
+        1 if is_secure => !bit(31),
         0 => bit(30) == (split && bit(28)),
         1 => bit(31) == (split && bit(29)),
         2 => bit(27) && core.regs.get(sys::MDCR_EL2) & control::mdcr::HPMD == 0,

@@ -26,6 +26,8 @@ pub(crate) enum Effect {
     Hypervisor,
     /// CNTVOFF_EL2.
     CounterOffset,
+    /// SCR_EL3: the world below EL3.
+    Secure,
 }
 
 /// A register.
@@ -98,7 +100,7 @@ macro_rules! feature {
     };
 }
 
-use Effect::{Base, CounterOffset, Hypervisor, Mask, Mode, None as Plain, Translation};
+use Effect::{Base, CounterOffset, Hypervisor, Mask, Mode, None as Plain, Secure, Translation};
 
 /// Vector bases have 11 zeros.
 const VBAR: u64 = !0x7ff;
@@ -172,7 +174,7 @@ registers! {
 
     SCTLR_EL3       3 6 1 0 0    3 3 Translation;
     ACTLR_EL3       3 6 1 0 1    3 3 Mask(0);
-    SCR_EL3         3 6 1 1 0    3 3 Hypervisor;
+    SCR_EL3         3 6 1 1 0    3 3 Secure;
     SDER32_EL3      3 6 1 1 1    3 3 Mask(0);
     CPTR_EL3        3 6 1 1 2    3 3 Mode;
     MDCR_EL3        3 6 1 3 1    3 3 Mode;
@@ -180,8 +182,8 @@ registers! {
     TCR_EL3         3 6 2 0 2    3 3 Translation;
     SPSR_EL3        3 6 4 0 0    3 3 Plain;
     ELR_EL3         3 6 4 0 1    3 3 Plain;
-    AFSR0_EL3       3 6 5 1 0    3 3 Plain;
-    AFSR1_EL3       3 6 5 1 1    3 3 Plain;
+    AFSR0_EL3       3 6 5 1 0    3 3 Mask(0);
+    AFSR1_EL3       3 6 5 1 1    3 3 Mask(0);
     ESR_EL3         3 6 5 2 0    3 3 Plain;
     FAR_EL3         3 6 6 0 0    3 3 Plain;
     MAIR_EL3        3 6 10 2 0   3 3 Plain;

@@ -52,6 +52,15 @@ pub(crate) fn highest_el(core: &Core) -> u8 {
     }
 }
 
+/// The exception level that kernels begin at: the highest below EL3.
+fn kernel_el(core: &Core) -> u8 {
+    if core.arch.model.has(Feature::El2) {
+        2
+    } else {
+        1
+    }
+}
+
 /// To the state after power-on or reset.
 pub(crate) fn reset(core: &mut Core) {
     let setup = core.arch.setup.clone();
@@ -59,8 +68,8 @@ pub(crate) fn reset(core: &mut Core) {
     core.arch.powered_off = setup.powered_off;
     match setup.boot {
         Some(boot) => {
-            let el = boot.el.unwrap_or(2).min(highest_el(core));
-            begin(core, el, boot.pc);
+            let el = boot.el.unwrap_or_else(|| kernel_el(core));
+            begin(core, el.min(highest_el(core)), boot.pc);
             for (n, value) in (0..).zip(boot.x) {
                 core.regs.set(regs::x(n), value);
             }
@@ -78,8 +87,7 @@ pub(crate) fn reset(core: &mut Core) {
 /// PSCI's CPU_ON (DEN 0022, 6.4): as after a reset, at the highest level below EL3.
 pub(crate) fn start(core: &mut Core, start: Start) {
     clear(core);
-    let el = highest_el(core).min(2);
-    begin(core, el, start.entry);
+    begin(core, kernel_el(core), start.entry);
     core.regs.set(regs::x(0), start.context);
     core.mmu.flush_all();
 }
@@ -87,8 +95,8 @@ pub(crate) fn start(core: &mut Core, start: Start) {
 fn begin(core: &mut Core, el: u8, pc: u64) {
     if el < 3 && core.arch.model.has(Feature::El3) {
         // What firmware would have done.
-        core.regs
-            .set(sys::SCR_EL3, scr::NS | scr::HCE | scr::RW | 0x30);
+        let scr = super::control::scr_value(core, scr::NS | scr::HCE | scr::APK | scr::API);
+        core.regs.set(sys::SCR_EL3, scr);
     }
     if el < 2 && core.arch.model.has(Feature::El2) {
         core.regs.set(sys::HCR_EL2, HCR_RW | hcr::APK | hcr::API);
@@ -99,11 +107,16 @@ fn begin(core: &mut Core, el: u8, pc: u64) {
     exception::changed(core);
 }
 
+/// MPIDR_EL1.
+pub(crate) fn mpidr(core: &Core) -> u64 {
+    1 << 31 | core.arch.setup.mpidr & 0xff_00ff_ffff
+}
+
 fn clear(core: &mut Core) {
     core.regs.raw().iter_mut().for_each(|slot| *slot = 0);
     core.port.set_counter_offset(0);
     let model = core.arch.model.clone();
-    let mpidr = 1 << 31 | core.arch.setup.mpidr & 0xff_00ff_ffff;
+    let mpidr = mpidr(core);
     for (slot, value) in [
         (regs::DAIF, 0x3c0),
         (regs::MONITOR, u64::MAX),
@@ -118,6 +131,10 @@ fn clear(core: &mut Core) {
         (sys::VMPIDR_EL2, mpidr),
     ] {
         core.regs.set(slot, value);
+    }
+    if model.has(Feature::El3) {
+        let scr = super::control::scr_value(core, 0);
+        core.regs.set(sys::SCR_EL3, scr);
     }
     crate::mode::set_nzcv(core, 0);
     let arch = &mut core.arch;

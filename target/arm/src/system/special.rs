@@ -92,13 +92,14 @@ fn gic_access(core: &Core, reg: SysReg) -> Option<GicAccess> {
         reg,
         el: core.arch.el,
         hcr: control::hcr_in_effect(core),
+        scr: control::scr_in_effect(core),
     })
 }
 
 fn gic_fault(core: &mut Core, fault: GicFault, word: u64) -> Trap {
     match fault {
         GicFault::Undefined => undefined(core),
-        GicFault::Trap => trap(core, 2, word),
+        GicFault::Trap(to) => trap(core, to, word),
     }
 }
 
@@ -151,7 +152,7 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
         (3, 0, 0, 0, 0) if guest => get(sys::VPIDR_EL2),
         (3, 0, 0, 0, 5) if guest => get(sys::VMPIDR_EL2),
         (3, 0, 0, 0, 0) if privileged => core.arch.model.id.midr,
-        (3, 0, 0, 0, 5) if privileged => 1 << 31 | core.arch.setup.mpidr & 0xff_00ff_ffff,
+        (3, 0, 0, 0, 5) if privileged => super::reset::mpidr(core),
         (3, 0, 0, 0, 6) | (3, 1, 0, 0, 7) if privileged => 0,
         (3, 0, 0, crm @ 1..=7, op2) if privileged => identification(core, crm, op2),
         (3, 1, 0, 0, 0) if privileged => ccsidr(core),
@@ -196,7 +197,8 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
         (3, 4, 12, 0, 1) if el == 2 && reset_level(core) == 2 => core.arch.setup.rvbar,
         (3, 6, 12, 0, 1) if el == 3 => core.arch.setup.rvbar,
         (3, 0, 12, 1, 0) if privileged => {
-            u64::from(core.port.irq()) << 7 | u64::from(core.port.fiq()) << 6
+            let world = control::world(core);
+            u64::from(core.port.irq(world)) << 7 | u64::from(core.port.fiq(world)) << 6
         }
         (3, 3, 14, 0, 0) => {
             // EL0's way; from EL1 on the table has it.
@@ -223,10 +225,18 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
         (2, 0, 7, 8, 6) if privileged => 0xff,
         (2, 0, 1, 0, 0) | (2, 0, 7, 9 | 14, 6) if privileged => 0,
         (2, 3, 0, 1, 0) => 0,
-        (3, 0, 10, 4, 0..=3 | 7) if privileged && has(Feature::Lor) => 0,
+        (3, 0, 10, 4, 7) if privileged && has(Feature::Lor) => 0,
+        (3, 0, 10, 4, 0..=3) if has_lor(core) => 0,
         _ => return Err(undefined(core)),
     };
     Ok(value)
+}
+
+/// Limited ordering regions are of the Non-secure state (D23.2 "LORC_EL1").
+fn has_lor(core: &Core) -> bool {
+    let el = core.arch.el;
+    let is_there = core.arch.model.has(Feature::Lor) && el > 0;
+    is_there && (el == 3 || !control::is_secure_below_el3(core))
 }
 
 fn reset_level(core: &Core) -> u8 {
@@ -247,8 +257,14 @@ fn timer_access(core: &mut Core, op1: u16, crm: u16, word: u64) -> Result<Timer,
     let there = match timer {
         Timer::HypPhysical => core.arch.model.has(Feature::El2),
         Timer::HypVirtual => core.arch.model.has(Feature::Vhe) && core.arch.model.has(Feature::El2),
-        // From EL3 only; SCR_EL3.ST is not modelled.
-        Timer::SecurePhysical => core.arch.model.has(Feature::El3) && core.arch.el == 3,
+        Timer::SecurePhysical => {
+            let el = core.arch.el;
+            let is_secure = control::is_secure_below_el3(core);
+            if el == 1 && is_secure && control::scr_in_effect(core) & control::scr::ST == 0 {
+                return Err(trap(core, 3, word));
+            }
+            el == 3 || el == 1 && is_secure
+        }
         _ => true,
     };
     if core.arch.el < least || !there {
@@ -375,7 +391,7 @@ pub(super) fn write(
             return leave(core, next);
         }
         (2, 0, 7, 8 | 9, 6) if privileged => {}
-        (3, 0, 10, 4, 0..=3) if privileged && has(Feature::Lor) => {}
+        (3, 0, 10, 4, 0..=3) if has_lor(core) => {}
         _ => return Err(undefined(core)),
     }
     Ok(0)

@@ -1,15 +1,17 @@
 //! Address translation (DDI 0487, D8): stage 1 of all regimes, stage 2.
 //!
 //! Address spaces of the software MMU: with translation off there is one key, else the regime, VMID and
-//! ASID are one. Global pages are cached in each space that uses them.
+//! ASID are one; each for either Security state. What only the Secure state reaches is in the map at
+//! [`SECURE_SPACE`]. Global pages are cached in each space that uses them.
 //!
 //! Not modelled: 52-bit addresses, memory types (all memory is coherent and takes unaligned
-//! accesses), contiguous hints, caches of table walks.
+//! accesses), contiguous hints, caches of table walks. An access of the Secure state by a Non-secure page
+//! (NS) finds what the Non-secure state would, but a device takes it for a Secure one.
 
 use accel_core::{Access, Permissions, Translation, Trap};
-use hw_memory::ByteOrder;
+use hw_memory::{ByteOrder, SECURE_SPACE};
 
-use super::control::{self, hcr, sctlr_bits};
+use super::control::{self, hcr, scr, sctlr_bits};
 use super::exception::{class, esr};
 use super::registers as sys;
 use crate::Core;
@@ -21,6 +23,8 @@ use crate::state::{Exception, Vector};
 const OFF: u64 = 0;
 /// Stage 1 is off, stage 2 on.
 const STAGE_2_ONLY: u64 = 1 << 59;
+/// Of the Secure state.
+const SECURE: u64 = 1 << 57;
 
 /// Address field of a descriptor.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
@@ -31,6 +35,9 @@ const AP2: u64 = 1 << 7;
 /// Stage 1: user access. Stage 2: readable.
 const AP1: u64 = 1 << 6;
 const NG: u64 = 1 << 11;
+/// Stage 1 of the Secure state: the page is in the Non-secure address space; of a table, so is all below.
+const NS: u64 = 1 << 5;
+const NS_TABLE: u64 = 1 << 63;
 const GUARDED: u64 = 1 << 50;
 
 /// Fault status codes without their level (ESR_ELx.DFSC).
@@ -122,6 +129,8 @@ struct Walk {
     /// Bits of the input that the tables translate.
     input_bits: u32,
     hardware_af: bool,
+    /// The table is in the Secure address space.
+    is_secure: bool,
 }
 
 /// Fields of TCR_ELx for one half of the address space.
@@ -221,6 +230,21 @@ pub(crate) fn address_bits(core: &Core, regime: u8, va: u64) -> (u32, bool) {
     (64u32.saturating_sub(range.size.clamp(16, 39)), range.tbi)
 }
 
+/// The address in the map of an address of a Security state's space.
+fn in_map(core: &Core, address: u64, is_secure: bool) -> u64 {
+    let secret = address | SECURE_SPACE;
+    if is_secure && core.mmu.snapshot().find(secret).is_some() {
+        secret
+    } else {
+        address
+    }
+}
+
+/// Whether a regime is of the Secure state.
+fn is_secure(core: &Core, regime: u8) -> bool {
+    regime == 3 || control::is_secure_below_el3(core)
+}
+
 fn read_descriptor(core: &Core, at: u64) -> Option<u64> {
     match core.mmu.update_physical(at, 8, |_| None) {
         Some(value) => Some(value),
@@ -238,7 +262,7 @@ struct Leaf {
     level: u8,
     output: u64,
     page_bits: u32,
-    /// APTable, UXNTable, PXNTable of the tables above, in their places.
+    /// NSTable, APTable, UXNTable, PXNTable of the tables above, in their places.
     tables: u64,
 }
 
@@ -265,6 +289,7 @@ fn descend(
         let mask = u64::MAX.checked_shl(top).map_or(u64::MAX, |m| !m);
         let index = (input & mask).checked_shr(shift).unwrap_or(0);
         let at = stage_2(table.wrapping_add(index << 3))?;
+        let at = in_map(core, at, walk.is_secure && tables & NS_TABLE == 0);
         let level_now = level as u8;
         let descriptor =
             read_descriptor(core, at).ok_or_else(|| fault(Kind::External, level_now))?;
@@ -298,7 +323,7 @@ fn descend(
                 tables,
             });
         }
-        tables |= descriptor & 0x7800_0000_0000_0000;
+        tables |= descriptor & 0xf800_0000_0000_0000;
         let low = u64::MAX.checked_shl(walk.granule).map_or(u64::MAX, |m| !m);
         table = descriptor & ADDRESS & !low;
         if table
@@ -377,7 +402,7 @@ fn attempt(core: &Core, query: &Query) -> Result<Found, Stop> {
             return Err(fault(Kind::AddressSize, 0).into());
         }
         Found {
-            physical: address,
+            physical: in_map(core, address, is_secure(core, query.regime)),
             page_bits: 12,
             allow: ALL,
             global: true,
@@ -429,6 +454,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         granule: range.granule,
         input_bits,
         hardware_af: range.hardware_af,
+        is_secure: is_secure(core, regime),
     };
     let leaf = descend(core, va, &walk, |ipa| {
         if !has_second {
@@ -453,6 +479,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
             descriptor |= AF;
         }
     }
+    let is_secure = walk.is_secure && descriptor & NS == 0 && leaf.tables & NS_TABLE == 0;
     let has_user = two;
     let user_page = has_user && descriptor & AP1 != 0 && tables & 1 << 61 == 0;
     let table_read_only = tables & 1 << 62 != 0;
@@ -482,6 +509,10 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
             exec: !(never || wxn && may_write),
         }
     };
+    if walk.is_secure && !is_secure && control::scr_in_effect(core) & scr::SIF != 0 {
+        // Secure software does not execute what Non-secure software may write.
+        allow.exec = false;
+    }
     if !allows(allow, query.access) {
         return Err(fault(Kind::Permission, leaf.level).into());
     }
@@ -496,7 +527,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         allow.write &= writable || query.access == Access::Write;
     }
     Ok(Found {
-        physical: leaf.output,
+        physical: in_map(core, leaf.output, is_secure),
         page_bits: leaf.page_bits,
         allow,
         global: descriptor & NG == 0,
@@ -533,6 +564,7 @@ fn second_stage(core: &Core, ipa: u64, access: Access, may_update: bool) -> Resu
         granule,
         input_bits,
         hardware_af: model.has(Feature::Hafdbs) && vtcr >> 21 & 1 != 0,
+        is_secure: false,
     };
     let hardware_dirty = model.has(Feature::Dbm) && walk.hardware_af && vtcr >> 22 & 1 != 0;
     let leaf = descend(core, ipa, &walk, Ok).map_err(at)?;
@@ -647,7 +679,9 @@ fn strip_tag(core: &mut Core, regime: u8, va: u64) -> bool {
 /// Notes an abort.
 pub(crate) fn abort(core: &mut Core, va: u64, access: Access, fault: Fault) -> Trap {
     let from = core.arch.el;
+    let is_external = fault.kind == Kind::External;
     let to = match fault.ipa {
+        _ if is_external && control::scr_in_effect(core) & scr::EA != 0 => 3,
         Some(_) => 2,
         None => super::exception::default_target(core),
     };
@@ -679,6 +713,9 @@ pub(crate) fn key_of_asid(core: &Core, asid: u64) -> u64 {
 
 fn key(core: &Core, regime: u8, asid: u64) -> u64 {
     let mut key = u64::from(regime) << 60 | asid & 0xffff;
+    if is_secure(core, regime) {
+        key |= SECURE;
+    }
     if has_stage_2(core, regime) {
         key |= (core.regs.get(sys::VTTBR_EL2) >> 48) << 16 | 1 << 58;
     }
@@ -692,6 +729,8 @@ pub(crate) fn switch(core: &mut Core) {
     let key = if !is_stage_1_on(core, regime) {
         if stage_2 {
             key(core, regime, 0) | STAGE_2_ONLY
+        } else if is_secure(core, regime) {
+            OFF | SECURE
         } else {
             OFF
         }

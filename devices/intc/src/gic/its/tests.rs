@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::super::{GicSystemAccess, GicV3Device, REDISTRIBUTOR_LEN};
 use super::*;
+use crate::gic::World;
 
 const DIST: u64 = 0x800_0000;
 const ITS: u64 = 0x808_0000;
@@ -176,7 +177,9 @@ impl Bench {
     }
 
     fn irqs(&self) -> Vec<bool> {
-        (0..CPUS as usize).map(|cpu| self.gic.irq(cpu)).collect()
+        (0..CPUS as usize)
+            .map(|cpu| self.gic.irq(cpu, World::NonSecure))
+            .collect()
     }
 }
 
@@ -187,10 +190,13 @@ fn a_message_becomes_the_interrupt_it_is_mapped_to() {
     b.message(3);
     assert_eq!(b.irqs(), [false, true, false]);
     assert_eq!(b.sys(1, IAR1), 8200);
-    assert_eq!((b.sys(1, RPR), b.gic.irq(1)), (0xa0, false));
+    assert_eq!(
+        (b.sys(1, RPR), b.gic.irq(1, World::NonSecure)),
+        (0xa0, false)
+    );
     // There is no active state: it may come again at once, and is held back by its priority.
     b.message(3);
-    assert!(!b.gic.irq(1));
+    assert!(!b.gic.irq(1, World::NonSecure));
     b.sys_wr(1, EOIR1, 8200);
     assert_eq!(b.sys(1, RPR), 0xff);
     assert_eq!(b.sys(1, IAR1), 8200);
@@ -252,11 +258,11 @@ fn int_clear_and_discard_are_messages_of_software() {
     b.map(3, 8200, 0);
     let int = [0x03 | 8 << 32, 3, 0, 0];
     b.run(&[int]);
-    assert!(b.gic.irq(0));
+    assert!(b.gic.irq(0, World::NonSecure));
     b.run(&[[0x04 | 8 << 32, 3, 0, 0]]);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     b.run(&[int, [0x0f | 8 << 32, 3, 0, 0], int]);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     // The number is the event's own.
     b.run(&[[0x08 | 7 << 32, 15, VALID | (ITT + 0x4_0000), 0]]);
     b.run(&[[0x0b | 7 << 32, 9000, 0, 0], [0x03 | 7 << 32, 9000, 0, 0]]);
@@ -270,15 +276,15 @@ fn properties_hold_once_they_are_invalidated() {
     b.map(4, 8201, 0);
     b.ram.store(PROPERTIES - RAM + 8, 1, 0xa0);
     b.message(3);
-    assert!(b.gic.irq(0), "still as cached");
+    assert!(b.gic.irq(0, World::NonSecure), "still as cached");
     b.run(&[[0x0c | 8 << 32, 3, 0, 0]]);
-    assert!(!b.gic.irq(0), "pending, but not enabled");
+    assert!(!b.gic.irq(0, World::NonSecure), "pending, but not enabled");
     // A higher priority comes first.
     b.ram.store(PROPERTIES - RAM + 8, 1, 0x51);
     b.message(4);
     b.run(&[[0x0d, 0, 0, 0]]);
     assert_eq!(b.sys(0, IAR1), 8200);
-    assert!(!b.gic.irq(0));
+    assert!(!b.gic.irq(0, World::NonSecure));
     b.sys_wr(0, EOIR1, 8200);
     assert_eq!(b.sys(0, IAR1), 8201);
 }
@@ -326,7 +332,7 @@ fn what_is_pending_is_in_memory_while_lpis_are_off() {
     let frame = REDIST + REDISTRIBUTOR_LEN;
     assert_eq!(b.rd(frame, 4), 3);
     b.put(frame, 4, 0);
-    assert!(!b.gic.irq(1));
+    assert!(!b.gic.irq(1, World::NonSecure));
     let table = PENDING + 0x1_0000 - RAM;
     assert_eq!(b.ram.load(table + 8200 / 8, 1), Some(1));
     assert_eq!(b.ram.load(table + 8208 / 8, 1), Some(0));
@@ -363,7 +369,7 @@ fn a_queue_that_is_full_is_served_in_pieces() {
     b.parts[1].with(|d| d.timer(GO_ON));
     assert_eq!(b.rd(ITS + GITS_CREADR, 8), end);
     b.message(3);
-    assert!(b.gic.irq(1));
+    assert!(b.gic.irq(1, World::NonSecure));
 }
 
 #[test]
