@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use accel_ir::FpHost;
 use accel_softmmu::Mmu;
 use hw_clock::Clock;
 use hw_memory::{Attrs, Initiator, MemoryMap};
@@ -105,6 +106,8 @@ pub struct Core<T: Target> {
     pub spare: accel_ir::Unit,
     /// No other CPU ever runs while this one does: atomics may be done in pieces, and are no fences.
     pub sole: bool,
+    /// What floating-point operations its executor has.
+    pub fp_host: FpHost,
     /// The unit that is being executed is of one instruction, and [`Target::after_step`] follows.
     pub stepping: bool,
     /// Each instruction is to be a unit of its own.
@@ -149,6 +152,7 @@ impl<T: Target> Core<T> {
             trap: None,
             alone: false,
             sole: false,
+            fp_host: FpHost::ALL,
             stepping: false,
             spare: accel_ir::Unit::default(),
             single: false,

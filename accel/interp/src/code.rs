@@ -152,6 +152,7 @@ macro_rules! define {
             Vec { op: accel_ir::VecOp, imm: u8, d: Loc, a: Loc, b: Loc },
             VecSigns { lane: accel_ir::Ty, d: Loc, a: Loc },
             Fp { how: accel_ir::Fp, d: Loc, a: Loc, b: Loc },
+            FpMulAdd { how: accel_ir::FpMulAdd, d: Loc, a: Loc, b: Loc, c: Loc },
             FpFromInt { fmt: accel_ir::FpFmt, rules: accel_ir::FpRules, ty: accel_ir::Ty, d: Loc, a: Loc, v: Loc },
             FpToInt { how: accel_ir::ToInt, ty: accel_ir::Ty, d: Loc, a: Loc },
             FpCompare { how: accel_ir::FpCompare, d: Loc, a: Loc, b: Loc },

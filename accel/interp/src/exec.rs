@@ -322,6 +322,13 @@ macro_rules! define {
                         let value = with_fp(machine, how.rules, |env| fp::eval(how, a, b, env));
                         set_v(machine, d, value);
                     }
+                    Instr::FpMulAdd { how, d, a, b, c } => {
+                        let (a, b) = (get_v(machine, a), get_v(machine, b));
+                        let c = get_v(machine, c);
+                        let value =
+                            with_fp(machine, how.rules, |env| fp::mul_add(how, (a, b), c, env));
+                        set_v(machine, d, value);
+                    }
                     Instr::FpFromInt { fmt, rules, ty, d, a, v } => {
                         let (a, v) = (get_v(machine, a), ty.sext(machine.get(v)));
                         let lane = with_fp(machine, rules, |env| fp::from_int(fmt, v, env));

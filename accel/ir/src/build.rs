@@ -1,8 +1,8 @@
 //! Building a unit, one guest instruction after the other.
 
 use crate::{
-    Binary, Block, BlockId, Cmp, Cond, End, FlagKind, Fp, FpCompare, FpFmt, FpRules, HelperId, Mem,
-    Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
+    Binary, Block, BlockId, Cmp, Cond, End, FlagKind, Fp, FpCompare, FpFmt, FpMulAdd, FpRules,
+    HelperId, Mem, Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
 };
 
 /// Memory of earlier units, for the next one. It is no part of a unit.
@@ -488,6 +488,13 @@ impl Builder {
     pub fn fp(&mut self, how: Fp, a: Val, b: Val) -> Val {
         let d = self.value(Ty::V128);
         self.push(Op::Fp { how, d, a, b });
+        d
+    }
+
+    /// A product of `a` and `b` and a sum with `c`, rounded once.
+    pub fn fp_mul_add(&mut self, how: FpMulAdd, (a, b): (Val, Val), c: Val) -> Val {
+        let d = self.value(Ty::V128);
+        self.push(Op::FpMulAdd { how, d, a, b, c });
         d
     }
 

@@ -10,11 +10,11 @@
 //! tiny. [`eval`], [`from_int`], [`to_int`] and [`compare`] are the meaning; they compute with
 //! `target_softfloat`. A back end uses the host's unit where that follows the same rules: on x86
 //! hosts every operation under [`FpRules::Sse`] is the one instruction that its documentation names,
-//! run with the control slot in the host's MXCSR.
+//! run with the control slot in the host's MXCSR. Some hosts lack some of them: [`FpHost`].
 
 use core::cmp::Ordering;
 
-use target_softfloat::{Env, F32, F64, Flags, Float, IntOverflow, MinMax, Rounding};
+use target_softfloat::{Env, F32, F64, Flags, Float, IntOverflow, MinMax, MulAdd, Rounding};
 
 use crate::{Ty, flags};
 
@@ -83,6 +83,39 @@ impl FpCmp {
     }
 }
 
+/// Where a rounding to an integral value goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FpRound {
+    /// To the nearest, ties to even.
+    Nearest,
+    /// Toward minus infinity.
+    Down,
+    /// Toward plus infinity.
+    Up,
+    /// Toward zero.
+    Zero,
+    /// As the control slot says.
+    Current,
+}
+
+/// Operations that not every host's unit has. Whoever executes units says which it does
+/// (`accel_core::Core::fp_host`); a front end uses no others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FpHost {
+    /// [`mul_add`].
+    pub fused: bool,
+    /// [`FpOp::Round`].
+    pub rounds: bool,
+}
+
+impl FpHost {
+    /// All of them.
+    pub const ALL: FpHost = FpHost {
+        fused: true,
+        rounds: true,
+    };
+}
+
 /// A floating-point operation on vectors. Operations of one operand use the second, `b`, so that a
 /// scalar one takes its other lanes from `a`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +154,26 @@ pub enum FpOp {
     ToI32,
     /// As [`ToI32`](Self::ToI32), toward zero (CVTTPS2DQ, CVTTPD2DQ).
     ToI32Trunc,
+    /// `b`'s lanes to integral values; inexact if they were not (ROUNDPS, ROUNDSD). Of [`FpHost::rounds`].
+    Round(FpRound),
+    /// As [`Round`](Self::Round), but never inexact.
+    RoundQuiet(FpRound),
+}
+
+/// A product added to something, rounded once: `±(a * b) ± c`, the other lanes of a scalar one `c`'s
+/// (VFMADD231PS and so on). Of [`FpHost::fused`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FpMulAdd {
+    /// Format of the lanes.
+    pub fmt: FpFmt,
+    /// Lanes computed.
+    pub shape: FpShape,
+    /// Whose rules.
+    pub rules: FpRules,
+    /// The product is negated (VFNMADD).
+    pub negates: bool,
+    /// The addend is (VFMSUB).
+    pub subtracts: bool,
 }
 
 /// An operation with all that its meaning depends on.
@@ -287,8 +340,45 @@ fn uniform<F: Lane>(how: Fp, a: u128, b: u128, env: &mut Env) -> u128 {
             let run = if i & 1 == 0 { F::sub } else { F::add };
             run(a, b, env).raw()
         }),
+        FpOp::Round(to) => each(shape, ab, env, |_, b: F, env| {
+            b.round_to_integral(direction(to, env), true, env)
+        }),
+        FpOp::RoundQuiet(to) => each(shape, ab, env, |_, b: F, env| {
+            b.round_to_integral(direction(to, env), false, env)
+        }),
         // These have two formats.
         FpOp::Convert | FpOp::FromI32 | FpOp::ToI32 | FpOp::ToI32Trunc => a,
+    }
+}
+
+fn direction(to: FpRound, env: &Env) -> Rounding {
+    match to {
+        FpRound::Nearest => Rounding::NearestEven,
+        FpRound::Down => Rounding::Down,
+        FpRound::Up => Rounding::Up,
+        FpRound::Zero => Rounding::TowardZero,
+        FpRound::Current => env.rounding,
+    }
+}
+
+/// Computes a fused product and sum.
+pub fn mul_add(how: FpMulAdd, (a, b): (u128, u128), c: u128, env: &mut Env) -> u128 {
+    fn run<F: Lane>(how: FpMulAdd, (a, b): (u128, u128), c: u128, env: &mut Env) -> u128 {
+        let form = match (how.negates, how.subtracts) {
+            (false, false) => MulAdd::Add,
+            (false, true) => MulAdd::Sub,
+            (true, false) => MulAdd::NegProductAdd,
+            (true, true) => MulAdd::NegProductSub,
+        };
+        place(how.shape, (F::BITS, 128 / F::BITS), c, |i| {
+            get::<F>(a, i)
+                .mul_add(get(b, i), get(c, i), form, env)
+                .raw()
+        })
+    }
+    match how.fmt {
+        FpFmt::F32 => run::<F32>(how, (a, b), c, env),
+        FpFmt::F64 => run::<F64>(how, (a, b), c, env),
     }
 }
 

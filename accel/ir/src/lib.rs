@@ -20,7 +20,9 @@ mod verify;
 
 pub use build::{Builder, Mark};
 pub use flags::{Cond, FlagKind};
-pub use fp::{Fp, FpCmp, FpCompare, FpFmt, FpOp, FpRules, FpShape, ToInt};
+pub use fp::{
+    Fp, FpCmp, FpCompare, FpFmt, FpHost, FpMulAdd, FpOp, FpRound, FpRules, FpShape, ToInt,
+};
 pub use op::Op;
 pub use vector::VecOp;
 pub use verify::{VerifyError, verify};

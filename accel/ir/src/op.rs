@@ -1,8 +1,8 @@
 //! The operations: what each computes, defines and reads.
 
 use crate::{
-    Binary, Cmp, Cond, FlagKind, Fp, FpCompare, FpFmt, FpRules, HelperId, Mem, Rmw, Slot, ToInt,
-    Ty, Unary, Val, VecOp,
+    Binary, Cmp, Cond, FlagKind, Fp, FpCompare, FpFmt, FpMulAdd, FpRules, HelperId, Mem, Rmw, Slot,
+    ToInt, Ty, Unary, Val, VecOp,
 };
 #[cfg(doc)]
 use crate::{flags, fp};
@@ -245,6 +245,19 @@ pub enum Op {
         /// Second operand, v128: the one of operations with one operand.
         b: Val,
     },
+    /// A product and a sum, rounded once ([`fp::mul_add`]). As [`Fp`](Self::Fp).
+    FpMulAdd {
+        /// Signs and format.
+        how: FpMulAdd,
+        /// Defined, v128.
+        d: Val,
+        /// First factor, v128.
+        a: Val,
+        /// Second factor, v128.
+        b: Val,
+        /// What is added, v128.
+        c: Val,
+    },
     /// A signed integer to lane 0 of a vector ([`fp::from_int`]): CVTSI2SS, CVTSI2SD. Reads the
     /// control slot and adds flags to it.
     FpFromInt {
@@ -334,6 +347,7 @@ impl Op {
             | Op::Vec { d, .. }
             | Op::VecSigns { d, .. }
             | Op::Fp { d, .. }
+            | Op::FpMulAdd { d, .. }
             | Op::FpFromInt { d, .. }
             | Op::FpToInt { d, .. }
             | Op::FpCompare { d, .. }
@@ -385,7 +399,7 @@ impl Op {
                 f(lo);
                 f(hi);
             }
-            Op::Select { c, a, b, .. } => {
+            Op::Select { c, a, b, .. } | Op::FpMulAdd { c, a, b, .. } => {
                 f(c);
                 f(a);
                 f(b);
@@ -419,7 +433,11 @@ impl Op {
     pub fn touches_fp(&self) -> bool {
         matches!(
             self,
-            Op::Fp { .. } | Op::FpFromInt { .. } | Op::FpToInt { .. } | Op::FpCompare { .. }
+            Op::Fp { .. }
+                | Op::FpMulAdd { .. }
+                | Op::FpFromInt { .. }
+                | Op::FpToInt { .. }
+                | Op::FpCompare { .. }
         )
     }
 

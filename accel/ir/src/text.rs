@@ -104,10 +104,18 @@ fn op(unit: &Unit, op: &Op, f: &mut Formatter<'_>) -> fmt::Result {
             f.write_str("fp.")?;
             match how.op {
                 FpOp::Cmp(cmp) => write!(f, "cmp.{}", Lower(cmp))?,
+                FpOp::Round(to) => write!(f, "round.{}", Lower(to))?,
+                FpOp::RoundQuiet(to) => write!(f, "roundquiet.{}", Lower(to))?,
                 op => write!(f, "{}", Lower(op))?,
             }
             let (fmt, shape, rules) = (Lower(how.fmt), Lower(how.shape), Lower(how.rules));
             write!(f, ".{fmt}.{shape}.{rules} {a}, {b}")
+        }
+        Op::FpMulAdd { how, a, b, c, .. } => {
+            let neg = if how.negates { "n" } else { "" };
+            let name = if how.subtracts { "msub" } else { "madd" };
+            let (fmt, shape, rules) = (Lower(how.fmt), Lower(how.shape), Lower(how.rules));
+            write!(f, "fp.{neg}{name}.{fmt}.{shape}.{rules} {a}, {b}, {c}")
         }
         Op::FpFromInt {
             fmt, rules, a, v, ..

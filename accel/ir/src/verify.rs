@@ -174,6 +174,7 @@ fn types_fit(unit: &Unit, op: &Op) -> bool {
             ty(d) == Ty::I32 && !int(a) && matches!(lane, Ty::I8 | Ty::I32 | Ty::I64)
         }
         Op::Fp { d, a, b, .. } => !int(d) && !int(a) && !int(b),
+        Op::FpMulAdd { d, a, b, c, .. } => ![d, a, b, c].into_iter().any(int),
         Op::FpFromInt { d, a, v, .. } => !int(d) && !int(a) && matches!(ty(v), Ty::I32 | Ty::I64),
         Op::FpToInt { d, a, .. } => matches!(ty(d), Ty::I32 | Ty::I64) && !int(a),
         Op::FpCompare { d, a, b, .. } => ty(d) == Ty::I64 && !int(a) && !int(b),

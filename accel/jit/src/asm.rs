@@ -45,6 +45,20 @@ pub(crate) enum Rm {
     Mem(Mem),
 }
 
+impl Rm {
+    /// Bits B and X of REX and VEX.
+    fn extensions(self) -> (u8, u8) {
+        match self {
+            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => (r >> 3, 0),
+            Rm::Mem(Mem::At { base, index, .. }) => {
+                let (base, index) = (base.map_or(0, |r| r.0), index.map_or(0, |(r, _)| r.0));
+                (base >> 3, index >> 3)
+            }
+            Rm::Mem(Mem::Code(_)) => (0, 0),
+        }
+    }
+}
+
 /// A memory operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mem {
@@ -189,16 +203,9 @@ impl Asm {
         if let Some(prefix) = op.prefix {
             add(prefix);
         }
-        let (b, x) = match rm {
-            Rm::Reg(r) => (r.0, 0),
-            Rm::Xmm(r) => (r.0, 0),
-            Rm::Mem(Mem::At { base, index, .. }) => {
-                (base.map_or(0, |r| r.0), index.map_or(0, |(r, _)| r.0))
-            }
-            Rm::Mem(Mem::Code(_)) => (0, 0),
-        };
+        let (b, x) = rm.extensions();
         let low_byte = op.bytes && (reg >= 4 || matches!(rm, Rm::Reg(r) if r.0 >= 4));
-        let rex = u8::from(op.wide) << 3 | (reg >> 3) << 2 | (x >> 3) << 1 | b >> 3;
+        let rex = u8::from(op.wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
         if rex != 0 || low_byte {
             add(0x40 | rex);
         }
@@ -736,6 +743,28 @@ impl Asm {
         rm: impl Into<Rm>,
     ) {
         self.sse_wide(prefix, &[opcode], size == Size::Q, reg, rm.into(), 0);
+    }
+
+    /// An instruction of FMA on 128 bits: `to` is changed by `factor * with`.
+    pub(crate) fn fused(
+        &mut self,
+        opcode: u8,
+        double: bool,
+        to: Xmm,
+        factor: Xmm,
+        with: impl Into<Rm>,
+    ) {
+        let rm = with.into();
+        let (b, x) = rm.extensions();
+        // VEX: the extensions and the factor inverted; map 0F38; prefix 66.
+        self.byte(0xc4);
+        self.byte((!(to.0 >> 3 << 7 | x << 6 | b << 5) & 0xe0) | 2);
+        self.byte(u8::from(double) << 7 | (!factor.0 & 15) << 3 | 1);
+        self.byte(opcode);
+        match rm {
+            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => self.byte(0xc0 | (to.0 & 7) << 3 | r & 7),
+            Rm::Mem(mem) => self.memory(to.0 & 7, mem, 0),
+        }
     }
 
     /// Unaligned 16 bytes.

@@ -30,6 +30,7 @@ use crate::asm::{
 };
 use crate::thunks::Thunks;
 pub(crate) use flags::answer;
+pub(crate) use float::host;
 use place::Places;
 use plan::Plan;
 pub(crate) use region::{Map, compile as compile_region, insns_to};
@@ -499,6 +500,7 @@ impl<'a> Compiler<'a> {
             Op::Vec { op, d, a, b, imm } => self.vec(*op, *d, *a, *b, *imm)?,
             Op::VecSigns { d, a, lane } => self.vec_signs(*d, *a, *lane)?,
             Op::Fp { how, d, a, b } => self.fp(*how, *d, *a, *b)?,
+            Op::FpMulAdd { how, d, a, b, c } => self.fp_mul_add(*how, *d, (*a, *b), *c)?,
             Op::FpFromInt { fmt, d, a, v, .. } => self.fp_from_int(*fmt, *d, *a, *v)?,
             Op::FpToInt { how, d, a } => self.fp_to_int(*how, *d, *a)?,
             Op::FpCompare { how, d, a, b } => self.fp_compare(*how, *d, *a, *b)?,

@@ -12,7 +12,7 @@ use hw_memory::{CodeWatcher, RamBlock};
 
 use crate::cache::{Cache, Id, Key};
 use crate::check::Check;
-use crate::compile::{BIAS, Env, Map as Registers, Member, PINNED, Where, Workshop, compile};
+use crate::compile::{self, BIAS, Env, Map as Registers, Member, PINNED, Where, Workshop, compile};
 use crate::grow;
 use crate::listing::{PerfMap, listing};
 use crate::memory::{CodeMemory, CodeMemoryError, cell};
@@ -702,6 +702,7 @@ impl<T: Target> Jit<T> {
 impl<T: Target> Executor<T> for Jit<T> {
     fn run(&mut self, core: &mut Core<T>) -> Exit {
         self.env.sole = core.sole;
+        core.fp_host = compile::host();
         loop {
             let before = core.pending.get();
             if before != 0 {

@@ -9,6 +9,8 @@ use crate::{Core, helper, regs};
 mod branch;
 pub(crate) mod context;
 pub(crate) mod float;
+mod float_int;
+mod float_lanes;
 mod immediate;
 mod memory;
 pub(crate) mod register;
@@ -74,6 +76,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     let mode = Mode(core.mode);
     let spare = std::mem::take(&mut core.spare);
     let mut c = Ctx::new(mode, core.arch.model.clone(), spare);
+    c.fp_host = core.fp_host;
     let start = core.regs.get(regs::PC);
     c.pc = start;
     let mut used = 0usize;

@@ -415,7 +415,11 @@ impl<T: Target> Lowering<'_, T> {
                 self.ops.push(Instr::VecSigns { lane, d, a: a_loc });
                 return Ok(taken);
             }
-            Op::Fp { .. } | Op::FpFromInt { .. } | Op::FpToInt { .. } | Op::FpCompare { .. } => {
+            Op::Fp { .. }
+            | Op::FpMulAdd { .. }
+            | Op::FpFromInt { .. }
+            | Op::FpToInt { .. }
+            | Op::FpCompare { .. } => {
                 return self.floating(op, next);
             }
             Op::VecMake { d, lo, hi } => return self.vec_make(d, lo, hi, next),
@@ -476,6 +480,14 @@ impl<T: Target> Lowering<'_, T> {
                 let (d, taken) = self.result_vector(d, next)?;
                 let (a, b) = (la, lb);
                 self.ops.push(Instr::Fp { how, d, a, b });
+                Ok(taken)
+            }
+            Op::FpMulAdd { how, d, a, b, c } => {
+                let (la, lb, lc) = (self.read(a)?, self.read(b)?, self.read(c)?);
+                [a, b, c].into_iter().for_each(|v| self.done(v));
+                let (d, taken) = self.result_vector(d, next)?;
+                let (a, b, c) = (la, lb, lc);
+                self.ops.push(Instr::FpMulAdd { how, d, a, b, c });
                 Ok(taken)
             }
             Op::FpFromInt {

@@ -1,8 +1,9 @@
 //! Random units.
 
 use accel_ir::{
-    Binary, Builder, Cmp, Cond, Endian, FlagKind, Fp, FpCmp, FpCompare, FpFmt, FpOp, FpRules,
-    FpShape, HelperId, Mem, Ordering, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
+    Binary, Builder, Cmp, Cond, Endian, FlagKind, Fp, FpCmp, FpCompare, FpFmt, FpMulAdd, FpOp,
+    FpRound, FpRules, FpShape, HelperId, Mem, Ordering, Rmw, Slot, ToInt, Ty, Unary, Unit, Val,
+    VecOp,
 };
 
 use super::SLOTS;
@@ -90,7 +91,7 @@ impl Maker<'_> {
 
     /// Floating-point operations; their operands are mostly numbers of moderate size.
     fn floating(&mut self) {
-        const OPS: [FpOp; 18] = [
+        const OPS: [FpOp; 21] = [
             FpOp::Add,
             FpOp::Sub,
             FpOp::Mul,
@@ -109,6 +110,9 @@ impl Maker<'_> {
             FpOp::ToI32,
             FpOp::ToI32Trunc,
             FpOp::Add,
+            FpOp::Round(FpRound::Current),
+            FpOp::Round(FpRound::Up),
+            FpOp::RoundQuiet(FpRound::Nearest),
         ];
         let rules = FpRules::Sse;
         let fmt = [FpFmt::F32, FpFmt::F64][self.pick(2)];
@@ -120,7 +124,19 @@ impl Maker<'_> {
             a = self.b.fp_from_int(fmt, rules, a, v);
             self.vectors.push(a);
         }
-        match self.pick(4) {
+        match self.pick(5) {
+            4 => {
+                let how = FpMulAdd {
+                    fmt,
+                    shape,
+                    rules,
+                    negates: flag,
+                    subtracts: self.pick(2) == 0,
+                };
+                let c = self.vector();
+                let v = self.b.fp_mul_add(how, (a, b), c);
+                self.vectors.push(v);
+            }
             0 => {
                 let how = ToInt {
                     fmt,
@@ -140,7 +156,7 @@ impl Maker<'_> {
                 self.b.flags_def(FlagKind::Raw, v, v, None);
             }
             _ => {
-                let op = OPS[self.pick(18)];
+                let op = OPS[self.pick(21)];
                 let how = Fp {
                     op,
                     fmt,

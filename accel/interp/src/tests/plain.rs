@@ -250,6 +250,11 @@ impl Plain {
                 let (a, b) = (self.values[&a], self.values[&b]);
                 self.floating(how.rules, |env| fp::eval(how, a, b, env))
             }
+            Op::FpMulAdd { how, a, b, c, .. } => {
+                let (a, b) = (self.values[&a], self.values[&b]);
+                let c = self.values[&c];
+                self.floating(how.rules, |env| fp::mul_add(how, (a, b), c, env))
+            }
             Op::FpFromInt {
                 fmt, rules, a, v, ..
             } => {

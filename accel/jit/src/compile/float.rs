@@ -4,20 +4,15 @@
 //! until generated code is left; while Rust runs, the host has its own. What this costs units
 //! without floating point is a look at a byte whenever Rust is called.
 
-use accel_ir::{Fp, FpCmp, FpCompare, FpFmt, FpOp, FpShape, Op, Slot, ToInt, Ty, Val, flags};
+use accel_ir::{
+    Fp, FpCmp, FpCompare, FpFmt, FpHost, FpMulAdd, FpOp, FpRound, FpShape, Op, Slot, ToInt, Ty,
+    Val, flags,
+};
 
 use super::memory::size_of;
 use super::{Compiler, TooBig, slot_at};
 use crate::asm::{Alu, CC_E, Mem, RAX, Size};
 use crate::memory::cell;
-
-/// Whether an operation needs the guest's MXCSR.
-fn uses_mxcsr(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Fp { .. } | Op::FpFromInt { .. } | Op::FpToInt { .. } | Op::FpCompare { .. }
-    )
-}
 
 /// The prefix of an instruction that exists for all four formats and shapes.
 fn prefix(fmt: FpFmt, shape: FpShape) -> Option<u8> {
@@ -42,11 +37,32 @@ fn predicate(cmp: FpCmp) -> u8 {
     }
 }
 
+/// How ROUNDPS and its like are told.
+fn direction(to: FpRound) -> u8 {
+    match to {
+        FpRound::Nearest => 0,
+        FpRound::Down => 1,
+        FpRound::Up => 2,
+        FpRound::Zero => 3,
+        FpRound::Current => 4,
+    }
+}
+/// To ROUNDPS: never inexact.
+const QUIET: u8 = 8;
+
+/// What the host's unit has beyond what every one has.
+pub(crate) fn host() -> FpHost {
+    FpHost {
+        fused: std::arch::is_x86_feature_detected!("fma"),
+        rounds: std::arch::is_x86_feature_detected!("sse4.1"),
+    }
+}
+
 impl Compiler<'_> {
     /// At the unit's start: sees to the guest's MXCSR being the host's.
     pub(super) fn start_float(&mut self) {
         let mut blocks = self.members.iter().flat_map(|member| &member.unit.blocks);
-        self.has_float = blocks.any(|block| block.ops.iter().any(uses_mxcsr));
+        self.has_float = blocks.any(|block| block.ops.iter().any(Op::touches_fp));
         if self.has_float {
             let is_loaded = Mem::Code(cell::FLOAT as i32);
             self.asm.alu_imm(Alu::Cmp, Size::B, is_loaded, 0);
@@ -77,6 +93,9 @@ impl Compiler<'_> {
     }
 
     pub(super) fn fp(&mut self, how: Fp, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
+        if let FpOp::Round(_) | FpOp::RoundQuiet(_) = how.op {
+            return self.fp_round(how, d, a, b);
+        }
         let double = how.fmt == FpFmt::F64;
         let packed = how.shape == FpShape::Packed;
         let same = prefix(how.fmt, how.shape);
@@ -103,6 +122,7 @@ impl Compiler<'_> {
             FpOp::ToI32 => (Some(0x66), 0x5b),
             FpOp::ToI32Trunc if double => (Some(0x66), 0xe6),
             FpOp::ToI32Trunc => (Some(0xf3), 0x5b),
+            FpOp::Round(_) | FpOp::RoundQuiet(_) => return Err(TooBig),
         };
         let packed_only = matches!(
             how.op,
@@ -131,6 +151,48 @@ impl Compiler<'_> {
                 .sse_imm(prefix, &[opcode], to, with, predicate(cmp)),
             _ => self.asm.sse(prefix, &[opcode], to, with),
         }
+        self.define_v(d, to);
+        Ok(())
+    }
+
+    fn fp_round(&mut self, how: Fp, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
+        let imm = match how.op {
+            FpOp::Round(to) => direction(to),
+            FpOp::RoundQuiet(to) => direction(to) | QUIET,
+            _ => return Err(TooBig),
+        };
+        let opcode = match (how.shape, how.fmt) {
+            (FpShape::Packed, FpFmt::F32) => 0x08,
+            (FpShape::Packed, FpFmt::F64) => 0x09,
+            (FpShape::Scalar, FpFmt::F32) => 0x0a,
+            (FpShape::Scalar, FpFmt::F64) => 0x0b,
+        };
+        let with = self.operand_v(b)?;
+        let to = self.change_v(a)?;
+        self.consume(b);
+        self.asm.sse_imm(Some(0x66), &[0x3a, opcode], to, with, imm);
+        self.define_v(d, to);
+        Ok(())
+    }
+
+    pub(super) fn fp_mul_add(
+        &mut self,
+        how: FpMulAdd,
+        d: Val,
+        (a, b): (Val, Val),
+        c: Val,
+    ) -> Result<(), TooBig> {
+        let factor = self.xmm(a)?;
+        let with = self.operand_v(b)?;
+        let to = self.change_v(c)?;
+        self.consume(a);
+        self.consume(b);
+        let opcode = 0xb8
+            + u8::from(how.shape == FpShape::Scalar)
+            + 2 * u8::from(how.subtracts)
+            + 4 * u8::from(how.negates);
+        let double = how.fmt == FpFmt::F64;
+        self.asm.fused(opcode, double, to, factor, with);
         self.define_v(d, to);
         Ok(())
     }

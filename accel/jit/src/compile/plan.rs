@@ -89,6 +89,7 @@ pub(super) fn is_pure(op: &Op) -> bool {
             | Op::Fence
             | Op::FlagsDef { .. }
             | Op::Fp { .. }
+            | Op::FpMulAdd { .. }
             | Op::FpFromInt { .. }
             | Op::FpToInt { .. }
             | Op::FpCompare { .. }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use accel_ir::{
-    Binary, Builder, Cond, Endian, FlagKind, HelperId, Mem, Ordering, Slot, Ty, Unary, Unit, Val,
+    Binary, Builder, Cond, Endian, FlagKind, FpHost, HelperId, Mem, Ordering, Slot, Ty, Unary,
+    Unit, Val,
 };
 
 use crate::mode::Mode;
@@ -18,6 +19,8 @@ pub(crate) struct Ctx {
     /// Address of the instruction at hand.
     pub(crate) pc: u64,
     pub(crate) word: u32,
+    /// What the executor's floating-point unit has.
+    pub(crate) fp_host: FpHost,
 }
 
 /// The type of a general register operand.
@@ -56,6 +59,7 @@ impl Ctx {
             model,
             pc: 0,
             word: 0,
+            fp_host: FpHost::ALL,
         }
     }
 

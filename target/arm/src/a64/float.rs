@@ -5,9 +5,14 @@
 //! to the least normal number underflowed. In these, and wherever FPCR.FZ is set, [`crate::float`]
 //! computes again. Flags that SSE leaves are part of FPSR: see [`crate::float::fpsr_now`].
 
-use accel_ir::{Binary, Cmp, Fp, FpCompare, FpFmt, FpOp, FpRules, FpShape, ToInt, Ty, Val};
+use accel_ir::{
+    Binary, Cmp, Fp, FpCompare, FpFmt, FpOp, FpRound, FpRules, FpShape, HelperId, Ty, Val, VecOp,
+    flags,
+};
 
-use super::context::{Ctx, width};
+use super::context::Ctx;
+use super::float_int::integer;
+use super::float_lanes::mul_add;
 use crate::simd::moves::float_immediate;
 use crate::{helper, regs};
 
@@ -32,7 +37,7 @@ pub(super) fn again(c: &mut Ctx, by: accel_ir::HelperId) {
     c.b.call_void(by, &[word]);
 }
 
-fn format(ty: u32) -> Option<FpFmt> {
+pub(super) fn format(ty: u32) -> Option<FpFmt> {
     match ty {
         0 => Some(FpFmt::F32),
         1 => Some(FpFmt::F64),
@@ -50,7 +55,7 @@ pub(crate) fn how(op: FpOp, fmt: FpFmt, shape: FpShape) -> Fp {
 }
 
 /// The low lane of a vector.
-fn low(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
+pub(super) fn low(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
     let half = c.b.vec_half(v, false);
     match fmt {
         FpFmt::F32 => c.b.extract(half, 0, 32, Ty::I64),
@@ -59,19 +64,19 @@ fn low(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
 }
 
 /// Writes bits to the low lane, and zeros above.
-fn set_bits(c: &mut Ctx, rd: u32, bits: Val) {
+pub(super) fn set_bits(c: &mut Ctx, rd: u32, bits: Val) {
     let zero = c.imm(Ty::I64, 0);
     let v = c.b.vec_make(bits, zero);
     c.b.set_v(regs::v(rd), v);
 }
 
-fn bits_of(c: &mut Ctx, fmt: FpFmt, n: u32) -> Val {
+pub(super) fn bits_of(c: &mut Ctx, fmt: FpFmt, n: u32) -> Val {
     let v = c.b.get_v(regs::v(n));
     low(c, fmt, v)
 }
 
 /// Sign bit of a format.
-fn sign(fmt: FpFmt) -> u64 {
+pub(super) fn sign(fmt: FpFmt) -> u64 {
     match fmt {
         FpFmt::F32 => 1 << 31,
         FpFmt::F64 => 1 << 63,
@@ -100,6 +105,11 @@ pub(crate) fn rare(c: &mut Ctx, fmt: FpFmt, bits: Val) -> (Val, Val) {
 
 /// Writes a result, unless it is one that SSE may have wrong.
 fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
+    settle_by(c, fmt, result, rd, helper::FLOAT);
+}
+
+/// As above; `by` computes the instruction again.
+pub(super) fn settle_by(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32, by: HelperId) {
     let bits = low(c, fmt, result);
     let (is_rare, magnitude) = rare(c, fmt, bits);
     let (rare, slow, store, done) = (c.b.block(), c.b.block(), c.b.block(), c.b.block());
@@ -109,7 +119,7 @@ fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
     let is_zero = c.b.cmp(Cmp::Eq, magnitude, zero);
     c.b.branch(is_zero, store, slow);
     c.b.switch(slow);
-    again(c, helper::FLOAT);
+    again(c, by);
     c.b.jump(done, &[]);
     c.b.switch(store);
     set_bits(c, rd, bits);
@@ -133,10 +143,40 @@ fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
                 1 => FpOp::Div,
                 2 => FpOp::Add,
                 3 => FpOp::Sub,
+                4 | 6 => {
+                    extreme(c, fmt, false, (rn, rm), rd);
+                    return Some(());
+                }
+                5 | 7 => {
+                    extreme(c, fmt, true, (rn, rm), rd);
+                    return Some(());
+                }
+                8 => FpOp::Mul,
                 _ => return None,
             };
             let (n, m) = (c.b.get_v(regs::v(rn)), c.b.get_v(regs::v(rm)));
             let result = c.b.fp(how(op, fmt, FpShape::Scalar), n, m);
+            // FNMUL.
+            let result = match opcode {
+                8 => negated(c, fmt, result),
+                _ => result,
+            };
+            settle(c, fmt, result, rd);
+        }
+        Insn::FpThree {
+            r#type,
+            o1,
+            rm,
+            o0,
+            ra,
+            rn,
+            rd,
+        } if !c.mode.flushes() && c.fp_host.fused => {
+            let fmt = format(r#type)?;
+            // FMADD, FMSUB, FNMADD, FNMSUB.
+            let how = mul_add(fmt, FpShape::Scalar, (o1 != o0, o1 != 0));
+            let [n, m, a] = [rn, rm, ra].map(|r| c.b.get_v(regs::v(r)));
+            let result = c.b.fp_mul_add(how, (n, m), a);
             settle(c, fmt, result, rd);
         }
         Insn::FpOne {
@@ -154,6 +194,30 @@ fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
         } if !c.mode.flushes() => {
             let flags = compare(c, r#type, (rn, (z == 0).then_some(rm)), e)?;
             c.raw_flags(flags);
+        }
+        Insn::FpCcmp {
+            r#type,
+            rm,
+            cond,
+            rn,
+            e,
+            nzcv,
+        } if !c.mode.flushes() => {
+            format(r#type)?;
+            // What is not compared is not invalid either.
+            let holds = c.holds(cond);
+            let (yes, no, done) = (c.b.block(), c.b.block(), c.b.block());
+            c.b.branch(holds, yes, no);
+            c.b.switch(yes);
+            let flags = compare(c, r#type, (rn, Some(rm)), e)?;
+            c.raw_flags(flags);
+            c.b.jump(done, &[]);
+            c.b.switch(no);
+            let given = crate::mode::to_x86(u64::from(nzcv) << 28);
+            let given = c.imm(Ty::I64, given);
+            c.raw_flags(given);
+            c.b.jump(done, &[]);
+            c.b.switch(done);
         }
         Insn::FpCsel {
             r#type,
@@ -207,6 +271,20 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
             let result = c.b.fp(how(FpOp::Sqrt, fmt, FpShape::Scalar), n, n);
             settle(c, fmt, result, rd);
         }
+        // FRINTN, FRINTP, FRINTM, FRINTZ, FRINTX, FRINTI.
+        8..=11 | 14 | 15 if !c.mode.flushes() && c.fp_host.rounds => {
+            let op = match opcode {
+                8 => FpOp::RoundQuiet(FpRound::Nearest),
+                9 => FpOp::RoundQuiet(FpRound::Up),
+                10 => FpOp::RoundQuiet(FpRound::Down),
+                11 => FpOp::RoundQuiet(FpRound::Zero),
+                14 => FpOp::Round(FpRound::Current),
+                _ => FpOp::RoundQuiet(FpRound::Current),
+            };
+            let n = c.b.get_v(regs::v(rn));
+            let result = c.b.fp(how(op, fmt, FpShape::Scalar), n, n);
+            settle(c, fmt, result, rd);
+        }
         // FCVT between single and double.
         4 | 5 if !c.mode.flushes() && opcode & 1 != ty => {
             let to = format(opcode & 1)?;
@@ -217,6 +295,45 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// A vector with the sign of its low lane changed.
+fn negated(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
+    let (sign, zero) = (c.imm(Ty::I64, sign(fmt)), c.imm(Ty::I64, 0));
+    let sign = c.b.vec_make(sign, zero);
+    c.b.vec(VecOp::Xor, v, sign, 0)
+}
+
+/// FMAX, FMIN, FMAXNM, FMINNM: of numbers they are the same, and with a NaN a helper knows.
+fn extreme(c: &mut Ctx, fmt: FpFmt, is_min: bool, (rn, rm): (u32, u32), rd: u32) {
+    let (n, m) = (c.b.get_v(regs::v(rn)), c.b.get_v(regs::v(rm)));
+    let how = FpCompare {
+        fmt,
+        rules: FpRules::Sse,
+        signals: false,
+    };
+    let relation = c.b.fp_compare(how, n, m);
+    let unordered = c.binary_imm(Binary::And, relation, flags::PF);
+    let zero = c.imm(Ty::I64, 0);
+    let is_nan = c.b.cmp(Cmp::Ne, unordered, zero);
+    let (slow, fast, done) = (c.b.block(), c.b.block(), c.b.block());
+    c.b.branch(is_nan, slow, fast);
+    c.b.switch(slow);
+    again(c, helper::FLOAT);
+    c.b.jump(done, &[]);
+    c.b.switch(fast);
+    let (n, m) = (bits_of(c, fmt, rn), bits_of(c, fmt, rm));
+    let less = c.binary_imm(Binary::And, relation, flags::CF);
+    let equal = c.binary_imm(Binary::And, relation, flags::ZF);
+    // Of two zeros the sign counts.
+    let (chosen, either) = match is_min {
+        true => (c.b.select(less, n, m), c.b.or(n, m)),
+        false => (c.b.select(less, m, n), c.b.and(n, m)),
+    };
+    let bits = c.b.select(equal, either, chosen);
+    set_bits(c, rd, bits);
+    c.b.jump(done, &[]);
+    c.b.switch(done);
 }
 
 /// The flags of a comparison, in x86's places with C inverted.
@@ -245,62 +362,4 @@ fn compare(c: &mut Ctx, ty: u32, (rn, rm): (u32, Option<u32>), e: u32) -> Option
     let unordered = c.binary_imm(Binary::And, relation, accel_ir::flags::PF);
     let overflow = c.imm(Ty::I64, accel_ir::flags::OF);
     Some(c.b.select(unordered, overflow, ordered))
-}
-
-fn integer(
-    c: &mut Ctx,
-    (sf, ty): (u32, u32),
-    (rmode, opcode): (u32, u32),
-    rn: u32,
-    rd: u32,
-) -> Option<()> {
-    match (rmode, opcode) {
-        // FMOV to and from a general register of the same width.
-        (0, 6) if sf == ty && ty < 2 => {
-            let bits = bits_of(c, format(ty)?, rn);
-            c.set_x(rd, bits);
-        }
-        (0, 7) if sf == ty && ty < 2 => {
-            let x = c.x(rn, width(sf));
-            let x = c.b.zext(x, Ty::I64);
-            set_bits(c, rd, x);
-        }
-        // SCVTF, and UCVTF of what is not negative as 64 bits.
-        (0, 2 | 3) if opcode == 2 || sf == 0 => {
-            let fmt = format(ty)?;
-            let x = c.x(rn, width(sf));
-            let x = match (opcode, sf) {
-                (3, _) => c.b.zext(x, Ty::I64),
-                _ => x,
-            };
-            let old = c.b.get_v(regs::v(rd));
-            let result = c.b.fp_from_int(fmt, FpRules::Sse, old, x);
-            let bits = low(c, fmt, result);
-            set_bits(c, rd, bits);
-        }
-        // FCVTZS: what does not fit is the least integer, and anything else than that is right.
-        (3, 0) if !c.mode.flushes() => {
-            let how = ToInt {
-                fmt: format(ty)?,
-                rules: FpRules::Sse,
-                truncate: true,
-            };
-            let ty = width(sf);
-            let n = c.b.get_v(regs::v(rn));
-            let result = c.b.fp_to_int(how, n, ty);
-            let least = c.imm(ty, 1u64.wrapping_shl(ty.bits().wrapping_sub(1)));
-            let is_rare = c.b.cmp(Cmp::Eq, result, least);
-            let (slow, store, done) = (c.b.block(), c.b.block(), c.b.block());
-            c.b.branch(is_rare, slow, store);
-            c.b.switch(slow);
-            again(c, helper::FLOAT);
-            c.b.jump(done, &[]);
-            c.b.switch(store);
-            c.set_x(rd, result);
-            c.b.jump(done, &[]);
-            c.b.switch(done);
-        }
-        _ => return None,
-    }
-    Some(())
 }

@@ -1,13 +1,13 @@
 //! Integer operations of Advanced SIMD as operations of the IR. What is not here, [`crate::simd`]
 //! computes; a form that returns `None` has emitted nothing but values that nobody uses.
 
-use accel_ir::{Binary, Cmp, FpCmp, FpFmt, FpOp, FpShape, Ty, Val, VecOp};
+use accel_ir::{Binary, Ty, Val, VecOp};
 
 use super::context::{Ctx, width};
-use super::float;
+use super::float_lanes;
 use super::simd::Insn;
 use crate::simd::moves::expand_immediate;
-use crate::{helper, regs};
+use crate::regs;
 
 /// The operation for lanes of 8, 16, 32 or 64 bits.
 type BySize = [Option<VecOp>; 4];
@@ -88,25 +88,25 @@ fn picks(size: u32, count: u32, from: impl Fn(u32) -> u32) -> u128 {
 
 /// A register in the making: short names for what is emitted.
 impl Ctx {
-    fn v(&mut self, n: u32) -> Val {
+    pub(super) fn v(&mut self, n: u32) -> Val {
         self.b.get_v(regs::v(n))
     }
 
-    fn vec(&mut self, op: VecOp, a: Val, b: Val) -> Val {
+    pub(super) fn vec(&mut self, op: VecOp, a: Val, b: Val) -> Val {
         self.b.vec(op, a, b, 0)
     }
 
-    fn vec_imm(&mut self, op: VecOp, a: Val, imm: u32) -> Val {
+    pub(super) fn vec_imm(&mut self, op: VecOp, a: Val, imm: u32) -> Val {
         self.b.vec(op, a, a, imm as u8)
     }
 
-    fn vec_const(&mut self, value: u128) -> Val {
+    pub(super) fn vec_const(&mut self, value: u128) -> Val {
         let (low, high) = (value as u64, (value >> 64) as u64);
         let (low, high) = (self.imm(Ty::I64, low), self.imm(Ty::I64, high));
         self.b.vec_make(low, high)
     }
 
-    fn all_lanes(&mut self, value: u64, size: u32) -> Val {
+    pub(super) fn all_lanes(&mut self, value: u64, size: u32) -> Val {
         let half = repeat(value, size);
         self.vec_const(u128::from(half) << 64 | u128::from(half))
     }
@@ -129,7 +129,7 @@ impl Ctx {
     }
 
     /// Writes a vector register: all of it, or the low half and zeros.
-    fn set_vec(&mut self, rd: u32, q: u32, v: Val) {
+    pub(super) fn set_vec(&mut self, rd: u32, q: u32, v: Val) {
         let v = match q {
             0 => {
                 let (low, zero) = (self.b.vec_half(v, false), self.imm(Ty::I64, 0));
@@ -254,8 +254,8 @@ pub(super) fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
             rd,
             scalar,
         } => {
-            if opcode >= 0b11010 && scalar == 0 {
-                return lanes_of_float(c, (opcode, u, size), q, (rn, rm), rd);
+            if opcode >= 0b11000 && scalar == 0 {
+                return float_lanes::three_same(c, (opcode, u, size), q, (rn, rm), rd);
             }
             if size == 3 && q == 0 && scalar == 0 && opcode != 3 || scalar != 0 && opcode != 16 {
                 return None;
@@ -279,6 +279,9 @@ pub(super) fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
         } => {
             if size == 3 && q == 0 {
                 return None;
+            }
+            if let Some(()) = float_lanes::two_misc(c, (opcode, u, size), q, rn, rd) {
+                return Some(());
             }
             let n = c.v(rn);
             let result = two_misc(c, (opcode, u, size), q, n, rd)?;
@@ -470,76 +473,32 @@ pub(super) fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
             let v = c.b.vec_make(sum, zero);
             c.b.set_v(regs::v(rd), v);
         }
+        Insn::ByElement {
+            q,
+            u: 0,
+            size,
+            l,
+            m,
+            rm,
+            opcode,
+            h,
+            rn,
+            rd,
+            scalar,
+        } if size >= 2 => {
+            let element = (size, h << 1 | l, m << 4 | rm);
+            return float_lanes::by_element(c, opcode, (q, scalar), element, (rn, rd));
+        }
+        // FADDP (scalar).
+        Insn::Pairwise {
+            u: 1,
+            size: size @ (0 | 1),
+            opcode: 0b01101,
+            rn,
+            rd,
+        } => return float_lanes::pair(c, size, rn, rd),
         _ => return None,
     }
-    Some(())
-}
-
-/// FADD, FSUB, FMUL, FDIV of lanes: as [`super::float`] has them, all at once.
-fn lanes_of_float(
-    c: &mut Ctx,
-    (opcode, u, size): (u32, u32, u32),
-    q: u32,
-    (rn, rm): (u32, u32),
-    rd: u32,
-) -> Option<()> {
-    let op = match (opcode, u, size >> 1) {
-        (0b11010, 0, 0) => FpOp::Add,
-        (0b11010, 0, _) => FpOp::Sub,
-        (0b11011, 1, 0) => FpOp::Mul,
-        // Nothing divided by nothing would be invalid above half a register.
-        (0b11111, 1, 0) if q != 0 => FpOp::Div,
-        _ => return None,
-    };
-    let fmt = match (size & 1, q) {
-        (0, _) => FpFmt::F32,
-        (_, 1) => FpFmt::F64,
-        _ => return None,
-    };
-    if c.mode.flushes() {
-        return None;
-    }
-    let operand = |c: &mut Ctx, n: u32| {
-        let v = c.v(n);
-        if q != 0 {
-            return v;
-        }
-        let (half, zero) = (c.b.vec_half(v, false), c.imm(Ty::I64, 0));
-        c.b.vec_make(half, zero)
-    };
-    let (n, m) = (operand(c, rn), operand(c, rm));
-    let result = c.b.fp(float::how(op, fmt, FpShape::Packed), n, m);
-    let nan = float::how(FpOp::Cmp(FpCmp::Unord), fmt, FpShape::Packed);
-    let nan = c.b.fp(nan, result, result);
-    // The least normal number, without its sign.
-    let least = match fmt {
-        FpFmt::F32 => {
-            let magnitude = c.vec_imm(VecOp::ShlImm32, result, 1);
-            let least = c.all_lanes(0x0100_0000, 2);
-            c.vec(VecOp::CmpEq32, magnitude, least)
-        }
-        FpFmt::F64 => {
-            let magnitude = c.vec_imm(VecOp::ShlImm64, result, 1);
-            let least = c.all_lanes(0x0020_0000_0000_0000, 3);
-            let halves = c.vec(VecOp::CmpEq32, magnitude, least);
-            let others = c.vec_imm(VecOp::Shuffle32, halves, 0b1011_0001);
-            c.vec(VecOp::And, halves, others)
-        }
-    };
-    let rare = c.vec(VecOp::Or, nan, least);
-    let rare = c.b.vec_signs(rare, Ty::I32);
-    let zero = c.imm(c.b.ty(rare), 0);
-    let is_rare = c.b.cmp(Cmp::Ne, rare, zero);
-    let (slow, store, done) = (c.b.block(), c.b.block(), c.b.block());
-    c.b.branch(is_rare, slow, store);
-    c.b.switch(slow);
-    float::again(c, helper::SIMD);
-    c.b.jump(done, &[]);
-    c.b.switch(store);
-    // Nothing less nothing is not always positive.
-    c.set_vec(rd, q, result);
-    c.b.jump(done, &[]);
-    c.b.switch(done);
     Some(())
 }
 
