@@ -6,8 +6,8 @@ use accel_ir::{Binary, Ty, Val, VecOp};
 use super::context::{Ctx, width};
 use super::float_lanes;
 use super::simd::Insn;
-use crate::simd::moves::expand_immediate;
 use crate::regs;
+use crate::simd::moves::expand_immediate;
 
 /// The operation for lanes of 8, 16, 32 or 64 bits.
 type BySize = [Option<VecOp>; 4];
