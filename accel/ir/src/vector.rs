@@ -175,6 +175,10 @@ pub enum VecOp {
     MoveLow32,
     /// a with its low half replaced by b's (MOVSD).
     MoveLow64,
+    /// a's low 32 bits, zeros above (MOVSS from memory).
+    Low32,
+    /// a's low half, zeros above (MOVQ).
+    Low64,
     /// Shift left by imm (PSLLW).
     ShlImm16,
     /// Shift left by imm (PSLLD).
@@ -435,6 +439,8 @@ pub fn eval(op: VecOp, a: u128, b: u128, imm: u8) -> u128 {
         HSubS16 => pairs(a, b, i16::saturating_sub),
         MoveLow32 => a & !u128::from(u32::MAX) | b & u128::from(u32::MAX),
         MoveLow64 => a & !u128::from(u64::MAX) | b & u128::from(u64::MAX),
+        Low32 => a & u128::from(u32::MAX),
+        Low64 => a & u128::from(u64::MAX),
         ShlImm16 => eval(Shl16, a, imm.into(), 0),
         ShlImm32 => eval(Shl32, a, imm.into(), 0),
         ShlImm64 => eval(Shl64, a, imm.into(), 0),

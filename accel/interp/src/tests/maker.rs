@@ -277,19 +277,21 @@ impl Maker<'_> {
                 self.ints.push(v);
             }
             12 => {
-                const OPS: [VecOp; 7] = [
+                const OPS: [VecOp; 9] = [
                     VecOp::Add32,
                     VecOp::Xor,
                     VecOp::UnpackLo8,
                     VecOp::Shuffle32,
                     VecOp::MoveLow32,
                     VecOp::MoveLow64,
+                    VecOp::Low32,
+                    VecOp::Low64,
                     VecOp::SarImm16,
                 ];
                 let (a, b, op, imm) = (
                     self.vector(),
                     self.vector(),
-                    OPS[self.pick(7)],
+                    OPS[self.pick(9)],
                     (self.random)() as u8,
                 );
                 let v = self.b.vec(op, a, b, imm);

@@ -4,7 +4,7 @@ use accel_ir::{Slot, Ty, Val, VecOp};
 
 use super::place::Place;
 use super::{Compiler, TooBig, slot_at};
-use crate::asm::{Size, Xmm};
+use crate::asm::{Rm, Size, Xmm};
 
 /// The opcode of an operation that is one instruction `66 0F ..` of two operands, and whether the
 /// operands change places.
@@ -139,6 +139,26 @@ impl Compiler<'_> {
                 // Group 14: /7 left, /3 right.
                 let digit = if op == VecOp::ShlBytes { 7 } else { 3 };
                 self.asm.sse_imm(o, &[0x73], Xmm(digit), to, imm);
+                self.define_v(d, to);
+            }
+            VecOp::Low64 => {
+                let from = self.operand_v(a)?;
+                let to = self.alloc_v()?;
+                self.asm.sse(Some(0xf3), &[0x7e], to, from);
+                self.consume(a);
+                self.consume(b);
+                self.define_v(d, to);
+            }
+            VecOp::Low32 => {
+                let from = self.operand_v(a)?;
+                let to = self.alloc_v()?;
+                if let Rm::Xmm(_) = from {
+                    // From memory it clears the rest itself.
+                    self.asm.sse(None, &[0x57], to, to);
+                }
+                self.asm.sse(Some(0xf3), &[0x10], to, from);
+                self.consume(a);
+                self.consume(b);
                 self.define_v(d, to);
             }
             VecOp::MoveLow32 | VecOp::MoveLow64 => {

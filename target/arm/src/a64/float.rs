@@ -103,26 +103,64 @@ pub(crate) fn rare(c: &mut Ctx, fmt: FpFmt, bits: Val) -> (Val, Val) {
     (c.b.cmp(Cmp::Ltu, moved, limit), magnitude)
 }
 
-/// Writes a result, unless it is one that SSE may have wrong.
-fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32) {
-    settle_by(c, fmt, result, rd, helper::FLOAT);
+/// A register as a number of a format: its low lane, with zeros above.
+pub(super) fn scalar(c: &mut Ctx, fmt: FpFmt, n: u32) -> Val {
+    let v = c.b.get_v(regs::v(n));
+    only(c, fmt, v)
+}
+
+/// The low lane of a vector alone.
+pub(super) fn only(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
+    let op = match fmt {
+        FpFmt::F32 => VecOp::Low32,
+        FpFmt::F64 => VecOp::Low64,
+    };
+    c.b.vec(op, v, v, 0)
+}
+
+/// Writes a result, which has zeros above its low lane, unless it is one that SSE may have wrong. `sources`
+/// are the registers whose low lanes it was made of.
+fn settle(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32, sources: &[u32]) {
+    settle_by(c, fmt, result, (rd, sources), helper::FLOAT);
 }
 
 /// As above; `by` computes the instruction again.
-pub(super) fn settle_by(c: &mut Ctx, fmt: FpFmt, result: Val, rd: u32, by: HelperId) {
-    let bits = low(c, fmt, result);
-    let (is_rare, magnitude) = rare(c, fmt, bits);
-    let (rare, slow, store, done) = (c.b.block(), c.b.block(), c.b.block(), c.b.block());
-    c.b.branch(is_rare, rare, store);
+pub(super) fn settle_by(
+    c: &mut Ctx,
+    fmt: FpFmt,
+    result: Val,
+    (rd, sources): (u32, &[u32]),
+    by: HelperId,
+) {
+    // Exponents of zeros and subnormal numbers, of the least normal ones, and of infinities and NaNs are
+    // together, from all ones on.
+    let half = c.b.vec_half(result, false);
+    let (ty, fraction, ones) = match fmt {
+        FpFmt::F32 => (Ty::I32, 23u32, 0xff),
+        FpFmt::F64 => (Ty::I64, 52, 0x7ff),
+    };
+    let bits = c.b.zext(half, ty);
+    let exponent = c.shift(Binary::Shr, bits, fraction);
+    let moved = c.binary_imm(Binary::Add, exponent, 1);
+    let moved = c.binary_imm(Binary::And, moved, ones);
+    let limit = c.imm(ty, 3);
+    let is_rare = c.b.cmp(Cmp::Ltu, moved, limit);
+    // It is written at once, so that nothing but an operand that this loses is wanted later on.
+    let lost = sources.contains(&rd).then(|| scalar(c, FpFmt::F64, rd));
+    c.b.set_v(regs::v(rd), result);
+    let (rare, slow, done) = (c.b.block(), c.b.block(), c.b.block());
+    c.b.branch(is_rare, rare, done);
     c.b.switch(rare);
-    let zero = c.imm(c.b.ty(magnitude), 0);
+    let bits = bits_of(c, fmt, rd);
+    let magnitude = c.binary_imm(Binary::And, bits, !sign(fmt));
+    let zero = c.imm(Ty::I64, 0);
     let is_zero = c.b.cmp(Cmp::Eq, magnitude, zero);
-    c.b.branch(is_zero, store, slow);
+    c.b.branch(is_zero, done, slow);
     c.b.switch(slow);
+    if let Some(lost) = lost {
+        c.b.set_v(regs::v(rd), lost);
+    }
     again(c, by);
-    c.b.jump(done, &[]);
-    c.b.switch(store);
-    set_bits(c, rd, bits);
     c.b.jump(done, &[]);
     c.b.switch(done);
 }
@@ -154,14 +192,14 @@ fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
                 8 => FpOp::Mul,
                 _ => return None,
             };
-            let (n, m) = (c.b.get_v(regs::v(rn)), c.b.get_v(regs::v(rm)));
+            let (n, m) = (scalar(c, fmt, rn), c.b.get_v(regs::v(rm)));
             let result = c.b.fp(how(op, fmt, FpShape::Scalar), n, m);
             // FNMUL.
             let result = match opcode {
                 8 => negated(c, fmt, result),
                 _ => result,
             };
-            settle(c, fmt, result, rd);
+            settle(c, fmt, result, rd, &[rn, rm]);
         }
         Insn::FpThree {
             r#type,
@@ -175,9 +213,10 @@ fn emit(c: &mut Ctx, insn: Insn) -> Option<()> {
             let fmt = format(r#type)?;
             // FMADD, FMSUB, FNMADD, FNMSUB.
             let how = mul_add(fmt, FpShape::Scalar, (o1 != o0, o1 != 0));
-            let [n, m, a] = [rn, rm, ra].map(|r| c.b.get_v(regs::v(r)));
+            let [n, a] = [rn, ra].map(|r| scalar(c, fmt, r));
+            let m = c.b.get_v(regs::v(rm));
             let result = c.b.fp_mul_add(how, (n, m), a);
-            settle(c, fmt, result, rd);
+            settle(c, fmt, result, rd, &[rn, rm, ra]);
         }
         Insn::FpOne {
             r#type,
@@ -267,9 +306,9 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
             set_bits(c, rd, bits);
         }
         3 if !c.mode.flushes() => {
-            let n = c.b.get_v(regs::v(rn));
+            let n = scalar(c, fmt, rn);
             let result = c.b.fp(how(FpOp::Sqrt, fmt, FpShape::Scalar), n, n);
-            settle(c, fmt, result, rd);
+            settle(c, fmt, result, rd, &[rn]);
         }
         // FRINTN, FRINTP, FRINTM, FRINTZ, FRINTX, FRINTI.
         8..=11 | 14 | 15 if !c.mode.flushes() && c.fp_host.rounds => {
@@ -281,16 +320,18 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
                 14 => FpOp::Round(FpRound::Current),
                 _ => FpOp::RoundQuiet(FpRound::Current),
             };
-            let n = c.b.get_v(regs::v(rn));
+            let n = scalar(c, fmt, rn);
             let result = c.b.fp(how(op, fmt, FpShape::Scalar), n, n);
-            settle(c, fmt, result, rd);
+            settle(c, fmt, result, rd, &[rn]);
         }
         // FCVT between single and double.
         4 | 5 if !c.mode.flushes() && opcode & 1 != ty => {
             let to = format(opcode & 1)?;
-            let n = c.b.get_v(regs::v(rn));
+            let n = scalar(c, fmt, rn);
             let result = c.b.fp(how(FpOp::Convert, to, FpShape::Scalar), n, n);
-            settle(c, to, result, rd);
+            // Of a double, the upper half of what it was is above.
+            let result = only(c, to, result);
+            settle(c, to, result, rd, &[rn]);
         }
         _ => return None,
     }
@@ -306,7 +347,7 @@ fn negated(c: &mut Ctx, fmt: FpFmt, v: Val) -> Val {
 
 /// FMAX, FMIN, FMAXNM, FMINNM: of numbers they are the same, and with a NaN a helper knows.
 fn extreme(c: &mut Ctx, fmt: FpFmt, is_min: bool, (rn, rm): (u32, u32), rd: u32) {
-    let (n, m) = (c.b.get_v(regs::v(rn)), c.b.get_v(regs::v(rm)));
+    let (n, m) = (scalar(c, fmt, rn), c.b.get_v(regs::v(rm)));
     let how = FpCompare {
         fmt,
         rules: FpRules::Sse,
@@ -339,7 +380,7 @@ fn extreme(c: &mut Ctx, fmt: FpFmt, is_min: bool, (rn, rm): (u32, u32), rd: u32)
 /// The flags of a comparison, in x86's places with C inverted.
 fn compare(c: &mut Ctx, ty: u32, (rn, rm): (u32, Option<u32>), e: u32) -> Option<Val> {
     let fmt = format(ty)?;
-    let n = c.b.get_v(regs::v(rn));
+    let n = scalar(c, fmt, rn);
     let m = match rm {
         Some(rm) => c.b.get_v(regs::v(rm)),
         None => {

@@ -4,7 +4,7 @@
 use accel_ir::{Binary, Cmp, FpFmt, FpOp, FpRound, FpRules, FpShape, ToInt, Ty, Val};
 
 use super::context::{Ctx, width};
-use super::float::{again, bits_of, format, how, low, set_bits, sign};
+use super::float::{again, bits_of, format, how, scalar, set_bits, sign};
 use crate::{helper, regs};
 
 /// Runs `fast` where a condition holds, else has a helper compute the instruction.
@@ -98,10 +98,10 @@ pub(super) fn integer(
 }
 
 fn from_int(c: &mut Ctx, fmt: FpFmt, x: Val, rd: u32) {
-    let old = c.b.get_v(regs::v(rd));
-    let result = c.b.fp_from_int(fmt, FpRules::Sse, old, x);
-    let bits = low(c, fmt, result);
-    set_bits(c, rd, bits);
+    let zero = c.imm(Ty::I64, 0);
+    let zeros = c.b.vec_make(zero, zero);
+    let result = c.b.fp_from_int(fmt, FpRules::Sse, zeros, x);
+    c.b.set_v(regs::v(rd), result);
 }
 
 /// The bits of 2^30, or of 2^62 for 64-bit integers.
@@ -114,7 +114,7 @@ fn half_of_range(fmt: FpFmt, sf: u32) -> u64 {
 }
 
 fn to_int(c: &mut Ctx, fmt: FpFmt, sf: u32, round: Option<FpRound>, rn: u32) -> Val {
-    let mut n = c.b.get_v(regs::v(rn));
+    let mut n = scalar(c, fmt, rn);
     if let Some(to) = round {
         // Inexact here, as what follows is not.
         n = c.b.fp(how(FpOp::Round(to), fmt, FpShape::Scalar), n, n);

@@ -24,8 +24,7 @@ fn operand(c: &mut Ctx, q: u32, v: Val) -> Val {
     if q != 0 {
         return v;
     }
-    let (half, zero) = (c.b.vec_half(v, false), c.imm(Ty::I64, 0));
-    c.b.vec_make(half, zero)
+    c.vec_imm(VecOp::Low64, v, 0)
 }
 
 /// Size of lanes as [`Ctx::all_lanes`] wants it.
@@ -357,15 +356,20 @@ pub(super) fn by_element(
         (FpFmt::F64, _) => c.vec(VecOp::UnpackHi64, m, m),
     };
     if scalar != 0 {
+        if rm == rd && index != 0 {
+            // The helper would miss the element.
+            return None;
+        }
+        let n = float::only(c, fmt, n);
         let result = match opcode {
             0b1001 => c.b.fp(float::how(FpOp::Mul, fmt, FpShape::Scalar), n, m),
             _ => {
-                let d = c.v(rd);
+                let d = float::scalar(c, fmt, rd);
                 let how = mul_add(fmt, FpShape::Scalar, (opcode == 0b0101, false));
                 c.b.fp_mul_add(how, (n, m), d)
             }
         };
-        float::settle_by(c, fmt, result, rd, helper::SIMD);
+        float::settle_by(c, fmt, result, (rd, &[rn, rm, rd]), helper::SIMD);
         return Some(());
     }
     let (n, m) = (operand(c, q, n), operand(c, q, m));
@@ -388,6 +392,8 @@ pub(super) fn pair(c: &mut Ctx, size: u32, rn: u32, rd: u32) -> Option<()> {
     let n = operand(c, u32::from(fmt == FpFmt::F64), n);
     let zero = c.vec_const(0);
     let result = c.b.fp(packed(FpOp::HAdd, fmt), n, zero);
-    float::settle_by(c, fmt, result, rd, helper::SIMD);
+    // One lane, of what has zeros beside it.
+    let result = float::only(c, fmt, result);
+    settle(c, fmt, 1, result, rd);
     Some(())
 }

@@ -131,10 +131,7 @@ impl Ctx {
     /// Writes a vector register: all of it, or the low half and zeros.
     pub(super) fn set_vec(&mut self, rd: u32, q: u32, v: Val) {
         let v = match q {
-            0 => {
-                let (low, zero) = (self.b.vec_half(v, false), self.imm(Ty::I64, 0));
-                self.b.vec_make(low, zero)
-            }
+            0 => self.vec_imm(VecOp::Low64, v, 0),
             _ => v,
         };
         self.b.set_v(regs::v(rd), v);
