@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hw_core::{IrqHub, IrqSink};
-use hw_intc::{GIC_BANK, GIC_MAX_SPIS, GicState, GicVersion};
+use hw_intc::{GIC_BANK, GicState, GicVersion};
 use runtime::{Rank, Ranked, RankedGuard};
 
 mod distributor;
@@ -35,7 +35,7 @@ mod tests;
 
 use model::{Model, line};
 
-pub use its::{ARM_GICV3_ITS, GicIts, ITS_LEN};
+pub use its::{ARM_GICV3_ITS, GicIts, ITS_LEN, ItsModel};
 pub use sysregs::{Access as GicSystemAccess, SystemFault};
 pub use v2::{ARM_GIC, GicV2Device};
 pub use v2m::{GICV2M, GicV2m, GicV2mConfig};
@@ -175,19 +175,14 @@ impl Gic {
         inputs.is_some_and(|inputs| inputs.levels.load(Ordering::Acquire) & which != 0)
     }
 
-    /// Makes a shared interrupt pending by a message.
-    pub(crate) fn message(&self, intid: u32) {
-        let mut model = self.lock();
-        if (GIC_BANK as u32..(GIC_BANK + GIC_MAX_SPIS) as u32).contains(&intid) {
-            model.latch(0, intid);
-            let concerned = model.concerns(0, intid);
-            self.follow(&model, concerned);
-        }
-    }
-
     /// The state, to hand to an accelerator's controller.
     pub fn snapshot(&self) -> GicState {
         self.lock().state.clone()
+    }
+
+    /// Takes over the state of an accelerator's controller, which tells the CPUs itself.
+    pub fn set_snapshot(&self, state: GicState) {
+        self.lock().replace(state);
     }
 
     fn lock(&self) -> RankedGuard<'_, Model> {

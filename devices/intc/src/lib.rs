@@ -21,8 +21,8 @@ mod lapic;
 
 pub use gic::{
     ARM_GIC, ARM_GICV3, ARM_GICV3_ITS, GICV2M, Gic, GicIts, GicSystemAccess, GicV2Device, GicV2m,
-    GicV2mConfig, GicV3Device, ITS_LEN, REDISTRIBUTOR_LEN, Security as GicSecurity, SystemFault,
-    World as GicWorld,
+    GicV2mConfig, GicV3Device, ITS_LEN, ItsModel, REDISTRIBUTOR_LEN, Security as GicSecurity,
+    SystemFault, World as GicWorld,
 };
 pub use hw_intc::{
     ApicMessage, CpuSignal, DeliveryMode, Destination, GicVersion, I8259State, IoApicState, Kick,

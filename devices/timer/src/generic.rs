@@ -101,11 +101,7 @@ impl GenericTimers {
         cpus: u32,
         output: impl Fn(u32, GenericTimer) -> IrqLine,
     ) -> Arc<Self> {
-        let timers = Arc::new(GenericTimers {
-            clock: clock.clone(),
-            hz,
-            cpus: (0..cpus).map(|_| Mutex::default()).collect(),
-        });
+        let timers = Self::still(clock, hz, cpus);
         for (n, cpu) in (0..cpus).zip(&timers.cpus) {
             let weak: Weak<Self> = Arc::downgrade(&timers);
             let fire = move || {
@@ -119,6 +115,15 @@ impl GenericTimers {
             });
         }
         timers
+    }
+
+    /// Timers that an accelerator has: here they only carry its state, and never fire.
+    pub fn still(clock: &Clock, hz: u64, cpus: u32) -> Arc<Self> {
+        Arc::new(GenericTimers {
+            clock: clock.clone(),
+            hz,
+            cpus: (0..cpus).map(|_| Mutex::default()).collect(),
+        })
     }
 
     /// Changes a CPU's timers, then brings outputs and deadline in line.

@@ -17,6 +17,7 @@ mod gic;
 mod i8254;
 mod i8259;
 mod ioapic;
+mod its;
 mod lapic;
 mod legacy;
 mod lpi;
@@ -30,6 +31,7 @@ pub use gic::{
 pub use i8254::{I8254Channel, I8254State, KernelI8254, PIT_HZ};
 pub use i8259::{I8259Chip, I8259State};
 pub use ioapic::{IOAPIC_PINS, IoApicState, redirection};
+pub use its::GicItsState;
 pub use lapic::{
     APIC_BASE, APIC_BUS_HZ, LVT_COUNT, LapicState, base, divide_shift, highest, lvt, lvt_index,
     reg, svr,

@@ -3,7 +3,8 @@
 use accel_core::Guest;
 use hw_state::{Section, StateError};
 
-use crate::system::{describe, interrupt, reset, saved};
+use crate::system::saved::CpuState;
+use crate::system::{describe, interrupt, reset};
 use crate::{Arm, Core, regs};
 
 impl Guest for Arm {
@@ -13,11 +14,13 @@ impl Guest for Arm {
 
     fn save(core: &mut Core) -> Section {
         crate::system::pmu::sync(core);
-        saved::save(core)
+        CpuState::of(core).save()
     }
 
     fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
-        saved::restore(core, section)
+        let state = CpuState::load(section, &core.arch.model)?;
+        state.apply(core);
+        Ok(())
     }
 
     fn registers(core: &mut Core) -> Vec<(String, u128)> {

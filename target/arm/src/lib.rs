@@ -52,7 +52,7 @@ mod state;
 mod system;
 
 pub use cpu::Arm;
-pub use model::{CpuModel, ModelError, help, models, properties};
+pub use model::{CpuModel, HostOptions, IdRegisters, ModelError, help, models, properties};
 pub use peers::Peers;
 pub use port::{
     Answer, Conduit, GicAccess, GicFault, HostRead, NoPort, Port, Semihost, Start, SysReg, Timer,
@@ -61,6 +61,7 @@ pub use port::{
 pub use state::{Boot, Setup, State};
 pub use system::registers::set_register;
 pub use system::reset::new_core;
+pub use system::saved::{CpuState, is_saved};
 
 /// A CPU of this guest.
 pub type Core = accel_core::Core<Arm>;

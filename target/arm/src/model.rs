@@ -3,6 +3,10 @@
 //! Not modelled, and so not claimed: AArch32 above EL0, BF16, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
 //! extensions, big-endian data.
 
+mod host;
+
+pub use host::HostOptions;
+
 /// Counter frequency of models before Armv8.6 on QEMU's `virt` (62.5 MHz).
 const OLD_COUNTER_HZ: u64 = 62_500_000;
 /// Counter frequency from Armv8.6 on (D12.1.2: 1 GHz).
@@ -38,6 +42,9 @@ pub enum ModelError {
     /// The model is only for another accelerator.
     #[error("CPU model '{0}' requires KVM")]
     HostOnly(String),
+    /// The host has one processor to give.
+    #[error("under KVM a guest has the host's own processor: use '-cpu host' instead of '{0}'")]
+    NotHost(String),
     /// A feature that no model has.
     #[error("'{name}' cannot be turned on: {why}")]
     Missing {
@@ -409,6 +416,14 @@ const PROPERTIES: &[Property] = &[
 const PAUTH_ISAR1: u64 = 0xff00_0ff0;
 const PAUTH_ISAR2: u64 = 0xff00;
 
+fn property(name: &str) -> Result<&'static Property, ModelError> {
+    let found = PROPERTIES.iter().find(|p| p.name == name);
+    found.ok_or_else(|| ModelError::Property {
+        name: name.into(),
+        near: nearest_name(name, PROPERTIES.iter().map(|p| p.name)),
+    })
+}
+
 impl CpuModel {
     /// Reads a `-cpu` argument: a model, then `name=value` (`on` without a value).
     pub fn parse(text: &str) -> Result<CpuModel, ModelError> {
@@ -439,12 +454,7 @@ impl CpuModel {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), ModelError> {
-        let Some(property) = PROPERTIES.iter().find(|p| p.name == name) else {
-            return Err(ModelError::Property {
-                name: name.into(),
-                near: nearest_name(name, PROPERTIES.iter().map(|p| p.name)),
-            });
-        };
+        let property = property(name)?;
         let missing = |why| ModelError::Missing {
             name: name.into(),
             why,
@@ -618,8 +628,8 @@ fn nearest_name<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<
 /// The text of `-cpu help`.
 pub fn help() -> String {
     let mut text = String::from("Available CPUs:\n");
-    for row in ROWS {
-        text.push_str(&format!("  {:<22}{}\n", row.name, row.doc));
+    for (name, doc) in models() {
+        text.push_str(&format!("  {name:<22}{doc}\n"));
     }
     text.push_str("\nProperties:\n");
     for property in PROPERTIES {
@@ -630,7 +640,8 @@ pub fn help() -> String {
 
 /// Names and descriptions of all models.
 pub fn models() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ROWS.iter().map(|row| (row.name, row.doc))
+    let rows = ROWS.iter().map(|row| (row.name, row.doc));
+    rows.chain([host::NAME_AND_DOC])
 }
 
 /// Names and descriptions of all properties of models.

@@ -14,6 +14,7 @@ use hw_core::{
     Access, AccessSizes, BusKind, Category, Clock, Device, DeviceClass, DeviceError, Dma, Fault,
     MsiSink, Region, RegionId, ResetKind, Section, StateError, Timer, TimerId, Wiring,
 };
+use hw_intc::GicItsState as State;
 use runtime::{Rank, Ranked};
 
 use super::v3::{merged, part};
@@ -55,17 +56,6 @@ const VALID: u64 = 1 << 63;
 /// Commands served before others get a turn.
 const BUDGET: usize = 1024;
 const GO_ON: TimerId = TimerId(0);
-
-/// The registers.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-struct State {
-    enabled: bool,
-    cbaser: u64,
-    cwriter: u64,
-    creadr: u64,
-    /// Of devices, and of collections.
-    baser: [u64; 2],
-}
 
 /// Registers and what they act on; shared by the device and whoever sends messages.
 struct Its {
@@ -193,6 +183,26 @@ impl Its {
     }
 }
 
+/// The registers of a service, for an accelerator that has one of its own.
+#[derive(Clone)]
+pub struct ItsModel(Arc<Ranked<Option<Its>>>);
+
+impl ItsModel {
+    /// The registers.
+    pub fn snapshot(&self) -> State {
+        let its = self.0.lock();
+        let state = its.as_ref().map(|its| its.state.clone());
+        state.unwrap_or_default()
+    }
+
+    /// Takes over the registers of the accelerator's.
+    pub fn set_snapshot(&self, state: State) {
+        if let Some(its) = &mut *self.0.lock() {
+            its.state = state;
+        }
+    }
+}
+
 /// Takes the messages of devices.
 struct Sink {
     its: Arc<Ranked<Option<Its>>>,
@@ -237,6 +247,11 @@ impl GicIts {
             its: self.its.clone(),
             translater: self.base.saturating_add(GITS_TRANSLATER),
         })
+    }
+
+    /// Its registers.
+    pub fn model(&self) -> ItsModel {
+        ItsModel(self.its.clone())
     }
 
     /// Serves commands; what is left is the main loop's.
@@ -292,34 +307,22 @@ impl Device for GicIts {
     fn save(&self) -> Section {
         let its = self.its.lock();
         let state = its.as_ref().map(|its| its.state.clone());
-        let State {
-            enabled,
-            cbaser,
-            cwriter,
-            creadr,
-            baser: [devices, collections],
-        } = state.unwrap_or_default();
-        Section::new("gic-its", 1)
-            .with(1, enabled)
-            .with(2, cbaser)
-            .with(3, cwriter)
-            .with(4, creadr)
-            .with(5, devices)
-            .with(6, collections)
+        state.unwrap_or_default().save()
     }
 
     fn restore(&mut self, s: &Section) -> Result<(), StateError> {
-        s.expect("gic-its", 1)?;
+        let saved = State::restore(s)?;
         let [devices, collections] = tables::reset().baser;
+        let [new_devices, new_collections] = saved.baser;
         let state = State {
-            enabled: s.bool(1)?,
-            cbaser: s.u64(2)? & CBASER,
-            cwriter: s.u64(3)? & OFFSET,
-            creadr: s.u64(4)? & (OFFSET | STALLED),
+            cbaser: saved.cbaser & CBASER,
+            cwriter: saved.cwriter & OFFSET,
+            creadr: saved.creadr & (OFFSET | STALLED),
             baser: [
-                tables::written(devices, s.u64(5)?),
-                tables::written(collections, s.u64(6)?),
+                tables::written(devices, new_devices),
+                tables::written(collections, new_collections),
             ],
+            ..saved
         };
         if let Some(its) = &mut *self.its.lock() {
             its.state = state;

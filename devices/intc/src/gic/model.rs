@@ -242,13 +242,6 @@ impl Model {
         }
     }
 
-    /// Makes an edge-triggered interrupt pending: a message.
-    pub(super) fn latch(&mut self, cpu: usize, intid: u32) {
-        if let Some(bank) = self.state.bank_mut(cpu, bank_of(intid)) {
-            bank.latched |= bit(intid);
-        }
-    }
-
     /// A software generated interrupt for `to`.
     pub(super) fn send_sgi(&mut self, from: usize, to: usize, sgi: u32) {
         let is_v2 = self.state.version == GicVersion::V2;

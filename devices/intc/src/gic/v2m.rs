@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use hw_core::{
-    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, MsiSink, Prop,
-    PropType, Region, ResetKind, Section, StateError, Wiring,
+    Access, AccessSizes, BusKind, Category, Device, DeviceClass, DeviceError, Fault, IrqSink,
+    MsiSink, Prop, PropType, Region, ResetKind, Section, StateError, Wiring,
 };
 
-use super::{Gic, acts};
+use super::acts;
 
 const LEN: u64 = 0x1000;
 const MSI_TYPER: u64 = 0x008;
@@ -28,13 +28,13 @@ pub struct GicV2mConfig {
 
 /// A message frame.
 pub struct GicV2m {
-    gic: Arc<Gic>,
+    gic: Arc<dyn IrqSink>,
     config: GicV2mConfig,
 }
 
 impl GicV2m {
-    /// A frame that sends to `gic`.
-    pub fn new(gic: Arc<Gic>, config: GicV2mConfig) -> Self {
+    /// A frame that sends to `gic`, whose pins are by INTID.
+    pub fn new(gic: Arc<dyn IrqSink>, config: GicV2mConfig) -> Self {
         GicV2m { gic, config }
     }
 
@@ -51,7 +51,9 @@ impl GicV2m {
         let intid = u32::try_from(value & 0x3ff).unwrap_or(0);
         let number = intid.checked_sub(self.first_intid());
         if number.is_some_and(|n| n < self.config.spis) {
-            self.gic.message(intid);
+            // Edge-triggered, as drivers make them.
+            self.gic.set(intid, true);
+            self.gic.set(intid, false);
         }
     }
 }

@@ -42,10 +42,10 @@ pub fn new_core(
 }
 
 /// The highest exception level that the model has.
-pub(crate) fn highest_el(core: &Core) -> u8 {
-    if core.arch.model.has(Feature::El3) {
+pub(crate) fn highest_of(model: &CpuModel) -> u8 {
+    if model.has(Feature::El3) {
         3
-    } else if core.arch.model.has(Feature::El2) {
+    } else if model.has(Feature::El2) {
         2
     } else {
         1
@@ -59,6 +59,11 @@ fn kernel_el(core: &Core) -> u8 {
     } else {
         1
     }
+}
+
+/// The highest exception level that a CPU has.
+pub(crate) fn highest_el(core: &Core) -> u8 {
+    highest_of(&core.arch.model)
 }
 
 /// To the state after power-on or reset.

@@ -6,7 +6,8 @@ use hw_state::{Section, StateError};
 
 use super::exception;
 use super::registers::ROWS;
-use crate::model::Feature;
+use crate::model::{CpuModel, Feature};
+use crate::port::SysReg;
 use crate::{Core, mode, regs};
 
 const NAME: &str = "aarch64-cpu";
@@ -29,6 +30,9 @@ const HALTED: u16 = 14;
 const MODEL: u16 = 15;
 const PMU: u16 = 16;
 
+/// PSTATE: nRW, as in SPSR_ELx.
+const AARCH32: u64 = 0x10;
+
 fn bytes(words: impl IntoIterator<Item = u64>) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
@@ -42,12 +46,57 @@ fn words(section: &Section, tag: u16) -> Result<Vec<u64>, StateError> {
     Ok(words.map(|word| u64::from_le_bytes(*word)).collect())
 }
 
+fn array<const N: usize>(section: &Section, tag: u16) -> Result<[u64; N], StateError> {
+    let words = exactly(section, tag, N)?;
+    <[u64; N]>::try_from(words).map_err(|_| section.bad(tag, "has the wrong length"))
+}
+
 fn exactly(section: &Section, tag: u16, count: usize) -> Result<Vec<u64>, StateError> {
     let words = words(section, tag)?;
     if words.len() != count {
         return Err(section.bad(tag, "has the wrong length"));
     }
     Ok(words)
+}
+
+/// All of a CPU that is saved, in the form that accelerators share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuState {
+    /// Name of the model.
+    pub model: String,
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// SP_EL0 to SP_EL3.
+    pub sp: [u64; 4],
+    /// The program counter.
+    pub pc: u64,
+    /// PSTATE, as in SPSR_ELx.
+    pub pstate: u64,
+    /// V0 to V31.
+    pub v: [u128; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+    /// System registers: those of the table, or fewer.
+    pub system: Vec<(SysReg, u64)>,
+    /// Address of the exclusive monitor, all ones if it is open, and what was loaded.
+    pub monitor: (u64, u128),
+    /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number.
+    pub debug: [[u64; 4]; 16],
+    /// OSLSR_EL1.OSLK.
+    pub os_lock: bool,
+    /// Off until PSCI turns it on.
+    pub powered_off: bool,
+    /// In WFI.
+    pub halted: bool,
+    /// The engine's performance monitors; nothing for those after reset.
+    pub pmu: Vec<u64>,
+}
+
+/// Whether a register is one that [`CpuState::system`] has.
+pub fn is_saved(reg: SysReg) -> bool {
+    ROWS.iter().any(|row| row.reg == reg)
 }
 
 /// The bank of stack pointers, the one in use included.
@@ -59,122 +108,199 @@ fn stack_pointers(core: &Core) -> [u64; 4] {
     })
 }
 
-pub(crate) fn save(core: &Core) -> Section {
-    let get = |slot| core.regs.get(slot);
-    let vectors = (0..32).flat_map(|n| {
-        let v = core.regs.get_v(regs::v(n));
-        [v as u64, (v >> 64) as u64]
-    });
-    let monitor = core.regs.get_v(regs::MONITOR_DATA);
-    Section::new(NAME, VERSION)
-        .with(MODEL, core.arch.model.name.to_string())
-        .with(X, bytes((0..31).map(|n| get(regs::x(n)))))
-        .with(SP, bytes(stack_pointers(core)))
-        .with(PC, core.pc())
-        .with(PSTATE, exception::pstate(core))
-        .with(VECTORS, bytes(vectors))
-        .with(FPCR, get(regs::FPCR))
-        .with(FPSR, crate::float::fpsr_now(core))
-        .with(ENCODINGS, bytes(ROWS.iter().map(|r| r.reg.0.into())))
-        .with(VALUES, bytes(ROWS.iter().map(|r| get(r.slot))))
-        .with(
-            MONITOR,
-            bytes([get(regs::MONITOR), monitor as u64, (monitor >> 64) as u64]),
-        )
-        .with(DEBUG, bytes(core.arch.debug.into_iter().flatten()))
-        .with(OS_LOCK, core.arch.os_lock)
-        .with(POWERED_OFF, core.arch.powered_off)
-        .with(HALTED, core.arch.halted)
-        .with(PMU, bytes(core.arch.pmu.save()))
+fn halves(value: u128) -> [u64; 2] {
+    [value as u64, (value >> 64) as u64]
 }
 
-pub(crate) fn restore(core: &mut Core, section: &Section) -> Result<(), StateError> {
-    section.expect(NAME, VERSION)?;
-    if section.text(MODEL)? != core.arch.model.name {
-        return Err(section.bad(MODEL, "is another CPU model"));
+fn whole(low: u64, high: u64) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}
+
+impl CpuState {
+    /// The state of an engine's CPU.
+    pub fn of(core: &Core) -> Self {
+        let get = |slot| core.regs.get(slot);
+        CpuState {
+            model: core.arch.model.name.to_owned(),
+            x: std::array::from_fn(|n| get(regs::x(n as u32))),
+            sp: stack_pointers(core),
+            pc: core.pc(),
+            pstate: exception::pstate(core),
+            v: std::array::from_fn(|n| core.regs.get_v(regs::v(n as u32))),
+            fpcr: get(regs::FPCR),
+            fpsr: crate::float::fpsr_now(core),
+            system: ROWS.iter().map(|row| (row.reg, get(row.slot))).collect(),
+            monitor: (get(regs::MONITOR), core.regs.get_v(regs::MONITOR_DATA)),
+            debug: core.arch.debug,
+            os_lock: core.arch.os_lock,
+            powered_off: core.arch.powered_off,
+            halted: core.arch.halted,
+            pmu: core.arch.pmu.save(),
+        }
     }
-    let x = exactly(section, X, 31)?;
-    let sp = exactly(section, SP, 4)?;
-    let pc = section.u64(PC)?;
-    let pstate = section.u64(PSTATE)?;
-    let vectors = exactly(section, VECTORS, 64)?;
-    let (fpcr, fpsr) = (section.u64(FPCR)?, section.u64(FPSR)?);
-    let encodings = words(section, ENCODINGS)?;
-    let values = exactly(section, VALUES, encodings.len())?;
-    let monitor = exactly(section, MONITOR, 3)?;
-    let debug = exactly(section, DEBUG, 64)?;
-    let os_lock = section.bool(OS_LOCK)?;
-    let (off, halted) = (section.bool(POWERED_OFF)?, section.bool(HALTED)?);
-    let pmu = match section.get(PMU) {
-        Some(_) => exactly(section, PMU, super::pmu::SAVED)?,
-        None => Vec::new(),
-    };
-    let el = (pstate >> 2 & 3) as u8;
-    let highest = super::reset::highest_el(core);
-    let is_32 = pstate & 0x10 != 0;
-    let is_there = match is_32 {
-        true => pstate & 0xf == 0 && core.arch.model.has(Feature::El0Is32),
-        false => pstate & 2 == 0 && el <= highest && !(el == 0 && pstate & 1 != 0),
-    };
-    if !is_there {
-        return Err(section.bad(PSTATE, "is no state of this CPU"));
+
+    /// The saved form.
+    pub fn save(&self) -> Section {
+        let (address, data) = self.monitor;
+        let [low, high] = halves(data);
+        let system = self.system.iter();
+        let mut section = Section::new(NAME, VERSION)
+            .with(MODEL, self.model.clone())
+            .with(X, bytes(self.x))
+            .with(SP, bytes(self.sp))
+            .with(PC, self.pc)
+            .with(PSTATE, self.pstate)
+            .with(VECTORS, bytes(self.v.into_iter().flat_map(halves)))
+            .with(FPCR, self.fpcr)
+            .with(FPSR, self.fpsr)
+            .with(
+                ENCODINGS,
+                bytes(system.clone().map(|(reg, _)| reg.0.into())),
+            )
+            .with(VALUES, bytes(system.map(|(_, value)| *value)))
+            .with(MONITOR, bytes([address, low, high]))
+            .with(DEBUG, bytes(self.debug.into_iter().flatten()))
+            .with(OS_LOCK, self.os_lock)
+            .with(POWERED_OFF, self.powered_off)
+            .with(HALTED, self.halted);
+        if !self.pmu.is_empty() {
+            section.push(PMU, bytes(self.pmu.iter().copied()));
+        }
+        section
     }
-    super::reset::reset(core);
-    for (n, value) in (0..).zip(x) {
-        core.regs.set(regs::x(n), value);
+
+    /// From the saved form of a CPU of this model.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn load(section: &Section, model: &CpuModel) -> Result<Self, StateError> {
+        section.expect(NAME, VERSION)?;
+        if section.text(MODEL)? != model.name {
+            return Err(section.bad(MODEL, "is another CPU model"));
+        }
+        let pstate = section.u64(PSTATE)?;
+        if !is_possible(pstate, model) {
+            return Err(section.bad(PSTATE, "is no state of this CPU"));
+        }
+        let encodings = words(section, ENCODINGS)?;
+        let values = exactly(section, VALUES, encodings.len())?;
+        let register = |(encoding, value): (u64, u64)| {
+            let reg = u16::try_from(encoding).ok().map(SysReg);
+            let reg = reg.filter(|reg| is_saved(*reg));
+            let reg = reg.ok_or_else(|| section.bad(ENCODINGS, "names an unknown register"))?;
+            Ok((reg, value))
+        };
+        let vectors = exactly(section, VECTORS, 64)?;
+        let vectors = vectors.as_chunks::<2>().0;
+        let mut v = [0; 32];
+        for (to, [low, high]) in v.iter_mut().zip(vectors) {
+            *to = whole(*low, *high);
+        }
+        let debug = exactly(section, DEBUG, 64)?;
+        let mut rows = [[0; 4]; 16];
+        for (row, values) in rows.iter_mut().zip(debug.as_chunks::<4>().0) {
+            *row = *values;
+        }
+        let [address, low, high] = array(section, MONITOR)?;
+        Ok(CpuState {
+            model: model.name.to_owned(),
+            x: array(section, X)?,
+            sp: array(section, SP)?,
+            pc: section.u64(PC)?,
+            pstate,
+            v,
+            fpcr: section.u64(FPCR)?,
+            fpsr: section.u64(FPSR)?,
+            system: encodings
+                .into_iter()
+                .zip(values)
+                .map(register)
+                .collect::<Result<_, StateError>>()?,
+            monitor: (address, whole(low, high)),
+            debug: rows,
+            os_lock: section.bool(OS_LOCK)?,
+            powered_off: section.bool(POWERED_OFF)?,
+            halted: section.bool(HALTED)?,
+            pmu: match section.get(PMU) {
+                Some(_) => exactly(section, PMU, super::pmu::SAVED)?,
+                None => Vec::new(),
+            },
+        })
     }
-    for (encoding, value) in encodings.into_iter().zip(values) {
-        let row = ROWS.iter().find(|r| u64::from(r.reg.0) == encoding);
-        let row = row.ok_or_else(|| section.bad(ENCODINGS, "names an unknown register"))?;
-        core.regs.set(row.slot, value);
-    }
-    for (n, [low, high]) in (0..).zip(vectors.as_chunks().0) {
-        core.regs
-            .set_v(regs::v(n), u128::from(*high) << 64 | u128::from(*low));
-    }
-    for (n, value) in (0..).zip(&sp) {
-        core.regs.set(regs::sp_bank(n), *value);
-    }
-    let sel = pstate & 1 != 0;
-    let current = sp.get(usize::from(if sel { el } else { 0 }));
-    core.regs.set(regs::SP, current.copied().unwrap_or(0));
-    crate::float::set_fpcr(core, fpcr);
-    crate::float::set_fpsr(core, fpsr);
-    if let [address, low, high] = monitor[..] {
+
+    /// Puts an engine's CPU of the same model into this state.
+    pub fn apply(&self, core: &mut Core) {
+        super::reset::reset(core);
+        for (n, value) in (0..).zip(self.x) {
+            core.regs.set(regs::x(n), value);
+        }
+        for (reg, value) in &self.system {
+            if let Some(row) = ROWS.iter().find(|row| row.reg == *reg) {
+                core.regs.set(row.slot, *value);
+            }
+        }
+        for (n, value) in (0..).zip(self.v) {
+            core.regs.set_v(regs::v(n), value);
+        }
+        for (n, value) in (0..).zip(self.sp) {
+            core.regs.set(regs::sp_bank(n), value);
+        }
+        crate::float::set_fpcr(core, self.fpcr);
+        crate::float::set_fpsr(core, self.fpsr);
+        let (address, data) = self.monitor;
         core.regs.set(regs::MONITOR, address);
+        core.regs.set_v(regs::MONITOR_DATA, data);
+        core.arch.debug = self.debug;
+        self.apply_pstate(core);
+        core.arch.os_lock = self.os_lock;
+        core.arch.powered_off = self.powered_off;
+        core.arch.halted = self.halted;
+        core.set_pc(self.pc);
+        let offset = core.regs.get(super::registers::CNTVOFF_EL2);
+        core.port.set_counter_offset(offset);
+        exception::changed(core);
+        super::debug::arm(core);
+        super::pmu::restored(core, &self.pmu);
+        core.mmu.flush_all();
+        // Whatever is active is looked at.
+        core.pending.raise(accel_core::reason::INTR);
+    }
+
+    fn apply_pstate(&self, core: &mut Core) {
+        let pstate = self.pstate;
+        let el = (pstate >> 2 & 3) as u8;
+        let is_32 = pstate & AARCH32 != 0;
+        let sel = pstate & 1 != 0;
+        let current = self.sp.get(usize::from(if sel { el } else { 0 }));
+        core.regs.set(regs::SP, current.copied().unwrap_or(0));
+        mode::set_nzcv(core, pstate);
+        let daif = if is_32 { 0x1c0 } else { 0x3c0 };
+        core.regs.set(regs::DAIF, pstate & daif);
         core.regs
-            .set_v(regs::MONITOR_DATA, u128::from(high) << 64 | u128::from(low));
+            .set(regs::BTYPE, if is_32 { 0 } else { pstate >> 10 & 3 });
+        exception::set_state(core, pstate);
+        let bit = |n: u32| pstate.wrapping_shr(n) & 1 != 0;
+        let arch = &mut core.arch;
+        arch.el = el;
+        arch.sp_sel = sel;
+        (arch.il, arch.ss) = (bit(20), bit(21));
+        // SSBS of AArch32 is where UAO is otherwise.
+        arch.ssbs = bit(if is_32 { 23 } else { 12 });
+        (arch.pan, arch.uao, arch.dit) = (bit(22), bit(23) && !is_32, bit(24));
+        // Guarded pages may be in use: found out anew only for pages not yet cached.
+        arch.guarded = !is_32 && (bit(10) || bit(11));
     }
-    for (row, values) in core.arch.debug.iter_mut().zip(debug.as_chunks().0) {
-        *row = *values;
+}
+
+/// Whether a model can be in such a state.
+fn is_possible(pstate: u64, model: &CpuModel) -> bool {
+    let el = (pstate >> 2 & 3) as u8;
+    match pstate & AARCH32 != 0 {
+        true => pstate & 0xf == 0 && model.has(Feature::El0Is32),
+        false => {
+            pstate & 2 == 0
+                && el <= super::reset::highest_of(model)
+                && !(el == 0 && pstate & 1 != 0)
+        }
     }
-    mode::set_nzcv(core, pstate);
-    let daif = if is_32 { 0x1c0 } else { 0x3c0 };
-    core.regs.set(regs::DAIF, pstate & daif);
-    core.regs
-        .set(regs::BTYPE, if is_32 { 0 } else { pstate >> 10 & 3 });
-    exception::set_state(core, pstate);
-    let bit = |n: u32| pstate.wrapping_shr(n) & 1 != 0;
-    let arch = &mut core.arch;
-    arch.el = el;
-    arch.sp_sel = sel;
-    (arch.il, arch.ss) = (bit(20), bit(21));
-    // SSBS of AArch32 is where UAO is otherwise.
-    arch.ssbs = bit(if is_32 { 23 } else { 12 });
-    (arch.pan, arch.uao, arch.dit) = (bit(22), bit(23) && !is_32, bit(24));
-    arch.os_lock = os_lock;
-    arch.powered_off = off;
-    arch.halted = halted;
-    // Guarded pages may be in use: found out anew only for pages not yet cached.
-    arch.guarded = !is_32 && (bit(10) || bit(11));
-    core.set_pc(pc);
-    let offset = core.regs.get(super::registers::CNTVOFF_EL2);
-    core.port.set_counter_offset(offset);
-    exception::changed(core);
-    super::debug::arm(core);
-    super::pmu::restored(core, &pmu);
-    core.mmu.flush_all();
-    // Whatever is active is looked at.
-    core.pending.raise(accel_core::reason::INTR);
-    Ok(())
 }
