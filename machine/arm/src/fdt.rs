@@ -45,6 +45,7 @@ pub(crate) struct Tree<'a> {
     pub(crate) conduit: Option<Conduit>,
     /// There is a secure world, with parts of its own.
     pub(crate) has_el3: bool,
+    pub(crate) has_el2: bool,
     pub(crate) ecam: Place,
     /// PCI memory above RAM.
     pub(crate) high_memory: Option<Place>,
@@ -238,6 +239,11 @@ impl Tree<'_> {
                     .numbers("reg", &reg)
                     .cell("#redistributor-regions", self.redistributors.len() as u32)
                     .text("compatible", "arm,gic-v3");
+                if self.has_el2 {
+                    // Without it no hypervisor takes the virtual CPU interfaces.
+                    let wire = ppi::GIC_MAINTENANCE.saturating_sub(16);
+                    node.set("interrupts", big_endian(&[PPI, wire, LEVEL]));
+                }
                 if self.has_its {
                     node = node.with(
                         unit("its", map::GIC_ITS)

@@ -362,6 +362,7 @@ impl Virt<'_> {
             compatible,
             conduit: shape.conduit,
             has_el3: shape.has_el3,
+            has_el2: shape.has_el2,
             ecam: shape.ecam,
             high_memory: shape.high_memory,
             has_pmu: shape.has_pmu,

@@ -62,6 +62,8 @@ fn linux_at_el2_with_gicv3_is_a_hypervisor() -> Result<(), Error> {
         .linux(&guest)
         .append("guest.poweroff")
         .boot()?;
+    // It has virtual CPU interfaces for guests, and hears of them.
+    vm.expect("vgic interrupt IRQ")?;
     vm.expect("VHE mode initialized successfully")?;
     vm.expect("GUEST-UP aarch64")?;
     vm.expect_success()
