@@ -215,9 +215,9 @@ fn make_kvm(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
         );
     }
     let mode = match props.text("kernel-irqchip") {
-        Some("off") => accel_kvm::Mode::User,
-        Some("split") => accel_kvm::Mode::Split,
-        _ => accel_kvm::Mode::Kernel,
+        Some("off") => accel_kvm::x86::Mode::User,
+        Some("split") => accel_kvm::x86::Mode::Split,
+        _ => accel_kvm::x86::Mode::Kernel,
     };
     let kvm = crate::kvm::Kvm::new(mode, wanted)?;
     Ok(Chosen {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use accel_core::Vcpu;
-use accel_kvm::{Chips, Host, KvmVcpu, Mode, Parts, Vm};
+use accel_kvm::x86::{Chips, Host, KvmVcpu, Mode, Parts, Vm};
 use anyhow::{Context, Result, bail};
 use control_options::config::CpuOpt;
 use hw_core::{Fabric, IrqSink, MsiSink};

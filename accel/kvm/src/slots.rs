@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hw_memory::{PAGE_SIZE, RamBlock, Snapshot, What};
+use hw_memory::{RamBlock, Snapshot, What};
 
 /// One slot as the map wants it.
 #[derive(Clone, Debug)]
@@ -32,9 +32,9 @@ impl Wanted {
     }
 }
 
-/// The slots of a map: whole pages of RAM and ROM, neighbours joined. Parts of pages are left to
-/// exits.
-pub(crate) fn wanted(map: &Snapshot) -> Vec<Wanted> {
+/// The slots of a map: whole pages of RAM and ROM, of so many bytes as the host's, neighbours joined.
+/// Parts of pages are left to exits.
+pub(crate) fn wanted(map: &Snapshot, page: u64) -> Vec<Wanted> {
     let mut list: Vec<Wanted> = Vec::new();
     for span in map.spans() {
         let readonly = match &span.what {
@@ -42,17 +42,17 @@ pub(crate) fn wanted(map: &Snapshot) -> Vec<Wanted> {
             What::Rom { .. } => true,
             What::Io { .. } => continue,
         };
-        let Some(base) = span.start.checked_next_multiple_of(PAGE_SIZE) else {
+        let Some(base) = span.start.checked_next_multiple_of(page) else {
             continue;
         };
-        let end = span.last.saturating_add(1) & !(PAGE_SIZE - 1);
+        let end = span.last.saturating_add(1) & !(page - 1);
         let Some((block, offset)) = span.ram_at(base) else {
             continue;
         };
-        if base >= end || !offset.is_multiple_of(PAGE_SIZE) {
+        if base >= end || !offset.is_multiple_of(page) {
             continue;
         }
-        let len = (end - base).min(block.len().saturating_sub(offset) & !(PAGE_SIZE - 1));
+        let len = (end - base).min(block.len().saturating_sub(offset) & !(page - 1));
         let slot = Wanted {
             base,
             len,

@@ -4,7 +4,9 @@
 use std::io;
 use std::ptr;
 
-use accel_kvm::registers::{general_of, general_to, segment_of, segment_to, table_of, table_to};
+use accel_kvm::x86::registers::{
+    general_of, general_to, segment_of, segment_to, table_of, table_to,
+};
 use kvm_bindings::{kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use target_x86::{Segment, Table};

@@ -59,7 +59,7 @@ pub(crate) fn wanted(map: &Snapshot) -> Vec<Wire> {
             else {
                 continue;
             };
-            // The kernel compares values as x86 has them in memory.
+            // The kernel compares values as little-endian guests have them in memory.
             if place.value.is_some() && (*order != ByteOrder::Little || place.size.is_none()) {
                 continue;
             }

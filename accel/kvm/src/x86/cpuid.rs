@@ -7,7 +7,7 @@ use kvm_ioctls::Cap;
 use target_x86::system::cpuid::View;
 use target_x86::system::feature::{self, Features, Word};
 
-use crate::{Host, Mode};
+use super::{Host, Mode};
 
 /// KVM's own leaves: signature and features.
 const PARAVIRTUAL: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x4000_0001;

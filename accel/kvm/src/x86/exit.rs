@@ -1,28 +1,18 @@
-//! What one entry into guest code ends with, and what enters.
+//! Exits that only x86 has, and what else its loop asks of an entry.
 
 use std::io;
 
-use accel_core::Pending;
 use target_x86::system::CpuState;
 
 /// Why guest code was left. Names are those of `KVM_EXIT_*`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
-    /// A signal or `immediate_exit`: nothing of the guest's.
-    Intr,
     /// Port access; `count` values of `size` bytes are in [`Entry::io_data`].
     Io {
         write: bool,
         port: u16,
         size: u8,
         count: u32,
-    },
-    /// Memory access that no slot took; a read is answered by [`Entry::answer_mmio`].
-    Mmio {
-        write: bool,
-        address: u64,
-        len: u8,
-        data: [u8; 8],
     },
     /// HLT, if the local APIC is in user space.
     Hlt,
@@ -32,15 +22,9 @@ pub(crate) enum Exit {
     Shutdown,
     /// End of a level interrupt of an I/O APIC in user space.
     IoapicEoi(u8),
-    /// The guest asked for something of the whole machine.
-    SystemEvent(u32),
     /// RDMSR (`None`) or WRMSR of a register that the kernel does not know; answered by
     /// [`Entry::answer_msr`].
     Msr { index: u32, write: Option<u64> },
-    /// A debug exception.
-    Debug,
-    /// The kernel cannot go on: a sentence.
-    Failed(String),
 }
 
 /// What the kernel tells with each exit.
@@ -57,16 +41,9 @@ pub(crate) struct Flags {
 }
 
 /// Enters guest code: a vCPU's file descriptor, or a test's script.
-pub(crate) trait Entry: Send {
-    /// Enters. `None` if something is pending: then nothing happened, and [`flags`](Self::flags) are
-    /// still those of the exit before.
-    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit>>;
-    /// Completes the instruction whose exit was answered, and goes no further.
-    fn complete(&mut self) -> io::Result<Exit>;
+pub(crate) trait Entry: crate::exit::Entry<Own = Exit> {
     /// Data of a port access.
     fn io_data(&mut self) -> &mut [u8];
-    /// Data of an MMIO read.
-    fn answer_mmio(&mut self, data: [u8; 8]);
     /// Value of an MSR read, or that a write is done; `None` raises #GP.
     fn answer_msr(&mut self, value: Option<u64>);
     /// As of the last exit.

@@ -1,11 +1,11 @@
 //! What the host's KVM can do.
 
-use std::io;
-
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::{KvmError, Mode};
+use super::Mode;
+use crate::KvmError;
+use crate::kernel::{open, refused};
 
 /// What is used without alternative.
 const NEEDED: &[(Cap, &str)] = &[
@@ -43,31 +43,13 @@ pub struct Host {
     pub(crate) mode: Mode,
 }
 
-pub(crate) fn refused(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
-    move |error| KvmError::Refused {
-        what,
-        source: error.into(),
-    }
-}
-
 impl Host {
     /// Opens `/dev/kvm`.
     ///
     /// # Errors
     /// Why it cannot be used for machines with interrupt controllers as `mode` says.
     pub fn open(mode: Mode) -> Result<Self, KvmError> {
-        let kvm = Kvm::new().map_err(|error| {
-            let error = io::Error::from(error);
-            match error.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => KvmError::NoDevice,
-                Some(libc::EACCES | libc::EPERM) => KvmError::Permission,
-                _ => KvmError::Open(error),
-            }
-        })?;
-        let version = kvm.get_api_version();
-        if u32::try_from(version) != Ok(KVM_API_VERSION) {
-            return Err(KvmError::Version(version));
-        }
+        let kvm = open()?;
         let more = match mode {
             Mode::User => &[],
             Mode::Split => NEEDED_SPLIT,

@@ -14,8 +14,9 @@ use hw_intc::{I8254Channel, I8254State, KernelI8254, PIT_HZ};
 use kvm_bindings::*;
 use kvm_ioctls::Cap;
 
-use crate::host::refused;
-use crate::{KvmError, Mode, Vm};
+use super::{Mode, Vm};
+use crate::KvmError;
+use crate::kernel::refused;
 
 /// `_IO(KVMIO, 0x71)`.
 const KVM_REINJECT_CONTROL: libc::c_ulong = 0xae71;

@@ -11,7 +11,9 @@ use kvm_bindings::*;
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::{KvmError, Mode, host::refused};
+use super::Mode;
+use crate::KvmError;
+use crate::kernel::refused;
 
 /// Inputs of an I/O APIC.
 pub(crate) const IOAPIC_INPUTS: u32 = 24;

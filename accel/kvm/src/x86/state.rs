@@ -14,8 +14,8 @@ use target_x86::float::X87;
 use target_x86::system::CpuState;
 use target_x86::{Exception, cr0, cr4, efer, vector};
 
-use crate::registers::{segment_of, segment_to, table_of, table_to};
-use crate::{Chips, Mode, Vm, msrs, registers};
+use super::registers::{segment_of, segment_to, table_of, table_to};
+use super::{Chips, Mode, Vm, msrs, registers};
 
 /// IA32_TIME_STAMP_COUNTER.
 const TSC: u32 = 0x10;

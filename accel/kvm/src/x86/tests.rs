@@ -1,4 +1,4 @@
-//! The parts that need no KVM: the run loop against a script, slots, conversions.
+//! The parts that need no KVM: the run loop against a script, conversions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex};
 use accel_core::{Pending, VcpuExit, reason};
 use hw_core::Requests;
 use hw_intc::{I8259State, IoApicState, LapicState};
-use hw_memory::{MappingSpec, MemoryMap, PAGE_SIZE, RamBlock, What};
+use hw_memory::{MemoryMap, PAGE_SIZE, RamBlock};
 use target_x86::Port;
 use target_x86::system::CpuState;
 
-use crate::exit::{Entry, Exit, Flags};
-use crate::run::{Bus, Loop};
-use crate::slots::{Step, Table, wanted};
-use crate::{Chips, Mode};
+use super::exit::{Entry, Exit as Own, Flags};
+use super::run::{Board as Wires, PcLoop};
+use super::{Chips, Mode};
+use crate::bus::Bus;
+use crate::exit::{self, Exit};
+use crate::run::Loop;
+use crate::tests::ram;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod device;
@@ -41,14 +44,16 @@ type Shared = Arc<Mutex<Seen>>;
 
 struct Script {
     seen: Shared,
-    exits: VecDeque<Exit>,
+    exits: VecDeque<Exit<Own>>,
     data: Vec<u8>,
     flags: Flags,
     late: u32,
 }
 
-impl Entry for Script {
-    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit>> {
+impl exit::Entry for Script {
+    type Own = Own;
+
+    fn enter(&mut self, pending: &Pending) -> io::Result<Option<Exit<Own>>> {
         // Comes between the look at what is pending and the entry, as it may from another thread.
         pending.raise(std::mem::take(&mut self.late));
         if pending.get() != 0 {
@@ -56,15 +61,18 @@ impl Entry for Script {
         }
         Ok(Some(self.exits.pop_front().unwrap_or(Exit::Intr)))
     }
-    fn complete(&mut self) -> io::Result<Exit> {
+    fn complete(&mut self) -> io::Result<Exit<Own>> {
         self.seen.lock().unwrap().completed += 1;
         Ok(Exit::Intr)
     }
-    fn io_data(&mut self) -> &mut [u8] {
-        &mut self.data
-    }
     fn answer_mmio(&mut self, data: [u8; 8]) {
         self.seen.lock().unwrap().mmio.push(data);
+    }
+}
+
+impl Entry for Script {
+    fn io_data(&mut self) -> &mut [u8] {
+        &mut self.data
     }
     fn answer_msr(&mut self, value: Option<u64>) {
         self.seen.lock().unwrap().msrs.push(value);
@@ -152,21 +160,7 @@ impl Chips for Models {
     }
 }
 
-fn ram(block: &Arc<RamBlock>, base: u64, offset: u64, len: u64) -> MappingSpec {
-    MappingSpec {
-        name: "ram".into(),
-        base,
-        len,
-        priority: 0,
-        enabled: true,
-        what: What::Ram {
-            block: block.clone(),
-            offset,
-        },
-    }
-}
-
-fn bench(mode: Mode, index: u32, exits: Vec<Exit>, data: &[u8]) -> (Loop<Script>, Shared) {
+fn bench(mode: Mode, index: u32, exits: Vec<Exit<Own>>, data: &[u8]) -> (PcLoop<Script>, Shared) {
     let seen = Shared::default();
     let memory = MemoryMap::default();
     let block = Arc::new(RamBlock::new("ram", PAGE_SIZE).unwrap());
@@ -181,26 +175,30 @@ fn bench(mode: Mode, index: u32, exits: Vec<Exit>, data: &[u8]) -> (Loop<Script>
     };
     let bus = Bus {
         index,
-        port: Box::new(Board(seen.clone())),
         snapshot: memory.snapshot(),
         memory,
-        chips: Arc::new(Models(seen.clone())),
         requests: Requests::default(),
+        void: 0xff,
+    };
+    let board = Wires {
+        port: Box::new(Board(seen.clone())),
+        chips: Arc::new(Models(seen.clone())),
     };
     let initial = CpuState {
         rip: 0xfff0,
         ..CpuState::default()
     };
-    (Loop::new(entry, bus, mode, Arc::default(), initial), seen)
+    let pending = Arc::default();
+    (PcLoop::new(entry, bus, board, mode, pending, initial), seen)
 }
 
-fn io(write: bool, size: u8, count: u32) -> Exit {
-    Exit::Io {
+fn io(write: bool, size: u8, count: u32) -> Exit<Own> {
+    Exit::Own(Own::Io {
         write,
         port: 0x3f8,
         size,
         count,
-    }
+    })
 }
 
 #[test]
@@ -216,7 +214,10 @@ fn a_repeated_in_fills_each_value() {
     let (mut run, seen) = bench(Mode::Kernel, 0, vec![io(false, 4, 2)], &[0; 8]);
     run.step();
     assert_eq!(seen.lock().unwrap().ins.len(), 2);
-    assert_eq!(run.entry.data, [1, 0x33, 0x22, 0x11, 2, 0x33, 0x22, 0x11]);
+    assert_eq!(
+        run.parts.entry.data,
+        [1, 0x33, 0x22, 0x11, 2, 0x33, 0x22, 0x11]
+    );
 }
 
 #[test]
@@ -240,7 +241,7 @@ fn memory_behind_no_slot_is_answered_by_the_map_and_nothing_reads_as_ones() {
 fn stopping_completes_the_last_instruction_once() {
     let (mut run, seen) = bench(Mode::Kernel, 0, vec![io(true, 1, 1)], &[0]);
     run.step();
-    run.pending.raise(reason::STOP);
+    run.parts.pending.raise(reason::STOP);
     assert_eq!(run.step(), VcpuExit::Stopped);
     assert_eq!(run.step(), VcpuExit::Stopped);
     assert_eq!(seen.lock().unwrap().completed, 1);
@@ -248,13 +249,18 @@ fn stopping_completes_the_last_instruction_once() {
 
 #[test]
 fn an_interrupt_waits_for_its_window() {
-    let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Intr, Exit::IrqWindowOpen], &[]);
+    let (mut run, seen) = bench(
+        Mode::User,
+        0,
+        vec![Exit::Intr, Exit::Own(Own::IrqWindowOpen)],
+        &[],
+    );
     seen.lock().unwrap().vectors.push_back(0x30);
-    run.pending.raise(reason::INTR);
+    run.parts.pending.raise(reason::INTR);
     run.step();
     assert_eq!(seen.lock().unwrap().windows, [true]);
     assert!(seen.lock().unwrap().injected.is_empty());
-    run.entry.flags.ready = true;
+    run.parts.entry.flags.ready = true;
     run.step();
     run.step();
     assert_eq!(seen.lock().unwrap().injected, [0x30]);
@@ -264,11 +270,11 @@ fn an_interrupt_waits_for_its_window() {
 #[test]
 fn an_interrupt_is_not_injected_over_one_that_has_not_entered() {
     let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Intr, Exit::Intr], &[]);
-    run.entry.flags.ready = true;
+    run.parts.entry.flags.ready = true;
     run.step();
     seen.lock().unwrap().vectors.extend([0x30, 0x31]);
-    run.pending.raise(reason::INTR);
-    run.entry.late = reason::INTR;
+    run.parts.pending.raise(reason::INTR);
+    run.parts.entry.late = reason::INTR;
     run.step();
     assert_eq!(seen.lock().unwrap().injected, [0x30]);
     // The kernel still holds the first one, whatever it said before it got it.
@@ -280,21 +286,21 @@ fn an_interrupt_is_not_injected_over_one_that_has_not_entered() {
 
 #[test]
 fn a_halted_cpu_with_interrupts_enabled_is_woken() {
-    let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Hlt], &[]);
-    run.entry.flags.interrupts = true;
+    let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Own(Own::Hlt)], &[]);
+    run.parts.entry.flags.interrupts = true;
     run.step();
     assert!(run.halted);
     seen.lock().unwrap().vectors.push_back(0x30);
-    run.pending.raise(reason::INTR);
+    run.parts.pending.raise(reason::INTR);
     run.step();
     assert!(!run.halted);
 }
 
 #[test]
 fn a_halted_cpu_stops_when_told() {
-    let (mut run, _) = bench(Mode::User, 0, vec![Exit::Hlt], &[]);
+    let (mut run, _) = bench(Mode::User, 0, vec![Exit::Own(Own::Hlt)], &[]);
     run.step();
-    run.pending.raise(reason::STOP);
+    run.parts.pending.raise(reason::STOP);
     assert_eq!(run.step(), VcpuExit::Stopped);
     assert!(run.halted);
 }
@@ -302,7 +308,7 @@ fn a_halted_cpu_stops_when_told() {
 #[test]
 fn cr8_goes_to_the_local_apic() {
     let (mut run, seen) = bench(Mode::User, 0, vec![Exit::Intr], &[]);
-    run.entry.flags.cr8 = 9;
+    run.parts.entry.flags.cr8 = 9;
     run.step();
     assert_eq!(seen.lock().unwrap().cr8, 9);
 }
@@ -311,7 +317,7 @@ fn cr8_goes_to_the_local_apic() {
 fn init_and_start_up_put_an_application_processor_into_real_mode() {
     let (mut run, seen) = bench(Mode::User, 1, vec![], &[]);
     seen.lock().unwrap().state.mxcsr = 0x1fbf;
-    run.pending.raise(reason::INIT | reason::SIPI);
+    run.parts.pending.raise(reason::INIT | reason::SIPI);
     run.step();
     let state = seen.lock().unwrap().state.clone();
     assert!(!run.wait_for_sipi);
@@ -322,8 +328,8 @@ fn init_and_start_up_put_an_application_processor_into_real_mode() {
 
 #[test]
 fn an_nmi_is_injected_and_a_level_end_reaches_the_ioapic() {
-    let (mut run, seen) = bench(Mode::Split, 0, vec![Exit::IoapicEoi(0x41)], &[]);
-    run.pending.raise(reason::NMI);
+    let (mut run, seen) = bench(Mode::Split, 0, vec![Exit::Own(Own::IoapicEoi(0x41))], &[]);
+    run.parts.pending.raise(reason::NMI);
     run.step();
     assert_eq!(seen.lock().unwrap().nmis, 1);
     assert_eq!(seen.lock().unwrap().eois, [0x41]);
@@ -331,7 +337,7 @@ fn an_nmi_is_injected_and_a_level_end_reaches_the_ioapic() {
 
 #[test]
 fn only_msrs_of_our_own_local_apic_are_answered() {
-    let read = |index| Exit::Msr { index, write: None };
+    let read = |index| Exit::Own(Own::Msr { index, write: None });
     let (mut run, seen) = bench(Mode::User, 0, vec![read(0x802), read(0x1234)], &[]);
     run.step();
     run.step();
@@ -340,7 +346,7 @@ fn only_msrs_of_our_own_local_apic_are_answered() {
 
 #[test]
 fn dead_ends_are_told_and_never_entered_again() {
-    let exits = vec![Exit::Shutdown, Exit::Failed("why".into())];
+    let exits = vec![Exit::Own(Own::Shutdown), Exit::Failed("why".into())];
     let (mut run, _) = bench(Mode::Kernel, 3, exits, &[]);
     assert_eq!(run.step(), VcpuExit::Shutdown);
     assert_eq!(run.step(), VcpuExit::Failed("CPU 3: why".into()));
@@ -352,43 +358,13 @@ fn system_events_are_requests_and_unknown_ones_failures() {
     let (mut run, _) = bench(Mode::Kernel, 0, exits, &[]);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let list = asked.clone();
-    run.bus
+    run.parts
+        .bus
         .requests
         .connect(move |request| list.lock().unwrap().push(request));
     assert_eq!(run.step(), VcpuExit::Again);
     assert_eq!(*asked.lock().unwrap(), [hw_core::Request::Reset]);
     assert!(matches!(run.step(), VcpuExit::Failed(_)));
-}
-
-#[test]
-fn slots_are_whole_pages_and_neighbours_are_one() {
-    let map = MemoryMap::default();
-    let block = Arc::new(RamBlock::new("ram", 16 * PAGE_SIZE).unwrap());
-    map.add(ram(&block, 0, 0, 4 * PAGE_SIZE));
-    map.add(ram(&block, 4 * PAGE_SIZE, 4 * PAGE_SIZE, 4 * PAGE_SIZE));
-    map.add(ram(&block, 0x10_0800, 0x8800, 0x1000));
-    let slots = wanted(&map.snapshot());
-    let spans: Vec<_> = slots.iter().map(|s| (s.base, s.len, s.offset)).collect();
-    // The last one has no whole page.
-    assert_eq!(spans, [(0, 8 * PAGE_SIZE, 0)]);
-}
-
-#[test]
-fn a_change_touches_only_the_slots_it_is_about() {
-    let map = MemoryMap::default();
-    let block = Arc::new(RamBlock::new("ram", 16 * PAGE_SIZE).unwrap());
-    let moving = map.add(ram(&block, 0x10_0000, PAGE_SIZE, PAGE_SIZE));
-    map.add(ram(&block, 0, 0, PAGE_SIZE));
-    let mut table = Table::default();
-    assert_eq!(table.update(wanted(&map.snapshot())).len(), 2);
-    moving.place(0x20_0000, true);
-    let steps = table.update(wanted(&map.snapshot()));
-    let [Step::Delete(n, old), Step::Create(m, new)] = steps.as_slice() else {
-        panic!("{steps:?}");
-    };
-    assert_eq!((n, old.base, new.base), (m, 0x10_0000, 0x20_0000));
-    assert!(table.update(wanted(&map.snapshot())).is_empty());
-    assert_eq!(table.all().count(), 2);
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -397,10 +373,10 @@ mod conversions {
     use target_x86::system::CpuState;
     use target_x86::{Exception, Segment};
 
-    use crate::chips::{pic_of, pic_to};
-    use crate::pit::{channel_of, channel_to};
-    use crate::registers::{segment_of, segment_to};
-    use crate::state::*;
+    use super::super::chips::{pic_of, pic_to};
+    use super::super::pit::{channel_of, channel_to};
+    use super::super::registers::{segment_of, segment_to};
+    use super::super::state::*;
 
     proptest! {
         #[test]

@@ -10,11 +10,14 @@ use target_x86::system::cpuid::View;
 use target_x86::system::{self, CpuModel, CpuState, Topology, feature};
 use target_x86::{Core, NoPort, Port};
 
-use crate::entry::RealEntry;
-use crate::kick::Kick;
-use crate::run::{Bus, Loop};
-use crate::state::{Full, Transfer};
-use crate::{Chips, Mode, Vm, msrs};
+use super::entry::RealEntry;
+use super::run::{Board, PcLoop};
+use super::state::{Full, Transfer};
+use super::{Chips, Mode, Vm, msrs};
+use crate::bus::Bus;
+use crate::kernel::door::Door;
+use crate::kernel::kick::Kick;
+use crate::run::Loop;
 
 /// `_IOW(KVMIO, 0x9c, u64)`.
 const KVM_X86_SETUP_MCE: libc::c_ulong = 0x4008_ae9c;
@@ -49,7 +52,7 @@ pub struct Parts {
 
 /// A vCPU.
 pub struct KvmVcpu {
-    run: Loop<RealEntry>,
+    run: PcLoop<RealEntry>,
     memory: MemoryMap,
     clock: Clock,
     model: Arc<CpuModel>,
@@ -117,20 +120,20 @@ impl KvmVcpu {
         pending.set_kick(move || kicked.kick());
         let entry = RealEntry {
             run_size: vm.fd.run_size(),
-            fd,
-            kick,
+            door: Door { fd, kick },
             transfer,
         };
         let bus = Bus {
             index,
-            port,
             snapshot: memory.snapshot(),
             memory: memory.clone(),
-            chips,
             requests,
+            // What nobody answers reads as ones.
+            void: 0xff,
         };
+        let board = Board { port, chips };
         let mut vcpu = KvmVcpu {
-            run: Loop::new(entry, bus, vm.mode(), pending, initial),
+            run: PcLoop::new(entry, bus, board, vm.mode(), pending, initial),
             memory,
             clock,
             model,
@@ -155,8 +158,8 @@ impl KvmVcpu {
     }
 
     fn put(&mut self, full: &Full) -> Result<(), VcpuError> {
-        let entry = &self.run.entry;
-        entry.transfer.write(&entry.fd, full)?;
+        let entry = &self.run.parts.entry;
+        entry.transfer.write(&entry.door.fd, full)?;
         self.run.replaced(&full.cpu);
         Ok(())
     }
@@ -165,25 +168,25 @@ impl KvmVcpu {
         if let Err(exit) = self.run.finish() {
             log::warn!("an instruction could not be completed: {exit:?}");
         }
-        let entry = &self.run.entry;
-        let mut full = entry.transfer.read(&entry.fd)?;
+        let entry = &self.run.parts.entry;
+        let mut full = entry.transfer.read(&entry.door.fd)?;
         if self.run.mode == Mode::User {
-            let pending = self.run.pending.get();
+            let pending = self.run.parts.pending.get();
             let c = &mut full.cpu;
             c.halted = self.run.halted;
             c.wait_for_sipi = self.run.wait_for_sipi;
             c.init_pending = pending & accel_core::reason::INIT != 0;
             c.sipi_pending = pending & accel_core::reason::SIPI != 0;
         }
-        full.cpu.nmi_pending |= self.run.pending.get() & accel_core::reason::NMI != 0;
+        full.cpu.nmi_pending |= self.run.parts.pending.get() & accel_core::reason::NMI != 0;
         Ok(full)
     }
 
     /// An engine's CPU in this one's state: what knows how to walk page tables.
     fn engine(&mut self) -> Option<Core> {
         let full = self.get().ok()?;
-        let a20 = self.run.bus.port.a20();
-        let index = self.run.bus.index;
+        let a20 = self.run.board.port.a20();
+        let index = self.run.parts.bus.index;
         let (model, topology) = (&self.model, self.topology);
         let mut core = engine_core(index, model, topology, &self.memory, &self.clock, a20);
         full.cpu.apply(&mut core);
@@ -239,14 +242,14 @@ impl Vcpu for KvmVcpu {
     }
 
     fn pending(&self) -> Arc<Pending> {
-        self.run.pending.clone()
+        self.run.parts.pending.clone()
     }
 
     fn reset(&mut self) {
         let keep = accel_core::reason::STOP | accel_core::reason::FLUSH;
-        self.run.pending.clear(!keep);
+        self.run.parts.pending.clear(!keep);
         if let Err(error) = self.power_on() {
-            log::error!("CPU {}: reset: {error}", self.run.bus.index);
+            log::error!("CPU {}: reset: {error}", self.run.parts.bus.index);
         }
     }
 
@@ -256,7 +259,7 @@ impl Vcpu for KvmVcpu {
 
     fn restore(&mut self, section: &Section) -> Result<(), VcpuError> {
         let full = Full::load(section)?;
-        let pending = &self.run.pending;
+        let pending = &self.run.parts.pending;
         pending.clear(!(accel_core::reason::STOP | accel_core::reason::FLUSH));
         if self.run.mode == Mode::User {
             for (bit, set) in [
@@ -276,7 +279,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn describe(&mut self) -> String {
-        let a20 = self.run.bus.port.a20();
+        let a20 = self.run.board.port.a20();
         match self.get() {
             Ok(full) => full.cpu.describe(a20),
             Err(error) => format!("{error}\n"),
@@ -291,7 +294,7 @@ impl Vcpu for KvmVcpu {
         if self.run.mode == Mode::User {
             return self.run.halted || self.run.wait_for_sipi;
         }
-        let state = self.run.entry.fd.get_mp_state();
+        let state = self.run.parts.entry.door.fd.get_mp_state();
         state.is_ok_and(|s| s.mp_state != kvm_bindings::KVM_MP_STATE_RUNNABLE)
     }
 

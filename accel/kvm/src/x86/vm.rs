@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hw_core::{IrqSink, MsiSink};
 use hw_intc::redirection;
-use hw_memory::{MemoryMap, PAGE_SIZE, Snapshot};
+use hw_memory::MemoryMap;
 use kvm_bindings::*;
 use kvm_ioctls::{Cap, MsrExitReason, VmFd};
 
-use crate::bells::{self, Space, Wires};
-use crate::host::refused;
-use crate::routes::{IOAPIC_INPUTS, Message, Routes, TIMER_INPUT};
-use crate::slots::{Step, Table, Wanted, wanted};
-use crate::{Chips, Host, KvmError, Mode, chips};
+use super::routes::{IOAPIC_INPUTS, Message, Routes, TIMER_INPUT};
+use super::{Chips, Host, Mode, chips};
+use crate::KvmError;
+use crate::kernel::mapped::Mapped;
+use crate::kernel::refused;
 
 /// Where Intel's processors keep three pages for real mode, below the largest firmware: no RAM is
 /// there on any board.
@@ -30,22 +30,11 @@ const TIMER_IRQ: u8 = 0;
 /// Inputs of the two i8259 that may be made level-triggered.
 const ELCR_MASKS: [u8; 2] = [0xf8, 0xde];
 
-#[derive(Default)]
-struct Slots {
-    table: Table,
-    dirty_log: bool,
-}
-
 /// A machine in the kernel.
 pub struct Vm {
-    pub(crate) fd: VmFd,
+    pub(crate) fd: Arc<VmFd>,
     pub(crate) host: Host,
-    /// An event may be set by writes of any width.
-    any_length: bool,
-    slots: Mutex<Slots>,
-    /// Doorbells in memory and at ports.
-    memory_bells: Mutex<Wires>,
-    port_bells: Mutex<Wires>,
+    mapped: Arc<Mapped>,
     routes: Mutex<Routes>,
     pub(crate) has_pit: AtomicBool,
 }
@@ -72,15 +61,12 @@ impl Vm {
             .map_err(refused("KVM_SET_IDENTITY_MAP_ADDR"))?;
         fd.set_tss_address(TSS)
             .map_err(refused("KVM_SET_TSS_ADDR"))?;
-        let any_length = fd.check_extension_raw(KVM_CAP_IOEVENTFD_ANY_LENGTH.into()) > 0;
         let mode = host.mode;
+        let fd = Arc::new(fd);
         let vm = Vm {
+            mapped: Mapped::new(fd.clone()),
             fd,
             host,
-            any_length,
-            slots: Mutex::default(),
-            memory_bells: Mutex::default(),
-            port_bells: Mutex::default(),
             routes: Mutex::new(Routes::new(mode)),
             has_pit: AtomicBool::new(false),
         };
@@ -147,79 +133,8 @@ impl Vm {
     ///
     /// # Errors
     /// The slot that the kernel refused.
-    pub fn attach(self: &Arc<Self>, memory: &MemoryMap, ports: &MemoryMap) -> Result<(), String> {
-        let vm = Arc::downgrade(self);
-        memory.on_change(move |map| {
-            let Some(vm) = vm.upgrade() else { return };
-            if let Err(error) = vm.update(map) {
-                log::error!("{error}");
-            }
-            vm.update_bells(Space::Memory, map);
-        });
-        let vm = Arc::downgrade(self);
-        ports.on_change(move |map| {
-            if let Some(vm) = vm.upgrade() {
-                vm.update_bells(Space::Ports, map);
-            }
-        });
-        self.update_bells(Space::Memory, &memory.snapshot());
-        self.update_bells(Space::Ports, &ports.snapshot());
-        self.update(&memory.snapshot())
-    }
-
-    fn update_bells(&self, space: Space, map: &Snapshot) {
-        let wires = match space {
-            Space::Memory => &self.memory_bells,
-            Space::Ports => &self.port_bells,
-        };
-        let mut wanted = bells::wanted(map);
-        if !self.any_length {
-            wanted.retain(|wire| wire.len != 0);
-        }
-        lock(wires).update(&self.fd, space, wanted);
-    }
-
-    fn update(&self, map: &Snapshot) -> Result<(), String> {
-        let mut slots = lock(&self.slots);
-        let dirty_log = slots.dirty_log;
-        for step in slots.table.update(wanted(map)) {
-            match step {
-                Step::Delete(n, old) => {
-                    if dirty_log {
-                        self.take_log(n, &old);
-                    }
-                    self.set_slot(n, &Wanted { len: 0, ..old }, false)?;
-                }
-                Step::Create(n, new) => self.set_slot(n, &new, dirty_log)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn set_slot(&self, slot: u32, wanted: &Wanted, dirty_log: bool) -> Result<(), String> {
-        let mut flags = 0;
-        if wanted.readonly {
-            flags |= KVM_MEM_READONLY;
-        } else if dirty_log {
-            flags |= KVM_MEM_LOG_DIRTY_PAGES;
-        }
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags,
-            guest_phys_addr: wanted.base,
-            memory_size: wanted.len,
-            userspace_addr: wanted.block.host_ptr() as u64 + wanted.offset,
-        };
-        // SAFETY: the range lies in the block, as `wanted` found; the table keeps the block alive
-        // until the slot is deleted, and slots of one table never overlap.
-        unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| {
-            format!(
-                "KVM refused memory slot {slot} at {:#x} ({} bytes of {}): {error}",
-                wanted.base,
-                wanted.len,
-                wanted.block.name()
-            )
-        })
+    pub fn attach(&self, memory: &MemoryMap, ports: &MemoryMap) -> Result<(), String> {
+        self.mapped.attach(memory, ports)
     }
 
     /// Starts or ends the kernel's dirty log. Start the blocks' own log too.
@@ -227,46 +142,13 @@ impl Vm {
     /// # Errors
     /// The slot that the kernel refused.
     pub fn set_dirty_log(&self, on: bool) -> Result<(), String> {
-        let mut slots = lock(&self.slots);
-        slots.dirty_log = on;
-        for (n, slot) in slots.table.all() {
-            if !slot.readonly {
-                self.set_slot(n, slot, on)?;
-            }
-        }
-        Ok(())
+        self.mapped.set_dirty_log(on)
     }
 
     /// Marks what the guest wrote since the last call as written in the blocks, whose
     /// `take_dirty` then tells of writes by the guest and by devices alike.
     pub fn sync_dirty(&self) {
-        let slots = lock(&self.slots);
-        if slots.dirty_log {
-            for (n, slot) in slots.table.all() {
-                self.take_log(n, slot);
-            }
-        }
-    }
-
-    fn take_log(&self, n: u32, slot: &Wanted) {
-        if slot.readonly {
-            return;
-        }
-        match self.fd.get_dirty_log(n, slot.len as usize) {
-            Ok(words) => {
-                for (word, first) in words.into_iter().zip((0u64..).step_by(64)) {
-                    for bit in (0..64).filter(|bit| word >> bit & 1 != 0) {
-                        let page = (first + bit) * PAGE_SIZE;
-                        slot.block.mark_written(slot.offset + page, PAGE_SIZE);
-                    }
-                }
-            }
-            Err(error) => {
-                log::error!("KVM_GET_DIRTY_LOG of slot {n}: {error}");
-                // Nothing may be lost: all of it counts as written.
-                slot.block.mark_written(slot.offset, slot.len);
-            }
-        }
+        self.mapped.sync_dirty();
     }
 
     /// Copies the state of the kernel's controllers into the board's models.

@@ -3,12 +3,15 @@
 use std::io::Write;
 
 use hw_clock::Clock;
-use hw_memory::{Access, AccessSizes, ByteOrder, Doorbell, Fault, IoRegion, RegionId, RungBell};
+use hw_memory::{
+    Access, AccessSizes, ByteOrder, Doorbell, Fault, IoRegion, MappingSpec, RegionId, RungBell,
+    What,
+};
 use runtime::EventFd;
 use target_x86::system::{CpuModel, Topology};
 
+use super::super::{Host, KvmVcpu, Parts, Vm};
 use super::*;
-use crate::{Host, KvmVcpu, Parts, Vm};
 
 const RAM: u64 = 1 << 16;
 /// Where the program goes; the reset vector jumps there.
