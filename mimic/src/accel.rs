@@ -206,28 +206,30 @@ fn make_tcg(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
     })
 }
 
+/// The guest that this host's KVM can run.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const HOSTS_GUEST: &Guest = &guests::X86_64;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+const HOSTS_GUEST: &Guest = &guests::AARCH64;
+
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 fn make_kvm(wanted: &Wanted<'_>, props: &Props) -> Result<Chosen> {
-    if !wanted.guest.is(&guests::X86_64) {
+    if !wanted.guest.is(HOSTS_GUEST) {
         bail!(
             "-accel: 'kvm' runs only guests of the host's own kind, not {}; use '-accel tcg'",
             wanted.guest.name
         );
     }
-    let mode = match props.text("kernel-irqchip") {
-        Some("off") => accel_kvm::x86::Mode::User,
-        Some("split") => accel_kvm::x86::Mode::Split,
-        _ => accel_kvm::x86::Mode::Kernel,
-    };
-    let kvm = crate::kvm::Kvm::new(mode, wanted)?;
-    Ok(Chosen {
-        cpu_model: kvm.model_name().to_owned(),
-        accelerator: Accelerator::X86(Arc::new(kvm)),
-        is_kvm: true,
-    })
+    crate::kvm::make(wanted, props)
 }
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
 fn make_kvm(_: &Wanted<'_>, _: &Props) -> Result<Chosen> {
     Err(accel_kvm::KvmError::NoHost.into())
 }

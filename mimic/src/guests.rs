@@ -57,7 +57,10 @@ pub static AARCH64: Guest = Guest {
     cpu_type: "arm-cpu",
     cpu_help: target_arm::help,
     cpu_models: || target_arm::models().map(|(name, _)| name).collect(),
-    missing: |_| Vec::new(),
+    missing: |name| match target_arm::CpuModel::parse(name) {
+        Ok(_) => Vec::new(),
+        Err(_) => vec!["kvm".to_owned()],
+    },
     cpu_features: || {
         target_arm::properties()
             .map(|(name, _)| name.to_owned())

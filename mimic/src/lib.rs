@@ -16,7 +16,10 @@ pub mod help;
 mod hotplug;
 mod img;
 mod introspect;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 mod kvm;
 mod life;
 mod logging;

@@ -6,6 +6,8 @@
 //! saved form that all accelerators share.
 #![allow(unsafe_code)]
 
+#[cfg(any(test, all(target_os = "linux", target_arch = "aarch64")))]
+pub mod arm;
 #[cfg(any(
     test,
     all(
@@ -94,6 +96,8 @@ fn absent() -> &'static str {
 pub fn available() -> Result<(), KvmError> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     return x86::Host::open(x86::Mode::Kernel).map(|_| ());
+    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    return arm::Host::open(arm::ALL).map(|_| ());
     #[cfg(not(all(
         target_os = "linux",
         any(target_arch = "x86_64", target_arch = "aarch64")

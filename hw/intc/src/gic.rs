@@ -41,6 +41,25 @@ impl GicVersion {
     }
 }
 
+/// Where a board has its interrupt controller.
+#[derive(Clone, Debug)]
+pub struct GicPlaces {
+    /// Version of the architecture.
+    pub version: GicVersion,
+    /// Address of the distributor.
+    pub distributor: u64,
+    /// Version 2: address of the CPU interfaces.
+    pub interface: u64,
+    /// Version 3: base and count of each region of redistributors.
+    pub redistributors: Vec<(u64, usize)>,
+    /// Address of the translation service, if there is one.
+    pub its: Option<u64>,
+    /// How many interrupts there are, the private ones of a CPU included.
+    pub interrupts: u32,
+    /// The CPUs, as `MPIDR_EL1` has them.
+    pub affinities: Vec<u64>,
+}
+
 /// Thirty-two interrupts, a bit each.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct GicBank {

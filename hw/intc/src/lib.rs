@@ -26,7 +26,7 @@ mod signal;
 
 pub use gic::{
     GIC_BANK, GIC_IDLE, GIC_LIST, GIC_MAX_CPUS, GIC_MAX_SPIS, GIC_MIN_BPR, GIC_PRIORITY, GIC_SGIS,
-    GICV2_MAX_CPUS, GicBank, GicCpu, GicState, GicVersion, GicVirtual,
+    GICV2_MAX_CPUS, GicBank, GicCpu, GicPlaces, GicState, GicVersion, GicVirtual,
 };
 pub use i8254::{I8254Channel, I8254State, KernelI8254, PIT_HZ};
 pub use i8259::{I8259Chip, I8259State};

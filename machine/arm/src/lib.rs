@@ -9,6 +9,7 @@ mod boot;
 mod empty;
 mod fdt;
 mod firmware;
+mod gic;
 mod machines;
 mod map;
 mod port;
@@ -17,7 +18,7 @@ mod secure;
 mod semihosting;
 mod virt;
 
-pub use accelerator::{Accelerator, CpuWires};
+pub use accelerator::{Accelerator, Controllers, CpuWires, GicWires, Kernel};
 pub use machines::MACHINES;
 
 use hw_core::{Clock, Links};

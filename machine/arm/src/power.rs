@@ -87,6 +87,13 @@ impl Psci {
         }
     }
 
+    /// Notes that an accelerator's own firmware turned a CPU on or off.
+    pub(crate) fn set_power(&self, index: usize, on: bool) {
+        if let Some(cpu) = self.cpus().get_mut(index) {
+            cpu.power = if on { Power::On } else { Power::Off };
+        }
+    }
+
     /// Where a CPU that was turned on begins.
     pub(crate) fn take_start(&self, index: usize) -> Option<Start> {
         let mut cpus = self.cpus();

@@ -6,27 +6,30 @@ use device_acpi::Ged;
 use device_fwcfg::{FwCfg, Items, keys};
 use device_gpio::{Key, Pl061};
 use device_intc::{
-    Gic, GicIts, GicSecurity, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion,
+    Gic, GicIts, GicSecurity, GicV2Device, GicV2m, GicV2mConfig, GicV3Device, GicVersion, ItsModel,
 };
 use device_pci::{Gpex, GpexConfig, GpexLines};
 use device_rtc::{Pl031, Pl031Config, RtcBase};
 use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
-use hw_core::{BusKind, Clock, Device, Links, Msi, Placement, PowerButton};
+use hw_core::{
+    BusKind, Clock, Device, IrqHub, IrqSink, Links, Msi, MsiSink, Placement, PowerButton,
+};
+use hw_intc::GicPlaces;
 use hw_pci::PciBus;
 use hw_virtio::{MmioSlot, VIRTIO_MMIO, VirtioMmio};
 use machine_core::{Board, BoardError, Machine, MachineSpec, Parts, ram_at};
 use runtime::Handle;
 use target_arm::{Conduit, Peers, Setup};
 
-use crate::accelerator::{Accelerator, CpuWires};
+use crate::accelerator::{Accelerator, Controllers, CpuWires};
 use crate::boot::{Direct, Ram};
 use crate::fdt::{Tree, slot};
-use crate::firmware;
 use crate::map::{self, HighMap, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
 use crate::secure;
 use crate::semihosting::HostLink;
+use crate::{firmware, gic};
 
 /// Pin of the power key.
 pub(crate) const POWER_PIN: u8 = 3;
@@ -55,27 +58,18 @@ pub(crate) struct Shape {
     pub(crate) has_acpi: bool,
 }
 
-fn config(text: String) -> BoardError {
+pub(crate) fn config(text: String) -> BoardError {
     BoardError::Config(text)
 }
 
 impl Shape {
     fn of(spec: &MachineSpec, accelerator: &dyn Accelerator) -> Result<Self, BoardError> {
-        let gic = match spec.property("gic-version").as_deref() {
-            Some("3" | "max") => GicVersion::V3,
-            Some("4") => {
-                return Err(config(
-                    "-machine: 'gic-version=4' is not available yet; use 'gic-version=3'".into(),
-                ));
-            }
-            Some("host") => {
-                return Err(config(
-                    "-machine: 'gic-version=host' is for KVM on an Arm host; use 'gic-version=max'"
-                        .into(),
-                ));
-            }
-            _ => GicVersion::V2,
-        };
+        let kernel = accelerator.kernel();
+        let gic = gic::version(spec, kernel)?;
+        let has_el2 = spec.switch("virtualization") == Some(true);
+        if kernel.is_some() {
+            gic::refuse_under_kernel(spec)?;
+        }
         if spec.property("iommu").is_some_and(|iommu| iommu != "none") {
             return Err(config(
                 "-machine: 'iommu=smmuv3' is not available yet; leave it out".into(),
@@ -99,7 +93,10 @@ impl Shape {
                 "-m: {} bytes of memory end above {limit:#x}, the last address {}",
                 spec.memory,
                 match high {
-                    Some(_) => format!("of this CPU, which has {bits} bits of it; use '-cpu max'"),
+                    Some(_) => format!(
+                        "of this CPU, which has {bits} bits of it; {}",
+                        gic::more_bits(kernel)
+                    ),
                     None => "with 'highmem=off'; leave that out".to_owned(),
                 }
             )));
@@ -134,11 +131,10 @@ impl Shape {
         {
             redistributors.push((place.base, cpus - LOW_REDISTRIBUTORS));
         }
-        let has_el2 = spec.switch("virtualization") == Some(true);
         let has_el3 = spec.switch("secure") == Some(true);
         Ok(Shape {
             gic,
-            has_its: gic == GicVersion::V3 && spec.switch("its") != Some(false),
+            has_its: gic::has_its(spec, gic, kernel)?,
             affinities,
             redistributors,
             conduit: match (has_el3 && firmware::is_there(spec), has_el2) {
@@ -159,16 +155,40 @@ impl Shape {
     }
 }
 
+impl Shape {
+    fn gic_places(&self) -> GicPlaces {
+        GicPlaces {
+            version: self.gic,
+            distributor: map::GIC_DISTRIBUTOR.base,
+            interface: map::GIC_CPU.base,
+            redistributors: self.redistributors.clone(),
+            its: self.has_its.then_some(map::GIC_ITS.base),
+            interrupts: map::FIRST_SPI.saturating_add(map::SPIS as u32),
+            affinities: self.affinities.clone(),
+        }
+    }
+}
+
 struct Virt<'a> {
     parts: Parts<'a>,
     shape: Shape,
     gic: Arc<Gic>,
+    /// Shared interrupts, by INTID: the model's, or those of the accelerator's controller.
+    lines: Arc<dyn IrqSink>,
+    /// Messages to the accelerator's translation service.
+    messages: Option<Arc<dyn MsiSink>>,
+    its: Option<ItsModel>,
     bus: PciBus,
     button: PowerButton,
     items: Items,
 }
 
 impl Virt<'_> {
+    /// The wire of shared interrupt `n`.
+    fn spi(&self, n: u32) -> IrqHub {
+        spi_of(&self.lines, n)
+    }
+
     fn add_gic(&mut self) -> Result<(), BoardError> {
         let gic = self.gic.clone();
         let distributor = map::GIC_DISTRIBUTOR.base;
@@ -181,7 +201,9 @@ impl Virt<'_> {
             self.parts.add("gic", "arm-gicv3", Box::new(device), &[])?;
             if self.shape.has_its {
                 let its = GicIts::new(gic, map::GIC_ITS.base);
-                self.parts.fabric.set_msi(Msi::new(its.sink(), 0));
+                self.its = Some(its.model());
+                let sink = self.messages.clone().unwrap_or_else(|| its.sink());
+                self.parts.fabric.set_msi(Msi::new(sink, 0));
                 self.parts.add("its", "arm-gicv3-its", Box::new(its), &[])?;
             }
             return Ok(());
@@ -189,7 +211,7 @@ impl Virt<'_> {
         let device = GicV2Device::new(gic.clone(), distributor, map::GIC_CPU.base);
         self.parts.add("gic", "arm_gic", Box::new(device), &[])?;
         let frame = GicV2m::new(
-            gic,
+            self.lines.clone(),
             GicV2mConfig {
                 base: map::GIC_V2M.base,
                 first_spi: spi::V2M,
@@ -235,18 +257,18 @@ impl Virt<'_> {
             base: RtcBase::new(spec.rtc.start_s, spec.rtc.offset_s),
             clock: spec.rtc.clock,
         });
-        let pins = [("irq", self.gic.spi(spi::RTC))];
+        let pins = [("irq", self.spi(spi::RTC))];
         self.parts.add("pl031", "pl031", Box::new(rtc), &pins)?;
         let button = self.button.clone();
         if self.shape.has_acpi {
             let events = Ged::events_only(map::GED.base, button);
-            let pins = [("ged", self.gic.spi(spi::GED))];
+            let pins = [("ged", self.spi(spi::GED))];
             self.parts
                 .add("acpi-ged", "acpi-ged", Box::new(events), &pins)?;
         } else {
             let pin = POWER_PIN;
             let gpio = Pl061::new(map::GPIO.base, Some(Key { pin, button }));
-            let pins = [("irq", self.gic.spi(spi::GPIO))];
+            let pins = [("irq", self.spi(spi::GPIO))];
             self.parts.add("pl061", "pl061", Box::new(gpio), &pins)?;
         }
         let fw_cfg = FwCfg::at_memory(map::FW_CFG.base);
@@ -277,7 +299,7 @@ impl Virt<'_> {
         let base = base.to_string();
         let mut props = vec![("base", base.as_str())];
         props.extend(chardev.map(|id| ("chardev", id.as_str())));
-        let pins = [("irq", self.gic.spi(line))];
+        let pins = [("irq", self.spi(line))];
         self.parts
             .add_class(name, &device_serial::PL011, &props, &pins)?;
         Ok(())
@@ -318,7 +340,7 @@ impl Virt<'_> {
                         ))
                     })?;
                     let place = MmioSlot::new(slot(free), &transport);
-                    let line = self.gic.spi(spi::VIRTIO + free);
+                    let line = self.spi(spi::VIRTIO + free);
                     let name = format!("virtio-mmio-bus.{free}");
                     self.parts.add_user(device, &name, Some(&place), &[line])?;
                     let path = format!("/virtio-mmio@{:016x}/disk@0,0", place.base);
@@ -336,7 +358,7 @@ impl Virt<'_> {
         }
         for n in 0..free {
             let place = MmioSlot::new(slot(n), &transport);
-            let line = [self.gic.spi(spi::VIRTIO + n)];
+            let line = [self.spi(spi::VIRTIO + n)];
             let placement = Placement {
                 path: format!("virtio-mmio{n}"),
                 class: "virtio-mmio",
@@ -370,6 +392,10 @@ impl Virt<'_> {
         }
         .root()
     }
+}
+
+fn spi_of(lines: &Arc<dyn IrqSink>, n: u32) -> IrqHub {
+    IrqHub::new(lines.clone(), map::FIRST_SPI.saturating_add(n))
 }
 
 fn private_interrupt(timer: GenericTimer) -> u32 {
@@ -410,11 +436,21 @@ pub(crate) fn build(
         (true, Some(_)) => GicSecurity::SetUp,
     };
     let gic = Gic::with_security(shape.gic, &shape.affinities, map::SPIS, security);
-    let inputs = [0, 1, 2, 3].map(|n| gic.spi(spi::PCIE + n));
+    let kernel = accelerator.kernel();
+    let wires = kernel.map(|kernel| kernel.make_gic(&shape.gic_places()));
+    let wires = wires.transpose().map_err(BoardError::Accelerator)?;
+    let (lines, messages): (Arc<dyn IrqSink>, _) = match wires {
+        Some(wires) => (wires.lines, Some(wires.messages)),
+        None => (gic.clone(), None),
+    };
+    let inputs = [0, 1, 2, 3].map(|n| spi_of(&lines, spi::PCIE + n));
     let mut virt = Virt {
         parts,
         shape,
         gic: gic.clone(),
+        lines,
+        messages,
+        its: None,
         bus: PciBus::new("pcie.0", true, GpexLines::new(&inputs)),
         button: PowerButton::default(),
         items: Items::default(),
@@ -424,9 +460,13 @@ pub(crate) fn build(
     firmware::add_flash(&mut virt.parts, virt.shape.has_el3)?;
     virt.add_gic()?;
     let cpus = spec.topology.cpus;
-    let timers = GenericTimers::new(&clock, accelerator.counter_hz(), cpus, |cpu, timer| {
-        gic.ppi(cpu, private_interrupt(timer)).line()
-    });
+    let hz = accelerator.counter_hz();
+    let timers = match kernel {
+        Some(_) => GenericTimers::still(&clock, hz, cpus),
+        None => GenericTimers::new(&clock, hz, cpus, |cpu, timer| {
+            gic.ppi(cpu, private_interrupt(timer)).line()
+        }),
+    };
     let device = Box::new(GenericTimersDevice::new(timers.clone()));
     virt.parts.add("timer", "arm-generic-timer", device, &[])?;
     let psci = Psci::new(&virt.shape.affinities, fabric.requests.clone());
@@ -457,6 +497,15 @@ pub(crate) fn build(
 
     fabric.serve_doorbells(main_loop.clone());
     let machine = Machine::new(fabric.clone(), main_loop);
+    if let Some(kernel) = kernel {
+        kernel.attach(&fabric).map_err(BoardError::Accelerator)?;
+    }
+    let controllers = Controllers {
+        gic: gic.clone(),
+        its: virt.its.clone(),
+        timers: timers.clone(),
+        psci: psci.clone(),
+    };
     let peers = Arc::new(Peers::default());
     for (index, mpidr) in (0u32..).zip(&virt.shape.affinities) {
         let number = usize::try_from(index).unwrap_or(usize::MAX);
@@ -485,13 +534,18 @@ pub(crate) fn build(
             has_el2: virt.shape.has_el2,
             has_el3: virt.shape.has_el3,
             port: Box::new(port),
+            pmu_interrupt: ppi::PMU,
             fabric: fabric.clone(),
             clock: clock.clone(),
+            controllers: controllers.clone(),
         };
         let cpu = accelerator.cpu(wires).map_err(BoardError::Accelerator)?;
         ear.connect(cpu.pending());
         psci.connect(number, cpu.pending());
         machine.add_cpu(format!("CPU {index}/{}", accelerator.name()), cpu)?;
+    }
+    if let Some(kernel) = kernel {
+        kernel.complete().map_err(BoardError::Accelerator)?;
     }
     let button = virt.button.clone();
     machine.set_power_button(move || button.press());

@@ -97,7 +97,9 @@ impl CpuModel {
             counter_hz,
             features: Features(0),
         };
-        model.refresh();
+        // Guests have EL1 at most, whatever the registers say of the host.
+        model.set_el2(false);
+        model.set_el3(false);
         model
     }
 }
