@@ -14,6 +14,7 @@ const CRATES: &[&str] = &[
     "accel_core",
     "accel_softmmu",
     "accel_interp",
+    "accel_kvm",
     "hw_memory",
     "hw_state",
     "hw_intc",

@@ -52,9 +52,20 @@ fn build() -> Result<PathBuf, String> {
 }
 
 fn cargo_build() -> Result<PathBuf, String> {
+    build_with(cargo().arg("--release"))
+}
+
+/// `cargo build` of the program.
+pub(crate) fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(cargo)
-        .args(["build", "--release", "--package", "mimic", "--bin", "mimic"])
+    let mut command = Command::new(cargo);
+    command.args(["build", "--package", "mimic", "--bin", "mimic"]);
+    command
+}
+
+/// Runs it; the program's path.
+pub(crate) fn build_with(command: &mut Command) -> Result<PathBuf, String> {
+    let out = command
         .arg("--message-format=json-render-diagnostics")
         .current_dir(workspace())
         .stdin(Stdio::null())
@@ -62,10 +73,7 @@ fn cargo_build() -> Result<PathBuf, String> {
         .output()
         .map_err(|error| error.to_string())?;
     if !out.status.success() {
-        return Err(format!(
-            "`cargo build --release -p mimic` failed ({})",
-            out.status
-        ));
+        return Err(format!("{command:?} failed ({})", out.status));
     }
     String::from_utf8_lossy(&out.stdout)
         .lines()

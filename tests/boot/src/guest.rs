@@ -105,6 +105,16 @@ impl Guest {
         Ok(is_there)
     }
 
+    /// What a guest of KVM is given beside kernel and initrd, and its name there.
+    pub(crate) fn firmware(&self) -> Vec<(PathBuf, PathBuf)> {
+        let own: &[(&PathBuf, &str)] = match self.console {
+            "ttyAMA0" => &[(&self.aavmf, "aavmf")],
+            _ => &[(&self.vmlinux, "vmlinux"), (&self.seabios, "seabios")],
+        };
+        let named = |(path, name): &(&PathBuf, &str)| ((*path).clone(), PathBuf::from(name));
+        own.iter().map(named).collect()
+    }
+
     fn files(&self, arch: &str) -> Vec<&PathBuf> {
         let mut files = vec![&self.vmlinuz, &self.initrd, &self.initrd_modules];
         match arch {
@@ -140,6 +150,11 @@ pub fn skip(reason: &str) -> Result<(), Error> {
     }
     shout(reason);
     Ok(())
+}
+
+/// Says that a test is skipped for want of what not every machine can be given.
+pub(crate) fn skip_always(reason: &str) {
+    shout(reason);
 }
 
 /// Not `eprintln!`: the test runner hides what a passing test prints that way.

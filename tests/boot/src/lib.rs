@@ -16,6 +16,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `MIMIC_BIN` | the program to test; otherwise `mimic` is built in release form |
+//! | `MIMIC_BIN_AARCH64` | the same program for aarch64 hosts; otherwise it is built for them |
 //! | `MIMIC_GUESTS` | where `cargo xtask guests` put the guests; otherwise `.cache/guests` |
 //! | `CI_NO_SKIP=1` | a missing guest or outer machine is a failure, not a skipped test |
 //!
@@ -25,6 +26,7 @@ pub mod arm_program;
 mod binary;
 mod console;
 pub mod cpio;
+mod cross;
 mod error;
 mod folder;
 mod guest;

@@ -1,17 +1,39 @@
 //! A machine with hardware virtualisation inside an emulator: a true KVM wherever a QEMU can be
 //! had, whatever the host's own processor and kernel offer.
 //!
-//! QEMU's engine shows AMD's SVM with nested paging to the *outer* guest, Debian's kernel, which has
-//! `/dev/kvm` then. The program under test, the libraries it needs and its own guest's files go
-//! there as an archive on a read-only disk and run in a root of their own.
+//! QEMU's engine shows AMD's SVM with nested paging, or Arm's EL2, to the *outer* guest, Debian's kernel,
+//! which has `/dev/kvm` then. The program under test, built for that kind of host, the libraries it needs
+//! and its own guest's files go there as an archive on a read-only disk and run in a root of their own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::{Error, Folder, Guest, Vm, binary, skip};
+use crate::{Error, Folder, Guest, Vm, binary, cross, skip};
 
-/// The emulator, by the name that Debian's package `qemu-system-x86` gives it.
-const EMULATOR: &str = "qemu-system-x86_64";
+/// A kind of outer machine.
+struct Kind {
+    /// Its guest, by Debian's name.
+    arch: &'static str,
+    /// The emulator, by the name that Debian's package gives it.
+    emulator: &'static str,
+    package: &'static str,
+    modules: &'static str,
+}
+
+const AMD64: Kind = Kind {
+    arch: "amd64",
+    emulator: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+    modules: "virtio_pci,virtio_blk,kvm_amd",
+};
+
+/// KVM is part of the kernel.
+const ARM64: Kind = Kind {
+    arch: "arm64",
+    emulator: "qemu-system-aarch64",
+    package: "qemu-system-arm",
+    modules: "virtio_pci,virtio_blk",
+};
 
 /// The outer guest at its prompt, with `/dev/kvm` and everything unpacked.
 pub struct Outer {
@@ -21,25 +43,45 @@ pub struct Outer {
 }
 
 impl Outer {
-    /// Boots the outer guest; `None` after a loud word where that cannot be.
+    /// Boots the outer guest on x86; `None` after a loud word where that cannot be.
     pub fn boot() -> Result<Option<Self>, Error> {
-        let Some(guest) = Guest::find("amd64")? else {
+        Self::boot_kind(&AMD64, "q35", || binary::program().map(Some))
+    }
+
+    /// The same on Arm, with a GIC of this version.
+    pub fn boot_arm(gic_version: u32) -> Result<Option<Self>, Error> {
+        let machine = format!("virt,virtualization=on,gic-version={gic_version}");
+        Self::boot_kind(&ARM64, &machine, cross::program)
+    }
+
+    fn boot_kind(
+        kind: &Kind,
+        machine: &str,
+        program: impl FnOnce() -> Result<Option<PathBuf>, Error>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(guest) = Guest::find(kind.arch)? else {
             return Ok(None);
         };
-        let Some(emulator) = in_path(EMULATOR) else {
+        let Some(emulator) = in_path(kind.emulator) else {
             skip(&format!(
-                "no {EMULATOR} to be the outer machine: install the package qemu-system-x86"
+                "no {} to be the outer machine: install the package {}",
+                kind.emulator, kind.package
             ))?;
             return Ok(None);
         };
+        let Some(program) = program()? else {
+            return Ok(None);
+        };
         let folder = Folder::new()?;
-        let disk = payload(&folder, &guest)?;
-        let mut vm = Vm::new("q35")
+        let disk = payload(&folder, &guest, &program)?;
+        let modules = kind.modules;
+        let mut vm = Vm::new(machine)
             .program(emulator)
             .args("-accel tcg,thread=multi -cpu max -smp 2 -m 1280")
-            .kernel(&guest.vmlinuz)
+            .linux(&guest)
+            // The last one counts.
             .option("-initrd", &guest.initrd_modules)
-            .append("quiet guest.modules=virtio_pci,virtio_blk,kvm_amd")
+            .append(&format!("quiet guest.modules={modules}"))
             .option(
                 "-drive",
                 format!(
@@ -69,8 +111,8 @@ impl Outer {
     }
 
     /// Starts the program under test with these words, its console on the outer guest's. The files
-    /// `vmlinuz`, `vmlinux`, `initrd`, `initrd-modules` and the folder `seabios` are in its working
-    /// directory.
+    /// `vmlinuz`, `initrd` and `initrd-modules` are in its working directory, on x86 `vmlinux` and the
+    /// folder `seabios`, on Arm the folder `aavmf` too.
     pub fn start(&mut self, words: &str) -> Result<&mut Vm, Error> {
         self.vm.expect("guest# ")?;
         // The inner guest's terminal has ended its lines in carriage returns already.
@@ -107,17 +149,16 @@ fn in_path(name: &str) -> Option<PathBuf> {
 }
 
 /// A tar archive, which is also a disk: whole sectors.
-fn payload(folder: &Folder, guest: &Guest) -> Result<PathBuf, Error> {
+fn payload(folder: &Folder, guest: &Guest, program: &Path) -> Result<PathBuf, Error> {
     let root = folder.join("root");
-    let program = binary::program()?.canonicalize()?;
+    let program = program.canonicalize()?;
     let mut files = vec![
         (program.clone(), PathBuf::from("mimic")),
         (guest.vmlinuz.clone(), "vmlinuz".into()),
-        (guest.vmlinux.clone(), "vmlinux".into()),
         (guest.initrd.clone(), "initrd".into()),
         (guest.initrd_modules.clone(), "initrd-modules".into()),
-        (guest.seabios.clone(), "seabios".into()),
     ];
+    files.extend(guest.firmware());
     for library in libraries(&program)? {
         let place = library.strip_prefix("/").unwrap_or(&library).to_owned();
         files.push((library, place));

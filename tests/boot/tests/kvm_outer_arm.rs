@@ -1,0 +1,114 @@
+//! Debian's arm64 kernel with busybox under a true KVM, in an emulated outer machine with EL2.
+
+use std::process::Command;
+
+use test_boot::{Error, Guest, Outer};
+
+/// A machine, and what its virtio devices are there.
+struct Machine {
+    name: &'static str,
+    modules: &'static str,
+    /// What follows `virtio-blk-`.
+    bus: &'static str,
+}
+
+/// The story of `virt.rs` on the host's own processor, with a disk whose interrupts come by messages or
+/// by a wire.
+fn reaches_a_shell_and_powers_off(outer: &mut Outer, machine: &Machine) -> Result<(), Error> {
+    let Machine { name, modules, bus } = machine;
+    let vm = outer.start(&format!(
+        "-accel kvm -cpu host -machine {name} -smp 2 -m 256 \
+         -drive if=none,id=disk,file=initrd,format=raw,readonly=on \
+         -device virtio-blk-{bus},drive=disk -kernel vmlinuz -initrd initrd-modules \
+         -append 'console=ttyAMA0 quiet guest.modules={modules},virtio_blk'"
+    ))?;
+    vm.expect("GUEST-UP aarch64 ")?;
+    vm.expect(" cpus=2 mem=")?;
+    let said =
+        vm.shell("echo $((6 * 7)) $(nproc) $(dmesg | grep -c 'KVM: hypervisor services')")?;
+    assert_eq!(said, "42 2 1", "{name}");
+    let said = vm.shell("sha256sum /dev/vda | cut -c 1-64")?;
+    assert_eq!(said, checksum()?, "{name}");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    assert_eq!(outer.status()?, 0, "{name}");
+    Ok(())
+}
+
+/// Of the disk.
+fn checksum() -> Result<String, Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(String::new());
+    };
+    let said = Command::new("sha256sum").arg(&guest.initrd).output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    Ok(said
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// What cannot be had is a sentence.
+fn is_refused(outer: &mut Outer, words: &str, why: &str) -> Result<(), Error> {
+    let vm = outer.start(&format!("-accel kvm {words} -kernel vmlinuz"))?;
+    vm.expect(why)?;
+    assert_eq!(outer.status()?, 1, "{words}");
+    Ok(())
+}
+
+#[test]
+fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm_with_gicv3() -> Result<(), Error> {
+    let Some(mut outer) = Outer::boot_arm(3)? else {
+        return Ok(());
+    };
+    reaches_a_shell_and_powers_off(
+        &mut outer,
+        &Machine {
+            name: "virt,gic-version=host",
+            modules: "virtio_pci",
+            bus: "pci",
+        },
+    )?;
+    for (words, why) in [
+        (
+            "-machine virt -cpu cortex-a57",
+            "use '-cpu host' instead of 'cortex-a57'",
+        ),
+        (
+            "-machine virt,gic-version=2",
+            "the host's KVM has no GICv2; use 'gic-version=host'",
+        ),
+        (
+            "-machine virt,virtualization=on",
+            "'virtualization=on' is not available under KVM",
+        ),
+        (
+            "-machine virt -semihosting",
+            "-semihosting: not available under KVM",
+        ),
+        (
+            "-machine q35",
+            "only guests of the host's own kind, not x86_64",
+        ),
+    ] {
+        is_refused(&mut outer, words, why)?;
+    }
+    outer.power_off()
+}
+
+#[test]
+fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm_with_gicv2() -> Result<(), Error> {
+    let Some(mut outer) = Outer::boot_arm(2)? else {
+        return Ok(());
+    };
+    reaches_a_shell_and_powers_off(
+        &mut outer,
+        &Machine {
+            name: "virt",
+            modules: "virtio_pci",
+            bus: "pci",
+        },
+    )?;
+    outer.power_off()
+}
