@@ -244,21 +244,21 @@ impl Compiler<'_> {
         // The condition stays deferred if it is. All else is computed once, before the ways part: an
         // operand's use must not be counted on both.
         let op = self.places.take_deferred(c);
-        if joins {
-            self.settle()?;
-        } else {
-            self.force_all()?;
-        }
+        self.force_all()?;
         if let Some(op) = op {
             self.places.defer(c, op);
+        }
+        let cc = self.truth(c)?;
+        self.places.unlock();
+        if joins {
+            // Only moves, which leave the flags alone; what the condition was made of is not kept.
+            self.settle()?;
         }
         for to in [then, other] {
             if self.plan.blocks[to.0 as usize].preds > 1 {
                 self.leave_to(to);
             }
         }
-        let cc = self.truth(c)?;
-        self.places.unlock();
         let is_emitted = |c: &Self, b: BlockId| c.plan.blocks[b.0 as usize].is_emitted;
         let one = is_emitted(self, then) != is_emitted(self, other);
         for to in [then, other] {
