@@ -1,6 +1,7 @@
 //! `mimic img`, also as `qemu-img`: images made, looked at and changed, in qemu-img's syntax.
 
 mod args;
+mod commit;
 mod convert;
 mod inspect;
 mod measure;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use backend_block::{Cache, Child, CreateClass, Node, Opener, beside, perm};
+use backend_block::{BlockError, Cache, Child, CreateClass, Node, Opener, beside, perm};
 use backend_qcow2::Qcow2;
 use control_options::{Opts, Scalar};
 
@@ -42,7 +43,7 @@ const COMMANDS: &[Command] = &[
         name: "commit",
         usage: "[-q] [-f FMT] [-t CACHE] [-b BASE] [-d] [-p] FILE",
         doc: "write what an overlay holds into its backing file",
-        run: modify::commit,
+        run: commit::commit,
     },
     Command {
         name: "compare",
@@ -52,7 +53,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "convert",
-        usage: "[-c] [-p] [-q] [-n] [-f FMT] [-t CACHE] [-T CACHE] [-O FMT] [-B BACKING [-F FMT]] [-o OPTIONS] [-S SIZE] [-l SNAPSHOT] [-U] FILE... OUTPUT",
+        usage: "[--image-opts] [--target-image-opts] [--target-is-zero] [-c] [-C] [-p] [-q] [-n] [-f FMT] [-t CACHE] [-T CACHE] [-O FMT] [-B BACKING [-F FMT]] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] [-m THREADS] [-W] [--salvage] [-U] FILE... OUTPUT",
         doc: "copy an image into one of another format",
         run: convert::convert,
     },
@@ -82,7 +83,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "measure",
-        usage: "[--output=human|json] [-O FMT] [-o OPTIONS] [-U] [--size=SIZE | [-f FMT] FILE]",
+        usage: "[--output=human|json] [-O FMT] [-o OPTIONS] [-U] [--size=SIZE | [-f FMT] [-l SNAPSHOT] FILE]",
         doc: "tell how large an image would be",
         run: measure::measure,
     },
@@ -198,6 +199,33 @@ impl Open {
         let format = self.node.class().name;
         self.qcow2()
             .ok_or_else(|| anyhow!("'{}': format '{format}' has no {what}", self.node.file()))
+    }
+}
+
+impl Open {
+    /// Shows what an internal snapshot holds: `-l NAME`, `-l snapshot.name=NAME`, `-l snapshot.id=ID`.
+    fn show_snapshot(&self, given: &str) -> Result<()> {
+        let file = self.node.file();
+        let image = self.need_qcow2("internal snapshots")?;
+        let wanted = match given.starts_with("snapshot.") {
+            true => {
+                let opts = Opts::parse("-l", given, None)?;
+                let (id, name) = (opts.text("snapshot.id"), opts.text("snapshot.name"));
+                let all = image.snapshots();
+                let fits = |s: &&backend_qcow2::Snapshot| {
+                    id.is_none_or(|id| id == s.id) && name.is_none_or(|name| name == s.name)
+                };
+                all.iter().find(fits).map(|snapshot| snapshot.id.clone())
+            }
+            false => Some(given.to_owned()),
+        };
+        let shown = wanted.map(|wanted| image.show_snapshot(&wanted));
+        match shown {
+            None | Some(Err(BlockError::OutOfRange)) => {
+                bail!("'{file}' has no snapshot '{given}'; 'snapshot -l {file}' lists them")
+            }
+            Some(shown) => shown.with_context(|| format!("'{file}': snapshot '{given}'")),
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use backend_block::{BlockError, Node};
 
+use crate::bitmap::bitmaps;
 use crate::bytes;
 use crate::entry::{COPIED, Entry, l2_offset};
-use crate::header::{bitmaps, incompatible, read};
+use crate::header::{incompatible, read};
 use crate::meta::Meta;
 
 /// What is repaired.
@@ -194,7 +195,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn count_bitmap(&mut self, bitmap: &crate::header::Bitmap) -> Result<(), BlockError> {
+    fn count_bitmap(&mut self, bitmap: &crate::bitmap::Bitmap) -> Result<(), BlockError> {
         let len = u64::from(bitmap.table_entries).saturating_mul(8);
         let header = &self.meta.header;
         let fits = header.check_table("bitmap", bitmap.table_offset, len, self.node.len());

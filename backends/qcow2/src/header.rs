@@ -2,7 +2,7 @@
 
 use backend_block::{BlockError, IoVector, Node, OpenError};
 
-use crate::bytes::{slice, u8_at, u16_at, u32_at, u64_at};
+use crate::bytes::{slice, u32_at, u64_at};
 
 /// `QFI\xfb`
 pub(crate) const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -439,54 +439,4 @@ fn feature_names() -> Vec<u8> {
         out.extend(field);
     }
     out
-}
-
-/// One entry of the bitmap directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Bitmap {
-    pub(crate) table_offset: u64,
-    pub(crate) table_entries: u32,
-    pub(crate) flags: u32,
-    pub(crate) granularity_bits: u8,
-    pub(crate) name: String,
-}
-
-impl Bitmap {
-    pub(crate) const IN_USE: u32 = 1;
-    pub(crate) const AUTO: u32 = 2;
-}
-
-/// Reads the bitmap directory, if it is consistent.
-pub(crate) fn bitmaps(header: &Header, node: &Node) -> Result<Vec<Bitmap>, String> {
-    let Some(extension) = &header.bitmaps else {
-        return Ok(Vec::new());
-    };
-    if header.autoclear & autoclear::BITMAPS == 0 {
-        return Ok(Vec::new());
-    }
-    let (offset, len) = (extension.directory_offset, extension.directory_len);
-    header.check_table("bitmap directory", offset, len, node.len())?;
-    // QEMU's limit: 65,535 bitmaps of 1,023 bytes of name.
-    let len = usize::try_from(len).ok().filter(|len| *len <= 64 << 20);
-    let len = len.ok_or("its bitmap directory is too long")?;
-    let directory = read(node, offset, len).map_err(|e| e.to_string())?;
-    let mut all = Vec::new();
-    let mut at = 0usize;
-    let cut = || "its bitmap directory is cut off".to_owned();
-    for _ in 0..extension.count {
-        let field = |more: usize| at.saturating_add(more);
-        let name_len = usize::from(u16_at(&directory, field(18)).ok_or_else(cut)?);
-        let extra = u32_at(&directory, field(20)).ok_or_else(cut)? as usize;
-        let name_at = field(24).saturating_add(extra);
-        let name = slice(&directory, name_at, name_len).ok_or_else(cut)?;
-        all.push(Bitmap {
-            table_offset: u64_at(&directory, at).ok_or_else(cut)?,
-            table_entries: u32_at(&directory, field(8)).ok_or_else(cut)?,
-            flags: u32_at(&directory, field(12)).ok_or_else(cut)?,
-            granularity_bits: u8_at(&directory, field(17)).ok_or_else(cut)?,
-            name: String::from_utf8_lossy(name).into_owned(),
-        });
-        at = name_at.saturating_add(name_len).next_multiple_of(8);
-    }
-    Ok(all)
 }

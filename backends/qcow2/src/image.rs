@@ -13,9 +13,10 @@ use backend_block::{
 };
 use control_options::{PropDef, PropKind};
 
+use crate::bitmap::{Bitmap, bitmaps};
 use crate::check::{self, Findings, Fix};
 use crate::entry::Geometry;
-use crate::header::{Bitmap, Header, LAZY_REFCOUNTS, bitmaps, incompatible, read};
+use crate::header::{Header, LAZY_REFCOUNTS, incompatible, read};
 use crate::meta::Meta;
 use crate::refcount::Refcounts;
 use crate::snapshot::{NewSnapshot, Snapshot, read_table};
@@ -305,6 +306,23 @@ impl Qcow2 {
         let mut meta = self.meta();
         let index = find(&meta.snapshots, name)?;
         meta.apply_snapshot(&self.file.node(), index)
+    }
+
+    /// Shows what the snapshot of this name or id holds, for as long as the image is open read-only.
+    ///
+    /// # Errors
+    /// The host's; [`BlockError::OutOfRange`] if there is none; [`BlockError::Unsupported`] of an image that
+    /// is open for writing.
+    pub fn show_snapshot(&self, name: &str) -> Result<(), BlockError> {
+        if !self.is_read_only() {
+            return Err(BlockError::Unsupported);
+        }
+        let _alone = self.alone();
+        let mut meta = self.meta();
+        let index = find(&meta.snapshots, name)?;
+        let len = meta.show_snapshot(&self.file.node(), index)?;
+        self.set_len(len);
+        Ok(())
     }
 
     fn check_snapshots(&self) -> Result<(), BlockError> {

@@ -26,6 +26,7 @@
     )
 )]
 
+mod bitmap;
 mod bytes;
 mod cache;
 mod check;

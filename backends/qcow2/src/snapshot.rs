@@ -296,6 +296,18 @@ impl Meta {
         Ok(crate::bytes::entries(&read(node, snapshot.l1_offset, len)?))
     }
 
+    /// Has the tables of a snapshot in place of the image's, which nobody will write. Returns how long the
+    /// disk was.
+    pub(crate) fn show_snapshot(&mut self, node: &Node, index: usize) -> Result<u64, BlockError> {
+        let snapshot = self.snapshots.get(index).ok_or(BlockError::OutOfRange)?;
+        let snapshot = snapshot.clone();
+        if snapshot.disk_size > i64::MAX as u64 {
+            return Err(BlockError::Corrupt);
+        }
+        self.l1 = self.snapshot_l1(node, &snapshot)?;
+        Ok(snapshot.disk_size)
+    }
+
     /// Forgets a snapshot. No request may be under way.
     pub(crate) fn delete_snapshot(&mut self, node: &Node, index: usize) -> Result<(), BlockError> {
         self.reclaim(node, None)?;

@@ -24,6 +24,15 @@ impl Args {
     /// Takes the arguments apart. `switches` stand alone, `valued` are followed by a value: single
     /// letters, and long names.
     pub(super) fn parse(&mut self, switches: &[&str], valued: &[&str]) -> Result<()> {
+        if self
+            .rest
+            .iter()
+            .any(|arg| arg == "--object" || arg.starts_with("--object="))
+        {
+            bail!(
+                "'--object': encrypted images are not supported, so there are no secrets to give"
+            );
+        }
         let mut rest = std::mem::take(&mut self.rest).into_iter();
         let mut only_words = false;
         while let Some(arg) = rest.next() {

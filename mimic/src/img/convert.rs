@@ -18,9 +18,37 @@ pub(super) const SPARSE: u64 = 4096;
 
 pub(super) fn convert(args: &mut Args) -> Result<i32> {
     args.parse(
-        &["c", "p", "q", "n", "U", "W", "image-opts", "force-share"],
-        &["f", "t", "T", "O", "B", "F", "o", "S", "l", "m"],
+        &[
+            "c",
+            "p",
+            "q",
+            "n",
+            "U",
+            "W",
+            "C",
+            "image-opts",
+            "force-share",
+            "target-image-opts",
+            "target-is-zero",
+            "salvage",
+            "bitmaps",
+        ],
+        &["f", "t", "T", "O", "B", "F", "o", "S", "l", "m", "r"],
     )?;
+    for (name, why) in [
+        ("bitmaps", "bitmaps are not copied yet"),
+        ("r", "there is no limit to the speed yet"),
+    ] {
+        if args.has(name) {
+            let dashes = if name.len() == 1 { "-" } else { "--" };
+            bail!("'{dashes}{name}': {why}; leave it out");
+        }
+    }
+    if let Some(format) = args.value("O")
+        && args.values("o").any(control_options::opts::is_help)
+    {
+        return super::modify::help(format);
+    }
     let words = args.words(2..=64)?;
     let Some((output, inputs)) = words.split_last() else {
         bail!("no files were given");
@@ -36,9 +64,11 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
         .iter()
         .map(|file| open(file, how))
         .collect::<Result<_>>()?;
-    if let Some(name) = args.value("l") {
-        let name = name.strip_prefix("snapshot.name=").unwrap_or(name);
-        bail!("'-l {name}': converting a snapshot is not available yet; apply it to a copy first");
+    if let Some(snapshot) = args.value("l") {
+        let [input] = inputs.as_slice() else {
+            bail!("'-l {snapshot}': give the one image that has the snapshot");
+        };
+        input.show_snapshot(snapshot)?;
     }
     let len = inputs.iter().map(|input| input.node.len()).sum();
     let format = args.value("O").unwrap_or("raw");
@@ -54,25 +84,37 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
     if let Some(format) = args.value("F") {
         options.push("backing_fmt", text(format));
     }
-    let has_backing = options.text("backing_file").is_some();
-    if has_backing {
-        bail!(
-            "'-B': writing only what differs from a backing file is not available yet; use 'rebase'"
-        );
+    let is_there = args.has("n") || args.has("target-image-opts");
+    let over_backing = options.text("backing_file").is_some();
+    if over_backing {
+        check_over_backing(&options, output, &inputs, is_there)?;
+    }
+    if args.has("target-image-opts") && !args.has("n") {
+        bail!("'--target-image-opts' names an image that is there: give '-n' too");
+    }
+    if args.has("target-is-zero") && !args.has("n") {
+        bail!("'--target-is-zero' is about an image that is there: give '-n' too");
+    }
+    if is_there && args.has("o") {
+        bail!("'-o' is for an image that is made: leave it out with '-n'");
     }
     let sparse = match args.value("S") {
         Some("0") => u64::MAX,
         Some(word) => size(word)?.max(512).next_multiple_of(512),
         None => SPARSE,
     };
-    let target = Target::new(output, args.has("n"))?;
-    if !args.has("n") {
+    let target = match args.has("target-image-opts") {
+        true => Target::opened_with(output),
+        false => Target::new(output, is_there)?,
+    };
+    if !is_there {
         make(target.path()?, format, len, &options)?;
     }
     let how = How {
         format: Some(format),
         cache: Some(args.value("t").unwrap_or("unsafe")),
         writes: true,
+        is_opts: args.has("target-image-opts"),
         ..How::default()
     };
     {
@@ -83,7 +125,9 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
         let copy = Copy {
             to: &out.node,
             packs: args.has("c"),
-            is_blank: !args.has("n"),
+            is_blank: !over_backing && (!is_there || args.has("target-is-zero")),
+            over_backing,
+            salvages: args.has("salvage"),
             sparse,
             threads: threads(args.value("m"))?,
         };
@@ -101,6 +145,32 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
     // As with QEMU's tool, who asks for no cache mode does not wait for the disk.
     target.put_in_place(args.value("t").is_some_and(|mode| mode != "unsafe"))?;
     Ok(0)
+}
+
+/// Whether an overlay can be made that has only what the input itself holds: its backing file shows what
+/// the input's shows, as the user says.
+fn check_over_backing(options: &Opts, output: &str, inputs: &[Open], is_there: bool) -> Result<()> {
+    let name = options.text("backing_file").unwrap_or_default();
+    if is_there {
+        bail!("'-B {name}' is for an image that is made: leave it out with '-n'");
+    }
+    if inputs.len() != 1 {
+        bail!("'-B {name}': images put together have no backing file; give one input");
+    }
+    let Some(format) = options.text("backing_fmt") else {
+        bail!("'-B {name}': name the backing file's format too, with '-F FORMAT'");
+    };
+    let path = backend_block::beside(output, name)
+        .with_context(|| format!("backing file '{name}' is no plain path"))?;
+    let path = path
+        .to_str()
+        .context("the backing file's name is not valid UTF-8")?;
+    let how = How {
+        format: Some(format),
+        shares: true,
+        ..How::default()
+    };
+    open(path, how).map(|_| ())
 }
 
 /// How many threads copy: one more than there are processors, as one is writing, or as `-m` says.
@@ -133,6 +203,14 @@ impl Target {
             temporary: (!in_place).then(|| path.with_file_name(temporary)),
             output: path,
         })
+    }
+
+    /// An image that is there, under properties instead of a name.
+    fn opened_with(properties: &str) -> Self {
+        Target {
+            temporary: None,
+            output: PathBuf::from(properties),
+        }
     }
 
     fn path(&self) -> Result<&str> {
@@ -173,6 +251,10 @@ pub(super) struct Copy<'a> {
     pub(super) packs: bool,
     /// The target reads as zeros where nothing was written.
     pub(super) is_blank: bool,
+    /// The target shows what the source's backing file does where nothing was written.
+    pub(super) over_backing: bool,
+    /// What cannot be read is taken for zeros.
+    pub(super) salvages: bool,
     /// Shortest run of zeros that is not written.
     pub(super) sparse: u64,
     /// Threads that work at it.
@@ -273,6 +355,7 @@ impl Copy<'_> {
 
     fn write(&self, piece: Piece<'_>) -> Result<()> {
         match piece {
+            Piece::Backing => Ok(()),
             Piece::Zeros { at, len } => self.zeros(at, len),
             Piece::Data { at, memory } => self.data(at, memory),
             Piece::Packed(clusters) => {
@@ -294,9 +377,26 @@ type Cluster = (u64, IoVector, Option<Vec<u8>>);
 
 /// What is written next.
 enum Piece<'a> {
-    Zeros { at: u64, len: u64 },
-    Data { at: u64, memory: &'a IoVector },
+    /// Nothing: the backing file shows it.
+    Backing,
+    Zeros {
+        at: u64,
+        len: u64,
+    },
+    Data {
+        at: u64,
+        memory: &'a IoVector,
+    },
     Packed(Vec<Cluster>),
+}
+
+/// What the source has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// What its backing file has, which the target has too.
+    Backing,
+    Zeros,
+    Data,
 }
 
 /// Whose turn it is to write.
@@ -319,24 +419,43 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The next piece: its number, where it is, its bytes, and whether they are zeros.
-    fn next(&self) -> Result<Option<(u64, u64, u64, bool)>> {
+    /// The next piece: its number, where it is, its bytes, and what they are.
+    fn next(&self) -> Result<Option<(u64, u64, u64, Source)>> {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, number) = *ahead;
         let most = self.range.end.saturating_sub(at);
         if most == 0 {
             return Ok(None);
         }
-        let (is_zero, run) = shows_zeros(self.from, at, most).with_context(|| self.reading(at))?;
-        let is_zero = is_zero && !self.copy.packs;
-        let run = match is_zero {
-            true => run,
+        let (source, run) = self.look(at, most).with_context(|| self.reading(at))?;
+        let (source, run) = match source {
             // Compressed ones are whole clusters.
-            false if self.copy.packs => STEP.min(most),
-            false => run.min(STEP),
+            Source::Backing if self.copy.packs && run < STEP.min(most) => {
+                (Source::Data, STEP.min(most))
+            }
+            Source::Backing if self.copy.packs && run < most => (source, run / STEP * STEP),
+            Source::Backing => (source, run),
+            _ if self.copy.packs => (Source::Data, STEP.min(most)),
+            Source::Zeros => (source, run),
+            Source::Data => (source, run.min(STEP)),
         };
         *ahead = (at + run, number + 1);
-        Ok(Some((number, at, run, is_zero)))
+        Ok(Some((number, at, run, source)))
+    }
+
+    /// What the source has at an offset, and how far.
+    fn look(&self, at: u64, most: u64) -> Result<(Source, u64)> {
+        if self.copy.over_backing
+            && let extent = self.from.extent(at, most)?
+            && !extent.is_allocated
+            && let Some(backing) = self.from.child("backing")
+            && let has = backing.len().saturating_sub(at)
+            && has != 0
+        {
+            return Ok((Source::Backing, extent.len.min(has)));
+        }
+        let (is_zero, run) = shows_zeros(self.from, at, most)?;
+        Ok((if is_zero { Source::Zeros } else { Source::Data }, run))
     }
 
     fn reading(&self, at: u64) -> String {
@@ -350,14 +469,15 @@ impl Line<'_> {
         let buffer = IoVector::zeroed(usize::try_from(longest)?);
         loop {
             let next = self.next();
-            let Some((number, at, len, is_zero)) = next.inspect_err(|_| self.give_up())? else {
+            let Some((number, at, len, source)) = next.inspect_err(|_| self.give_up())? else {
                 return Ok(());
             };
             let place = self.start + (at - self.range.start);
             let memory = buffer.slice(0, len);
-            let piece = match is_zero {
-                true => Ok(Piece::Zeros { at: place, len }),
-                false => self.read(at, place, &memory),
+            let piece = match source {
+                Source::Backing => Ok(Piece::Backing),
+                Source::Zeros => Ok(Piece::Zeros { at: place, len }),
+                Source::Data => self.read(at, place, &memory),
             };
             let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             while turn.number != number && !turn.has_failed {
@@ -379,6 +499,19 @@ impl Line<'_> {
         }
     }
 
+    /// Reads sector by sector; what cannot be read is zeros.
+    fn salvage(&self, at: u64, memory: &IoVector) {
+        let mut done = 0;
+        while done < memory.len() {
+            let sector = memory.slice(done, backend_block::SECTOR);
+            if let Err(error) = self.from.read(at + done, &sector) {
+                log::warn!("{}: {error}; zeros take its place", self.reading(at + done));
+                sector.fill(0);
+            }
+            done += sector.len();
+        }
+    }
+
     /// The others need not go on.
     fn give_up(&self) {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -388,9 +521,11 @@ impl Line<'_> {
     }
 
     fn read<'b>(&self, at: u64, place: u64, memory: &'b IoVector) -> Result<Piece<'b>> {
-        self.from
-            .read(at, memory)
-            .with_context(|| self.reading(at))?;
+        let read = self.from.read(at, memory);
+        match read {
+            Err(_) if self.copy.salvages => self.salvage(at, memory),
+            read => read.with_context(|| self.reading(at))?,
+        }
         Ok(match self.copy.packs {
             true => Piece::Packed(self.copy.pack(place, memory)?),
             false => Piece::Data { at: place, memory },

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use backend_block::{BackendOptions, Block as _, BlockBackend, IoVector, Operation, Request};
-use control_options::Opts;
+use control_options::{Opts, Props};
 use serde_json::json;
 
 use super::args::Args;
 use super::convert::{Copy, SPARSE, shows_zeros};
-use super::{How, Progress, make, open, size};
+use super::{How, Open, Progress, make, open, size};
 use crate::entry::print;
 
 /// Bytes of an entry of the L1, L2 and refcount tables.
@@ -26,6 +26,27 @@ struct Needs {
     required: u64,
     /// If everything was written.
     full: u64,
+    /// For bitmaps, where formats have them.
+    bitmaps: Option<u64>,
+}
+
+impl Needs {
+    fn text(&self, is_json: bool) -> String {
+        if is_json {
+            let mut out = json!({ "required": self.required, "fully-allocated": self.full });
+            if let (Some(bitmaps), Some(members)) = (self.bitmaps, out.as_object_mut()) {
+                members.insert("bitmaps".to_owned(), json!(bitmaps));
+            }
+            return format!("{out:#}\n");
+        }
+        let bitmaps = self.bitmaps.map(|bytes| format!("bitmaps size: {bytes}\n"));
+        format!(
+            "required size: {}\nfully allocated size: {}\n{}",
+            self.required,
+            self.full,
+            bitmaps.unwrap_or_default()
+        )
+    }
 }
 
 /// Options of a qcow2 image that its size depends on.
@@ -33,6 +54,7 @@ struct Layout {
     cluster: u64,
     refcount_bits: u64,
     extended: bool,
+    is_version_2: bool,
 }
 
 impl Layout {
@@ -43,21 +65,14 @@ impl Layout {
             cluster: number("cluster_size", 64 << 10)?,
             refcount_bits: number("refcount_bits", 16)?,
             extended: options.switch("-o", "extended_l2")? == Some(true),
+            is_version_2: matches!(options.text("compat"), Some("0.10" | "v2")),
         };
-        let known = [
-            "cluster_size",
-            "refcount_bits",
-            "extended_l2",
-            "size",
-            "compat",
-            "preallocation",
-        ];
-        if let Some((key, _)) = options.iter().find(|(key, _)| !known.contains(key)) {
-            bail!(
-                "option '{key}' does not change the size; there are {}",
-                known.join(", ")
-            );
-        }
+        let mut known = options.clone();
+        known.take("size");
+        let props = backend_qcow2::CLASS
+            .create
+            .map_or(&[][..], |create| create.props);
+        Props::check("-o", "format 'qcow2'", &known, props)?;
         if !layout.cluster.is_power_of_two() || !(512..=2 << 20).contains(&layout.cluster) {
             bail!("'cluster_size' is a power of two from 512 to 2M");
         }
@@ -95,9 +110,6 @@ pub(super) fn measure(args: &mut Args) -> Result<i32> {
         &["U", "force-share", "image-opts"],
         &["f", "O", "o", "size", "output", "l"],
     )?;
-    if let Some(name) = args.value("l") {
-        bail!("'-l {name}': measuring a snapshot is not available yet");
-    }
     let mut options = Opts::default();
     for given in args.values("o") {
         for (key, value) in Opts::parse("-o", given, None)?.iter() {
@@ -119,6 +131,12 @@ pub(super) fn measure(args: &mut Args) -> Result<i32> {
             },
         )?),
     };
+    if let Some(snapshot) = args.value("l") {
+        match &source {
+            Ok(open) => open.show_snapshot(snapshot)?,
+            Err(_) => bail!("'-l {snapshot}': name the image that has the snapshot"),
+        }
+    }
     let len = match &source {
         Ok(open) => open.node.len(),
         Err(len) => *len,
@@ -127,6 +145,7 @@ pub(super) fn measure(args: &mut Args) -> Result<i32> {
         "raw" => Needs {
             required: len,
             full: len,
+            bitmaps: None,
         },
         "qcow2" => {
             let layout = Layout::of(&options)?;
@@ -150,21 +169,15 @@ pub(super) fn measure(args: &mut Args) -> Result<i32> {
             Needs {
                 required: full.saturating_sub(guest).saturating_add(data),
                 full,
+                bitmaps: match source.as_ref().ok().and_then(Open::qcow2) {
+                    Some(image) if !layout.is_version_2 => image.bitmap_space(layout.cluster)?,
+                    _ => None,
+                },
             }
         }
         other => bail!("images of format '{other}' cannot be made; there are raw, qcow2"),
     };
-    let text = match args.wants_json()? {
-        true => format!(
-            "{:#}\n",
-            json!({ "required": needs.required, "fully-allocated": needs.full })
-        ),
-        false => format!(
-            "required size: {}\nfully allocated size: {}\n",
-            needs.required, needs.full
-        ),
-    };
-    print(&text)?;
+    print(&needs.text(args.wants_json()?))?;
     Ok(0)
 }
 
@@ -220,6 +233,8 @@ pub(super) fn dd(args: &mut Args) -> Result<i32> {
         to: &to.node,
         packs: false,
         is_blank: true,
+        over_backing: false,
+        salvages: false,
         sparse: SPARSE,
         threads: 1,
     };

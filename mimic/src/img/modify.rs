@@ -1,4 +1,4 @@
-//! `create`, `resize`, `snapshot`, `commit` and `rebase`: images made and changed.
+//! `create`, `resize`, `snapshot` and `rebase`: images made and changed.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,7 +79,7 @@ pub(super) fn create(args: &mut Args) -> Result<i32> {
     Ok(0)
 }
 
-fn help(format: &str) -> Result<i32> {
+pub(super) fn help(format: &str) -> Result<i32> {
     let opener = backend_block::Opener::new(crate::storage::DRIVERS);
     let class = opener.driver(format)?;
     let text = match class.create {
@@ -93,11 +93,12 @@ fn help(format: &str) -> Result<i32> {
 }
 
 pub(super) fn resize(args: &mut Args) -> Result<i32> {
-    args.parse(&["q", "shrink"], &["f", "preallocation"])?;
+    args.parse(&["q", "shrink", "image-opts"], &["f", "preallocation"])?;
     let (file, word) = args.two()?;
     let how = How {
         format: args.value("f"),
         writes: true,
+        is_opts: args.has("image-opts"),
         ..How::default()
     };
     let open = open(file, how)?;
@@ -127,7 +128,10 @@ pub(super) fn resize(args: &mut Args) -> Result<i32> {
 }
 
 pub(super) fn snapshot(args: &mut Args) -> Result<i32> {
-    args.parse(&["q", "l", "U", "force-share"], &["f", "a", "c", "d"])?;
+    args.parse(
+        &["q", "l", "U", "force-share", "image-opts"],
+        &["f", "a", "c", "d"],
+    )?;
     let file = args.one()?;
     let action = ["a", "c", "d"]
         .into_iter()
@@ -140,6 +144,7 @@ pub(super) fn snapshot(args: &mut Args) -> Result<i32> {
         format: args.value("f"),
         writes: action == 1,
         shares: args.has("U") || args.has("force-share"),
+        is_opts: args.has("image-opts"),
         ..How::default()
     };
     let open = open(file, how)?;
@@ -168,100 +173,6 @@ pub(super) fn snapshot(args: &mut Args) -> Result<i32> {
         }
         error => anyhow!("'{file}': {error}"),
     })?;
-    Ok(0)
-}
-
-/// Visits what a node itself holds: offset, and whether it reads as zeros, in pieces.
-fn own(node: &Node, mut visit: impl FnMut(u64, u64, bool) -> Result<()>) -> Result<()> {
-    let mut at = 0;
-    while at < node.len() {
-        let extent = node.extent(at, node.len() - at)?;
-        let mut done = 0;
-        while extent.is_allocated && done < extent.len {
-            let run = match extent.is_zero {
-                true => extent.len,
-                false => STEP.min(extent.len - done),
-            };
-            visit(at + done, run, extent.is_zero)?;
-            done += run;
-        }
-        at += extent.len;
-    }
-    Ok(())
-}
-
-pub(super) fn commit(args: &mut Args) -> Result<i32> {
-    args.parse(&["q", "d", "p"], &["f", "t", "b", "r"])?;
-    let file = args.one()?;
-    if let Some(base) = args.value("b") {
-        bail!("'-b {base}': only committing into the next image is available yet");
-    }
-    let how = How {
-        format: args.value("f"),
-        writes: true,
-        cache: args.value("t"),
-        ..How::default()
-    };
-    let (name, format) = {
-        let top = open(
-            file,
-            How {
-                writes: false,
-                alone: true,
-                ..how
-            },
-        )?;
-        let backing = top.need_qcow2("backing file")?.backing();
-        backing.with_context(|| format!("'{file}' has no backing file to commit into"))?
-    };
-    let path =
-        beside(file, &name).with_context(|| format!("backing file '{name}' is no plain path"))?;
-    let path = path
-        .to_str()
-        .context("the backing file's name is not valid UTF-8")?;
-    let below = open(
-        path,
-        How {
-            format: format.as_deref(),
-            ..how
-        },
-    )?;
-    {
-        // What lies behind it is not needed: only its own clusters are read.
-        let top = open(
-            file,
-            How {
-                writes: false,
-                alone: true,
-                ..how
-            },
-        )?;
-        let len = top.node.len();
-        if below.node.len() < len {
-            below.node.resize(len, backend_block::Preallocation::Off)?;
-        }
-        let mut progress = Progress::new(args.has("p"), len);
-        own(&top.node, |at, run, is_zero| {
-            if is_zero {
-                below.node.write_zeroes(at, run, true)?;
-            } else {
-                let memory = IoVector::zeroed(usize::try_from(run)?);
-                top.node.read(at, &memory)?;
-                below.node.write(at, &memory)?;
-            }
-            progress.at(at + run);
-            Ok(())
-        })?;
-        below.node.flush()?;
-    }
-    if !args.has("d") {
-        let top = open(file, How { alone: true, ..how })?;
-        top.node.driver().empty()?;
-    }
-    drop(below);
-    if !args.has("q") {
-        print("Image committed.\n")?;
-    }
     Ok(0)
 }
 

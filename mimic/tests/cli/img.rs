@@ -91,6 +91,53 @@ const STORY: &[&str] = &[
     "=compare data.raw other.raw",
     "rebase -u -f qcow2 -b '' top.qcow2",
     "{info --output=json top.qcow2",
+    // What lies two images behind.
+    "convert -f raw -O qcow2 -B base.raw -F raw data.raw mid.qcow2",
+    "=compare mid.qcow2 data.raw",
+    "create -q -f qcow2 -b other.raw -F raw tip.qcow2",
+    "rebase -f qcow2 -b mid.qcow2 -F qcow2 tip.qcow2",
+    "commit -q -b nothing.raw tip.qcow2",
+    "commit -q -b base.raw tip.qcow2",
+    "=compare tip.qcow2 base.raw",
+    "=compare other.raw base.raw",
+    // An image that changed since its snapshot, and one that shows what the snapshot does.
+    "convert -f raw -O qcow2 data.raw old2.qcow2",
+    "snapshot -c first old2.qcow2",
+    "create -q -f qcow2 -b other.raw -F raw change.qcow2",
+    "rebase -f qcow2 -b old2.qcow2 -F qcow2 change.qcow2",
+    "commit -q change.qcow2",
+    "=compare old2.qcow2 other.raw",
+    "create -q -f qcow2 -b data.raw -F raw two.qcow2",
+    "rebase -f qcow2 -b old2.qcow2 -F qcow2 two.qcow2",
+    "convert -O qcow2 -B old2.qcow2 -F qcow2 two.qcow2 three.qcow2",
+    "{map --output=json three.qcow2",
+    "{info --output=json three.qcow2",
+    "=compare three.qcow2 data.raw",
+    "convert -O qcow2 -B old2.qcow2 -F qcow2 three.qcow2 four.qcow2",
+    "convert -c -O qcow2 -B old2.qcow2 -F qcow2 three.qcow2 five.qcow2",
+    "=compare four.qcow2 five.qcow2",
+    "=compare four.qcow2 three.qcow2",
+    "convert -O qcow2 -B old2.qcow2 two.qcow2 six.qcow2",
+    "convert -l first -O raw old2.qcow2 first.raw",
+    "=compare first.raw data.raw",
+    "convert -l snapshot.name=first -O qcow2 old2.qcow2 first.qcow2",
+    "=compare first.qcow2 data.raw",
+    "convert -l snapshot.id=1 -O qcow2 old2.qcow2 first.qcow2",
+    "convert -l nothing -O raw old2.qcow2 none.raw",
+    "=measure -l first -O qcow2 old2.qcow2",
+    "=measure -O qcow2 old2.qcow2",
+    "{measure --output=json -O qcow2 -o lazy_refcounts=on,compat=1.1 old2.qcow2",
+    "=measure -O qcow2 -o compat=0.10 old2.qcow2",
+    "=measure -O qcow2 old.qcow2",
+    "measure -O qcow2 -o nothing=1 old.qcow2",
+    "convert -n --target-is-zero -O raw data.raw blank.raw",
+    "=compare blank.raw data.raw",
+    "convert -n --image-opts --target-image-opts driver=raw,file.driver=file,file.filename=other.raw driver=raw,file.driver=file,file.filename=blank.raw",
+    "=compare blank.raw other.raw",
+    "convert --target-is-zero -O raw data.raw blank.raw",
+    "convert --salvage -O raw data.raw saved.raw",
+    "=compare saved.raw data.raw",
+    "convert -C -W -m 4 -O raw data.raw saved.raw",
     "resize -q empty.raw 5M",
     "=info -f qcow2 empty.raw",
     "resize empty.raw 1M",
@@ -128,6 +175,9 @@ fn the_same_lines_come_to_the_same_as_with_qemu_img() {
     for folder in &folders {
         std::fs::write(folder.join("data.raw"), &data).unwrap();
         std::fs::write(folder.join("other.raw"), &other).unwrap();
+        for name in ["base.raw", "blank.raw"] {
+            std::fs::write(folder.join(name), vec![0; data.len()]).unwrap();
+        }
     }
     let [a, b] = [folders[0].path(), folders[1].path()];
     for line in STORY {
