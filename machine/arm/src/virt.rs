@@ -350,7 +350,8 @@ impl Virt<'_> {
                     self.parts.add_child(device)?;
                 }
                 BusKind::Pci => {
-                    let root = format!("/pcie@{:x}", map::PCIE_MEMORY.base);
+                    // AAVMF looks for `pci`; the device tree has `pcie`.
+                    let root = format!("/pci@{:016x}", map::PCIE_ECAM.base);
                     self.parts.add_pci(device, &self.bus, &[], &root)?;
                 }
                 BusKind::Isa | BusKind::System => return Err(self.parts.no_bus(device)),

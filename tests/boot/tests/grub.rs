@@ -219,6 +219,79 @@ fn by_ovmf(interface: &str, options: &str, device: &str) -> Result<(), Error> {
     is_whole(&top)
 }
 
+/// Firmware is asked to start this system from the second of two disks, and from a CD before both, which
+/// has nothing for it.
+fn starts_the_lowest_bootindex(
+    vm: VmBuilder,
+    code: &Path,
+    variables: &Path,
+    guest: &Guest,
+) -> Result<Vm, Error> {
+    let flash = "if=pflash,format=raw";
+    let disk = format!(
+        "if=none,snapshot=on,format=raw,file={}",
+        guest.disk.display()
+    );
+    vm.option(
+        "-drive",
+        format!("{flash},readonly=on,file={}", code.display()),
+    )
+    .option("-drive", format!("{flash},file={}", variables.display()))
+    .option("-drive", format!("{disk},id=first"))
+    .option("-drive", format!("{disk},id=second"))
+    .boot()
+}
+
+#[test]
+fn ovmf_starts_the_ahci_drive_of_the_lowest_bootindex() -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let variables = folder.join("variables");
+    std::fs::copy(guest.ovmf.join("OVMF_VARS_4M.fd"), &variables)?;
+    let cd = format!("if=none,id=cd,media=cdrom,file={}", guest.rescue.display());
+    let builder = machine("q35")
+        .option("-drive", cd)
+        .args("-device ide-hd,bus=ide.0,drive=first,bootindex=3")
+        .args("-device ide-hd,bus=ide.1,drive=second,bootindex=2")
+        .args("-device ide-cd,bus=ide.2,drive=cd,bootindex=1");
+    let code = guest.ovmf.join("OVMF_CODE_4M.fd");
+    let mut vm = starts_the_lowest_bootindex(builder, &code, &variables, &guest)?;
+    // The CD comes first, and has nothing for UEFI.
+    vm.expect("failed to load Boot")?;
+    vm.expect("Sata(0x2,")?;
+    vm.expect("starting Boot")?;
+    vm.expect("Sata(0x1,")?;
+    vm.expect("GNU GRUB")?;
+    Ok(())
+}
+
+#[test]
+fn aavmf_starts_the_virtio_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    let Some(guest) = Guest::find("arm64")? else {
+        return Ok(());
+    };
+    if !guest.has_disk()? {
+        return Ok(());
+    }
+    let folder = Folder::new()?;
+    let variables = folder.join("variables");
+    std::fs::copy(guest.aavmf.join("AAVMF_VARS.fd"), &variables)?;
+    let builder = machine("virt")
+        .args("-cpu cortex-a57 -device virtio-blk-pci,addr=5,drive=first,bootindex=2")
+        .args("-device virtio-blk-pci,addr=6,drive=second,bootindex=1");
+    let code = guest.aavmf.join("AAVMF_CODE.fd");
+    let mut vm = starts_the_lowest_bootindex(builder, &code, &variables, &guest)?;
+    vm.expect("starting Boot")?;
+    vm.expect("Pci(0x6,0x0)")?;
+    vm.expect("GNU GRUB")?;
+    Ok(())
+}
+
 #[test]
 fn debian_boots_from_ovmf_and_an_ahci_disk_on_q35() -> Result<(), Error> {
     by_ovmf("", "", "sda2")
