@@ -79,6 +79,66 @@ fn pc_boots_the_nvme_disk_of_the_lowest_bootindex() -> Result<(), Error> {
     seabios_boots_by_bootindex("pc", "", "nvme,serial=S1")
 }
 
+#[test]
+fn pc_boots_the_ide_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("pc", "", "ide-hd")
+}
+
+#[test]
+fn q35_boots_the_ahci_disk_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_by_bootindex("q35", "", "ide-hd")
+}
+
+/// A CD with GRUB goes before a disk that could be booted too.
+fn seabios_boots_the_cd_by_bootindex(
+    machine: &str,
+    controller: &str,
+    disk: &str,
+    cd: &str,
+) -> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let image = folder.join("disk");
+    let mut sector = kernels::boot_sector(5);
+    sector.resize(1 << 20, 0);
+    std::fs::write(&image, sector)?;
+    let mut vm = Vm::new(&format!("{machine},graphics=off"))
+        .args("-accel tcg -m 256 -device isa-debug-exit,iobase=0xf4")
+        .args(controller)
+        .option("-L", &guest.seabios)
+        .option(
+            "-drive",
+            format!("if=none,id=disk,format=raw,file={}", image.display()),
+        )
+        .option(
+            "-drive",
+            format!("if=none,id=cd,media=cdrom,file={}", guest.rescue.display()),
+        )
+        .args(&format!("-device {disk},drive=disk,bootindex=2"))
+        .args(&format!("-device {cd},drive=cd,bootindex=1"))
+        .boot()?;
+    vm.expect("GNU GRUB")?;
+    Ok(())
+}
+
+#[test]
+fn pc_boots_the_ide_cd_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_the_cd_by_bootindex("pc", "", "ide-hd", "ide-cd")
+}
+
+#[test]
+fn q35_boots_the_ahci_cd_of_the_lowest_bootindex() -> Result<(), Error> {
+    seabios_boots_the_cd_by_bootindex("q35", "", "ide-hd", "ide-cd")
+}
+
+#[test]
+fn q35_boots_the_scsi_cd_of_the_lowest_bootindex() -> Result<(), Error> {
+    let adapter = "-device virtio-scsi-pci";
+    seabios_boots_the_cd_by_bootindex("q35", adapter, "scsi-hd", "scsi-cd")
+}
+
 /// A `pc` with GRUB on a CD, and a disk whose boot sector ends the machine with [`FROM_DISK`]; without a
 /// display, SeaBIOS shows its screen on the serial port.
 fn with_disk_and_cd(folder: &Folder, boot: &str) -> Result<Option<Vm>, Error> {
