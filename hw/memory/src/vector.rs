@@ -250,16 +250,21 @@ impl IoVector {
 
     /// Whether all bytes are zero. A guest may change them at any time.
     pub fn is_zero(&self) -> bool {
+        /// Bytes looked at together, compared as memory is compared, which is faster than byte by byte.
         const CHUNK: usize = 4096;
+        /// What is no zeros shows it in its first bytes, mostly.
+        const FIRST: usize = 64;
+        const ZEROS: &[u8] = &[0; CHUNK];
         let mut chunk = [0u8; CHUNK];
         let mut at = 0usize;
         while at < self.len {
-            let here = self.len.saturating_sub(at).min(CHUNK);
+            let most = if at == 0 { FIRST } else { CHUNK };
+            let here = self.len.saturating_sub(at).min(most);
             let Some(part) = chunk.get_mut(..here) else {
                 return false;
             };
             self.copy_out(at as u64, part);
-            if part.iter().any(|byte| *byte != 0) {
+            if ZEROS.get(..here) != Some(&*part) {
                 return false;
             }
             at = at.saturating_add(here);
@@ -298,6 +303,18 @@ impl From<&[u8]> for IoVector {
 mod tests {
     use super::*;
     use crate::{MappingSpec, MemoryMap, What};
+
+    #[test]
+    fn one_byte_anywhere_is_no_zeros() {
+        let bytes = vec![0u8; 12_345];
+        assert!(IoVector::from(bytes.as_slice()).is_zero());
+        assert!(IoVector::default().is_zero());
+        for at in [0, 63, 64, 4095, 4096, 4159, 4160, 12_344] {
+            let mut bytes = bytes.clone();
+            bytes[at] = 1;
+            assert!(!IoVector::from(bytes.as_slice()).is_zero(), "{at}");
+        }
+    }
 
     #[test]
     fn slices_share_the_bytes() {

@@ -228,11 +228,25 @@ impl Target {
             true => std::fs::File::open(&temporary).and_then(|file| file.sync_all()),
             false => Ok(()),
         };
-        let moved = whole.and_then(|()| std::fs::rename(&temporary, &self.output));
+        let moved = whole.and_then(|()| match is_stable {
+            true => std::fs::rename(&temporary, &self.output),
+            false => replace(&temporary, &self.output),
+        });
         if moved.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
         moved.with_context(|| format!("cannot write '{}'", self.output.display()))
+    }
+}
+
+/// Gives a file the name of another one, which goes. A plain rename onto a file that is there makes ext4
+/// write the new one's bytes at once, which nobody has asked for; an exchange of names does not.
+fn replace(new: &Path, old: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+        Ok(()) => std::fs::remove_file(new),
+        // There is none of that name yet, or the file system knows no exchange.
+        Err(_) => std::fs::rename(new, old),
     }
 }
 
