@@ -15,6 +15,8 @@ use crate::{Core, a64, helper, regs};
 mod alu;
 mod arithmetic;
 mod arm;
+mod as_a64;
+mod bits;
 mod context;
 pub(crate) mod lanes;
 pub(crate) mod media;
@@ -25,6 +27,7 @@ pub(crate) mod scalar;
 pub(crate) mod structures;
 pub(crate) mod system;
 mod thumb;
+mod thumb_wide;
 mod vfp;
 
 use context::Ctx;

@@ -2,7 +2,8 @@
 
 use accel_ir::Ty;
 
-use super::alu::{self, Alu, Operand, Part};
+use super::alu::{self, Alu, Operand};
+use super::bits::{self, Part};
 use super::context::Ctx;
 use super::memory::{self, Exclusive, Index, Move};
 use super::multiply;
@@ -67,7 +68,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             if op.is_test() && s == 0 {
                 return None;
             }
-            alu::no_pc(&[rn, rd, rs, rm])?;
+            bits::no_pc(&[rn, rd, rs, rm])?;
             alu::alu(c, op, s, (rd, rn), Operand::ShiftedBy(rm, r#type, rs))
         }
         Insn::AluImm {
@@ -82,7 +83,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::MovWide {
             top, high, rd, low, ..
         } => alu::move_wide(c, top, rd, high << 12 | low),
-        Insn::Clz { rd, rm, .. } => alu::clz(c, rd, rm),
+        Insn::Clz { rd, rm, .. } => bits::clz(c, rd, rm),
         Insn::Qadd {
             double,
             sub,
@@ -90,7 +91,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             rd,
             rm,
             ..
-        } => alu::saturating(c, (double, sub), (rd, rn, rm)),
+        } => bits::saturating(c, (double, sub), (rd, rn, rm)),
         Insn::Crc32 {
             size,
             rn,
@@ -98,7 +99,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             c: castagnoli,
             rm,
             ..
-        } => alu::crc32(c, castagnoli, size, (rd, rn, rm)),
+        } => bits::crc32(c, castagnoli, size, (rd, rn, rm)),
         Insn::Mul { s, rd, rm, rn, .. } => multiply::multiply(c, s, (rd, rn, rm), None),
         Insn::Mla {
             s, rd, ra, rm, rn, ..
@@ -161,7 +162,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             ..
         } => multiply::multiply_high(c, (sub, r), (rd, rn, rm), ra),
         Insn::Div { u, rd, rm, rn, .. } => multiply::divide(c, u, (rd, rn, rm)),
-        Insn::Usad8 { rd, ra, rm, rn, .. } => alu::sum_of_differences(c, (rd, rn, rm), ra),
+        Insn::Usad8 { rd, ra, rm, rn, .. } => bits::sum_of_differences(c, (rd, rn, rm), ra),
         Insn::Parallel {
             prefix,
             rn,
@@ -169,8 +170,8 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             op,
             rm,
             ..
-        } => alu::parallel(c, prefix, op, (rd, rn, rm)),
-        Insn::Sel { rn, rd, rm, .. } => alu::select(c, (rd, rn, rm)),
+        } => bits::parallel(c, prefix, op, (rd, rn, rm)),
+        Insn::Sel { rn, rd, rm, .. } => bits::select(c, (rd, rn, rm)),
         Insn::Pkh {
             rn,
             rd,
@@ -178,7 +179,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             tb,
             rm,
             ..
-        } => alu::pack(c, (rd, rn, rm), tb, imm),
+        } => bits::pack(c, (rd, rn, rm), tb, imm),
         Insn::Sat {
             u,
             sat,
@@ -187,8 +188,8 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             sh,
             rn,
             ..
-        } => alu::saturate(c, (u, sat), (rd, rn), (sh, imm)),
-        Insn::Sat16 { u, sat, rn, rd, .. } => alu::saturate_halves(c, (u, sat), (rd, rn)),
+        } => bits::saturate(c, (u, sat), (rd, rn), (sh, imm)),
+        Insn::Sat16 { u, sat, rn, rd, .. } => bits::saturate_halves(c, (u, sat), (rd, rn)),
         Insn::Extend {
             u,
             op,
@@ -203,9 +204,9 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
                 2 => Part::Byte,
                 _ => Part::Half,
             };
-            alu::extend(c, part, u, (rd, rn, rm), rot)
+            bits::extend(c, part, u, (rd, rn, rm), rot)
         }
-        Insn::Rev { rd, rm, op, .. } => alu::reverse(c, op, rd, rm),
+        Insn::Rev { rd, rm, op, .. } => bits::reverse(c, op, rd, rm),
         Insn::Bfx {
             u,
             width,
@@ -213,10 +214,10 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             lsb,
             rn,
             ..
-        } => alu::extract(c, u, (rd, rn), lsb, width),
+        } => bits::extract(c, u, (rd, rn), lsb, width),
         Insn::Bfi {
             msb, rd, lsb, rn, ..
-        } => alu::insert(c, (rd, rn), lsb, msb),
+        } => bits::insert(c, (rd, rn), lsb, msb),
         Insn::LdstImm {
             p,
             u,
@@ -329,7 +330,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             Some(())
         }
         Insn::BlxReg { rm, .. } => {
-            alu::no_pc(&[rm])?;
+            bits::no_pc(&[rm])?;
             let target = c.r(rm);
             c.link();
             c.exchange(target);
@@ -337,7 +338,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         }
         Insn::Mrs { rd, .. } => alu::read_flags(c, rd),
         Insn::MsrReg { mask, rn, .. } => {
-            alu::no_pc(&[rn])?;
+            bits::no_pc(&[rn])?;
             let v = c.r(rn);
             alu::write_flags(c, mask, v);
             Some(())

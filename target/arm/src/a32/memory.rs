@@ -5,7 +5,8 @@
 
 use accel_ir::{Cmp, Mem, Ordering, Ty, Val};
 
-use super::alu::{Operand, no_pc, shift_constant};
+use super::alu::{Operand, shift_constant};
+use super::bits::no_pc;
 use super::context::Ctx;
 use crate::regs;
 

@@ -2,7 +2,7 @@
 
 use accel_ir::{Binary, Cmp, Ty, Val};
 
-use super::alu::no_pc;
+use super::bits::no_pc;
 use super::context::Ctx;
 
 /// MUL, MLA, MLS: `ra` and its sign, if there is an addend.

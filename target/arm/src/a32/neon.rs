@@ -81,7 +81,7 @@ pub(super) fn translate(c: &mut Ctx, word: u32) -> Option<()> {
 }
 
 fn base(c: &mut Ctx, rn: u32) -> Option<Val> {
-    super::alu::no_pc(&[rn])?;
+    super::bits::no_pc(&[rn])?;
     let base = c.r(rn);
     Some(c.address(base))
 }

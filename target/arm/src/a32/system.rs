@@ -191,7 +191,7 @@ fn register(
                 2 => crate::system::registers::TPIDR_EL0,
                 _ => crate::system::registers::TPIDRRO_EL0,
             };
-            super::alu::no_pc(&[rt])?;
+            super::bits::no_pc(&[rt])?;
             if read {
                 let v = c.b.get_low(slot, Ty::I32);
                 c.set_r(rt, v);
@@ -206,7 +206,7 @@ fn register(
         | (0, 14, 0, 0, true)
         | (0, 14, 2 | 3, 0 | 1, _)
         | (0, 14, 8..=15, _, _) => {
-            super::alu::no_pc(&[rt])?;
+            super::bits::no_pc(&[rt])?;
             let v = (!read).then(|| c.r(rt));
             let v = system_access(c, word, a64_word(crn, crm, op2, read), v)?;
             if read {
@@ -245,7 +245,7 @@ fn wide(
     if cp15 == 0 {
         return None;
     }
-    super::alu::no_pc(&[rt, rt2])?;
+    super::bits::no_pc(&[rt, rt2])?;
     let read = read != 0;
     // CNTPCT, CNTVCT, CNTP_CVAL, CNTV_CVAL, PMCCNTR.
     let (crn, crm, op2) = match (crm, op1, read) {

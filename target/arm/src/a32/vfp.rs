@@ -6,7 +6,7 @@
 
 use accel_ir::{Mem, Slot, Ty, Val};
 
-use super::alu::no_pc;
+use super::bits::no_pc;
 use super::context::Ctx;
 use crate::simd::moves::float_immediate;
 use crate::{helper, regs};
