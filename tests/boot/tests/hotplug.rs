@@ -24,6 +24,20 @@ fn add_node(qmp: &mut Qmp, name: &str, file: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether another process may write to an image: its lock can be had.
+fn is_free(file: &Path) -> Result<bool, Error> {
+    let program = test_boot::program()?;
+    let mut command = std::process::Command::new(program);
+    command.args(["img", "resize", "-q", "-f", "raw"]).arg(file);
+    let done = command.arg(LEN.to_string()).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success() || said.contains("is in use"),
+        "{said}"
+    );
+    Ok(done.status.success())
+}
+
 #[test]
 fn scsi_disks_come_and_go() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
@@ -131,6 +145,7 @@ fn disks_come_and_go_in_the_slots_of_root_ports() -> Result<(), Error> {
         assert!(qmp.execute("device_add", full).is_err());
         let root = json!({ "driver": "virtio-rng-pci", "bus": "pcie.0" });
         assert!(qmp.execute("device_add", root).is_err());
+        assert!(!is_free(&first)? && !is_free(&second)?);
         // The guest is asked, and lets go after the five seconds in which a button can be pressed again.
         for (id, gone) in [("d", vec!["d"]), ("hba", vec!["s", "hba"])] {
             qmp.execute("device_del", json!({ "id": id }))?;
@@ -140,8 +155,9 @@ fn disks_come_and_go_in_the_slots_of_root_ports() -> Result<(), Error> {
             }
         }
         assert_eq!(vm.shell("ls /sys/block | grep -c -E 'vda|sda'; true")?, "0");
-        for node in ["a", "b"] {
+        for (node, file) in [("a", &first), ("b", &second)] {
             qmp.execute("blockdev-del", json!({ "node-name": node }))?;
+            assert!(is_free(file)?, "the lock ends with the node");
         }
     }
     vm.send("exit\n")?;
