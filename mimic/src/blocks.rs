@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use backend_block::{
-    BlockError, Child, Jobs, Limit, Limited, Limits, Node, NodeOptions, OpenError, Preallocation,
-    SharedBlock, Still, perm, set_backing,
+    BlockError, Child, Jobs, Limit, Limited, Limits, Node, OpenError, Preallocation, SharedBlock,
+    Still, perm, set_backing,
 };
 use control_options::{Opts, Scalar};
 use control_qapi::{
@@ -362,34 +362,28 @@ impl Blocks for BlockControl {
     }
 
     fn reopen_nodes(&self, options: Vec<BlockdevOptions>) -> Result<(), QmpError> {
-        let graph = &self.storage.opener.graph;
+        let opener = &self.storage.opener;
         let mut changes = Vec::new();
         for options in &options {
             let opts = self.opts("blockdev-reopen", options)?;
             let name = opts.text("node-name").unwrap_or_default();
             let node = self.named(name)?;
-            graph.check_free(&node).map_err(failed)?;
-            let new = self
-                .storage
-                .opener
-                .reopening(&node, &opts)
-                .map_err(failed)?;
-            changes.push((node, new));
+            opener.graph.check_free(&node).map_err(failed)?;
+            changes.push(opener.reopening(&node, &opts).map_err(failed)?);
         }
-        let _still = graph.still();
-        let mut done: Vec<(&Arc<Node>, NodeOptions)> = Vec::new();
-        for (node, new) in &changes {
-            let old = node.options();
-            if let Err(error) = node.set_read_only(new.read_only) {
-                for (node, old) in done {
-                    node.set_options(old);
-                    // It was so before: what stood against it is not there.
-                    let _ = node.set_read_only(old.read_only);
+        let still = opener.graph.still();
+        let mut done = Vec::new();
+        for change in &changes {
+            match change.apply(&still) {
+                Ok(before) => done.push(before),
+                Err(error) => {
+                    for before in done.into_iter().rev() {
+                        // It was so: what stood against it is not there.
+                        let _ = before.apply(&still);
+                    }
+                    return Err(failed(error));
                 }
-                return Err(failed(error));
             }
-            node.set_options(*new);
-            done.push((node, old));
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ mod null;
 mod open;
 mod policy;
 mod raw;
+mod reopen;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,7 @@ pub use null::{CLASS as NULL_CO, zero_disk};
 pub use open::{NODE_PROPS, OpenError, Opener, Opening, PROBE_LEN, beside};
 pub use policy::{ErrorAction, ErrorPolicy, Failure, IoStatus};
 pub use raw::CLASS as RAW;
+pub use reopen::Reopening;
 pub use request::{BlockError, Completion, Gate, Operation, Pass, Request};
 pub use throttle::{
     Direction, LIMIT_RATE, Limit, Limited, Limits, Member, THROTTLE_PROPS, ThrottleGroup, Throttles,

@@ -278,50 +278,6 @@ impl Opener {
         Ok(format)
     }
 
-    /// The options that a node has with other properties. All are given: what is not has its default.
-    ///
-    /// # Errors
-    /// That they make no sense, or that one cannot be changed while the node is open.
-    pub fn reopening(&self, node: &Node, opts: &Opts) -> Result<NodeOptions, OpenError> {
-        let class = node.class();
-        let unchangeable = |key: &str| {
-            Err(OpenError::Other(format!(
-                "'{key}' of node '{}' cannot be changed while it is open; give it as it is",
-                node.name()
-            )))
-        };
-        if opts.text("driver") != Some(class.name) {
-            return unchangeable("driver");
-        }
-        let sorted = sort(class, opts);
-        let option = "blockdev-reopen";
-        let subject = format!("block driver '{}'", class.name);
-        let common = Props::check(option, &subject, &sorted.common, NODE_PROPS)?;
-        Props::check(option, &subject, &sorted.own, class.props)?;
-        let none = Opts::default();
-        let old = node.opened_with().unwrap_or(&none);
-        for given in [&sorted.own, &sorted.children] {
-            for (key, value) in given.iter() {
-                if old.text(key) != Some(value.text()) {
-                    return unchangeable(key);
-                }
-            }
-        }
-        let is_given = |key: &str| sorted.own.get(key).or(sorted.children.get(key)).is_some();
-        if let Some((key, _)) = old.iter().find(|(key, _)| !is_given(key)) {
-            return unchangeable(key);
-        }
-        let new = node_options(&common, &NodeOptions::default());
-        let old = node.options();
-        if new.direct != old.direct {
-            return unchangeable("cache.direct");
-        }
-        if new.force_share != old.force_share {
-            return unchangeable("force-share");
-        }
-        Ok(new)
-    }
-
     fn open_below(&self, opts: &Opts, above: &Above) -> Result<Arc<Node>, OpenError> {
         if above.depth > DEPTH_MAX {
             return Err(OpenError::Other(format!(
@@ -379,13 +335,13 @@ impl Opener {
 
 /// Properties by what they belong to.
 #[derive(Default)]
-struct Sorted {
-    common: Opts,
-    own: Opts,
-    children: Opts,
+pub(crate) struct Sorted {
+    pub(crate) common: Opts,
+    pub(crate) own: Opts,
+    pub(crate) children: Opts,
 }
 
-fn sort(class: &DriverClass, opts: &Opts) -> Sorted {
+pub(crate) fn sort(class: &DriverClass, opts: &Opts) -> Sorted {
     let mut sorted = Sorted::default();
     for (key, value) in opts.iter() {
         let is_child = class.children.iter().any(|child| {
@@ -414,7 +370,7 @@ fn below(opts: &Opts, role: &str) -> Opts {
     out
 }
 
-fn node_options(props: &Props, above: &NodeOptions) -> NodeOptions {
+pub(crate) fn node_options(props: &Props, above: &NodeOptions) -> NodeOptions {
     let switch = |name: &str, above: bool| match props.is_given(name) {
         true => props.is_on(name),
         false => above,

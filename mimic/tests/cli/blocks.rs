@@ -95,6 +95,60 @@ fn nodes_are_added_queried_reopened_and_deleted() {
 }
 
 #[test]
+fn a_node_is_reopened_over_another_one() {
+    let folder = Folder::new("reopen");
+    let mut qmp = Qmp::start("-S -machine none");
+    let node = |name: &str, backing: serde_json::Value| {
+        json!({
+            "driver": "qcow2", "node-name": name, "backing": backing,
+            "file": { "driver": "file", "filename": folder.path(name) },
+        })
+    };
+    for name in ["one", "two", "top"] {
+        folder.img(&format!("create -q -f qcow2 @{name} 1M"));
+        let added = qmp.execute("blockdev-add", node(name, json!(null)));
+        assert_eq!(added, json!({}));
+    }
+    let behind = |qmp: &mut Qmp| {
+        let nodes = qmp.execute("query-named-block-nodes", json!({}));
+        let nodes = nodes.as_array().unwrap();
+        let top = nodes.iter().find(|node| node["node-name"] == "top");
+        top.unwrap()["image"]["backing-image"]["filename"].clone()
+    };
+    let reopen = |backing| json!({ "options": [node("top", backing)] });
+    for (backing, shown) in [
+        (json!("one"), json!(folder.path("one"))),
+        (json!("one"), json!(folder.path("one"))),
+        (json!("two"), json!(folder.path("two"))),
+        (json!(null), json!(null)),
+    ] {
+        let done = qmp.execute("blockdev-reopen", reopen(backing));
+        assert_eq!((done, behind(&mut qmp)), (json!({}), shown));
+    }
+    // All or none.
+    let both = json!({ "options": [node("top", json!("one")), node("one", json!("top"))] });
+    let error = qmp.error("blockdev-reopen", both);
+    assert_eq!(
+        error,
+        "node 'one' would have itself behind it; give it another 'backing'"
+    );
+    assert_eq!(behind(&mut qmp), json!(null));
+    let error = qmp.error("blockdev-reopen", reopen(json!("nothing")));
+    assert!(
+        error.starts_with("there is no node named 'nothing'"),
+        "{error}"
+    );
+    // What is behind another node is not deleted.
+    qmp.execute("blockdev-reopen", reopen(json!("two")));
+    qmp.error("blockdev-del", json!({ "node-name": "two" }));
+    qmp.execute("blockdev-del", json!({ "node-name": "top" }));
+    let deleted = qmp.execute("blockdev-del", json!({ "node-name": "two" }));
+    assert_eq!(deleted, json!({}));
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
 fn a_disk_is_snapshot_and_committed_with_the_events_that_clients_wait_for() {
     let folder = Folder::new("commit");
     folder.img("create -q -f qcow2 @base.qcow2 16M");
