@@ -4,23 +4,14 @@ use std::process::Command;
 
 use test_boot::{Error, Guest, Outer};
 
-/// A machine, and what its virtio devices are there.
-struct Machine {
-    name: &'static str,
-    modules: &'static str,
-    /// What follows `virtio-blk-`.
-    bus: &'static str,
-}
-
-/// The story of `virt.rs` on the host's own processor, with a disk whose interrupts come by messages or
-/// by a wire.
-fn reaches_a_shell_and_powers_off(outer: &mut Outer, machine: &Machine) -> Result<(), Error> {
-    let Machine { name, modules, bus } = machine;
+/// The story of `virt.rs` on the host's own processor, with a disk whose interrupts are messages; twice, with
+/// a reset between.
+fn reaches_a_shell_and_powers_off(outer: &mut Outer, name: &str) -> Result<(), Error> {
     let vm = outer.start(&format!(
-        "-accel kvm -cpu host -machine {name} -smp 2 -m 256 \
+        "-accel kvm -cpu host -machine {name} -smp 2 -m 256 -action reboot=reset \
          -drive if=none,id=disk,file=initrd,format=raw,readonly=on \
-         -device virtio-blk-{bus},drive=disk -kernel vmlinuz -initrd initrd-modules \
-         -append 'console=ttyAMA0 quiet guest.modules={modules},virtio_blk'"
+         -device virtio-blk-pci,drive=disk -kernel vmlinuz -initrd initrd-modules \
+         -append 'console=ttyAMA0 quiet guest.reboot guest.modules=virtio_pci,virtio_blk'"
     ))?;
     vm.expect("GUEST-UP aarch64 ")?;
     vm.expect(" cpus=2 mem=")?;
@@ -31,6 +22,10 @@ fn reaches_a_shell_and_powers_off(outer: &mut Outer, machine: &Machine) -> Resul
     assert_eq!(said, checksum()?, "{name}");
     vm.send("exit\n")?;
     vm.expect("GUEST-DOWN")?;
+    vm.expect("GUEST-UP aarch64 ")?;
+    let said = vm.shell("sha256sum /dev/vda | cut -c 1-64")?;
+    assert_eq!(said, checksum()?, "{name} after a reset");
+    vm.send("poweroff -f\n")?;
     assert_eq!(outer.status()?, 0, "{name}");
     Ok(())
 }
@@ -62,14 +57,7 @@ fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm_with_gicv3() -> Result
     let Some(mut outer) = Outer::boot_arm(3)? else {
         return Ok(());
     };
-    reaches_a_shell_and_powers_off(
-        &mut outer,
-        &Machine {
-            name: "virt,gic-version=host",
-            modules: "virtio_pci",
-            bus: "pci",
-        },
-    )?;
+    reaches_a_shell_and_powers_off(&mut outer, "virt,gic-version=host")?;
     for (words, why) in [
         (
             "-machine virt -cpu cortex-a57",
@@ -102,13 +90,6 @@ fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm_with_gicv2() -> Result
     let Some(mut outer) = Outer::boot_arm(2)? else {
         return Ok(());
     };
-    reaches_a_shell_and_powers_off(
-        &mut outer,
-        &Machine {
-            name: "virt",
-            modules: "virtio_pci",
-            bus: "pci",
-        },
-    )?;
+    reaches_a_shell_and_powers_off(&mut outer, "virt")?;
     outer.power_off()
 }

@@ -87,6 +87,13 @@ fn devices_are_reached_and_nothing_reads_as_zeros() {
 }
 
 #[test]
+fn an_exit_with_nothing_of_the_guests_goes_on() {
+    let mut run = bench([Exit::Intr, Exit::Debug, access(false, 0x1000, 0)]);
+    (0..3).for_each(|_| assert_eq!(run.step(), VcpuExit::Again));
+    assert_eq!(run.parts.entry.answers.len(), 1);
+}
+
+#[test]
 fn stopping_completes_the_last_access_once() {
     let mut run = bench([access(true, 0x1000, 0)]);
     run.step();

@@ -68,6 +68,7 @@ impl<E: Entry> PcLoop<E> {
     }
 
     /// The state was replaced: what was known of the old one is not true any more.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     pub(crate) fn replaced(&mut self, state: &CpuState) {
         self.parts.open = false;
         self.ready = false;
