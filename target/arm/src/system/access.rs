@@ -282,13 +282,16 @@ fn translate(core: &mut Core, (op1, crm, op2): (u16, u16, u16), va: u64) -> Resu
         regime,
         ctx,
         update: false,
+        // S12E1 and S12E0 are what asks for both.
+        first_stage: !(op1 == 4 && op2 >= 4),
     };
     let par = match translation::find(core, &query) {
         // Normal memory, inner and outer write-back, outer shareable.
         Ok(found) => 0xff << 56 | found.physical & 0x0000_ffff_ffff_f000 | 2 << 7 | 1 << 11,
         Err(fault) => {
             let stage = u64::from(fault.is_stage_2()) << 9;
-            1 | fault.status() << 1 | stage | 1 << 11
+            let walk = u64::from(fault.is_in_walk()) << 8;
+            1 | fault.status() << 1 | walk | stage | 1 << 11
         }
     };
     core.regs.set(sys::PAR_EL1, par);

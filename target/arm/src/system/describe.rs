@@ -72,6 +72,7 @@ pub(crate) fn debug_translate(core: &Core, va: u64) -> Option<u64> {
         regime: control::regime(core),
         ctx,
         update: false,
+        first_stage: false,
     };
     let found = translation::find(core, &query(ctx::PRIVILEGED))
         .or_else(|_| translation::find(core, &query(ctx::USER)));

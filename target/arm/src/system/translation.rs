@@ -70,6 +70,10 @@ impl Fault {
     pub(crate) fn is_stage_2(self) -> bool {
         self.ipa.is_some()
     }
+
+    pub(crate) fn is_in_walk(self) -> bool {
+        self.in_walk
+    }
 }
 
 fn fault(kind: Kind, level: u8) -> Fault {
@@ -117,6 +121,9 @@ pub(crate) struct Query {
     pub(crate) ctx: u8,
     /// Access and dirty flags may be set.
     pub(crate) update: bool,
+    /// Stage 1 alone: what is found is an intermediate address. Tables are looked up through stage 2
+    /// all the same.
+    pub(crate) first_stage: bool,
 }
 
 /// A table to walk.
@@ -380,7 +387,7 @@ impl From<Fault> for Stop {
 fn has_stage_2(core: &Core, regime: u8) -> bool {
     let both = hcr::E2H | hcr::TGE;
     let now = control::hcr_in_effect(core);
-    regime == 1 && core.arch.el < 2 && now & hcr::VM != 0 && now & both != both
+    regime == 1 && now & hcr::VM != 0 && now & both != both
 }
 
 fn is_stage_1_on(core: &Core, regime: u8) -> bool {
@@ -410,7 +417,7 @@ fn attempt(core: &Core, query: &Query) -> Result<Found, Stop> {
             tagged: address != query.va,
         }
     };
-    if stage_2 {
+    if stage_2 && !query.first_stage {
         let second = second_stage(core, found.physical, query.access, query.update)?;
         found.physical = second.physical;
         found.page_bits = found.page_bits.min(second.page_bits);
@@ -626,6 +633,7 @@ pub(crate) fn is_guarded(core: &Core, va: u64) -> bool {
         regime: control::regime(core),
         ctx: crate::mode::Mode(core.mode).ctx(),
         update: false,
+        first_stage: false,
     };
     find(core, &query).is_ok_and(|found| found.guarded)
 }
@@ -642,6 +650,7 @@ pub(crate) fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<
         regime,
         ctx,
         update: true,
+        first_stage: false,
     };
     match find(core, &query) {
         Ok(found) => {

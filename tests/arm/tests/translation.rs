@@ -1,0 +1,105 @@
+//! Address translation by instruction (DDI 0487, C5.4 "AT"), on all executors.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use accel_core::{Executor, Guest};
+use hw_clock::Clock;
+use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
+use target_arm::{Arm, Boot, CpuModel, NoPort, Setup, SysReg, new_core, set_register};
+use test_arm::bare::mrs;
+
+const LEN: u64 = 0x1_0000;
+const CODE: u64 = 0x1000;
+const STAGE_2: u64 = 0x2000;
+const STAGE_1: u64 = 0x3000;
+/// The guest's memory is here, and at 0 in truth.
+const IPA: u64 = 0x4000_0000;
+const AF: u64 = 1 << 10;
+const BLOCK: u64 = 1;
+/// Stage 2: readable and writable, normal memory.
+const READ_WRITE: u64 = 3 << 6 | 0xf << 2;
+const PAR_EL1: SysReg = SysReg::new(3, 0, 7, 4, 0);
+const AT_S1E1R: u32 = 0xd508_7800;
+const AT_S12E1R: u32 = 0xd50c_7880;
+/// B to itself.
+const STOP: u32 = 0x1400_0000;
+
+/// PAR_EL1 after an AT of x0 at EL2, for a guest with both stages of 1 GiB blocks.
+fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
+    let map = MemoryMap::default();
+    let block = Arc::new(RamBlock::new("ram", LEN).unwrap());
+    map.add(MappingSpec {
+        name: "ram".into(),
+        base: 0,
+        len: LEN,
+        priority: 0,
+        enabled: true,
+        what: What::Ram {
+            block: block.clone(),
+            offset: 0,
+        },
+    });
+    let code = [at, mrs(1, PAR_EL1), STOP];
+    let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    block.write(CODE, &code).unwrap();
+    // Of each table one entry: IPA is 0, and VA 0 is IPA.
+    let second = AF | BLOCK | READ_WRITE;
+    let at = STAGE_2 + 8 * (IPA >> 30);
+    block.write(at, &second.to_le_bytes()).unwrap();
+    let first = IPA | AF | BLOCK;
+    block.write(STAGE_1, &first.to_le_bytes()).unwrap();
+    let mut model = CpuModel::parse("max").unwrap();
+    model.set_el2(true);
+    model.set_el3(false);
+    let setup = Setup {
+        boot: Some(Boot {
+            pc: CODE,
+            x: [va, 0, 0, 0],
+            el: Some(2),
+        }),
+        ..Setup::default()
+    };
+    let (clock, _) = Clock::manual();
+    let mut core = new_core(0, Arc::new(model), setup, Box::new(NoPort), map, clock);
+    // 39 bits of addresses by tables of 4 KiB, from level 1 on.
+    for (name, value) in [
+        ("TCR_EL1", 25),
+        ("TTBR0_EL1", IPA | STAGE_1),
+        ("SCTLR_EL1", 0x30d0_0801),
+        ("VTCR_EL2", 2 << 16 | 1 << 6 | 25),
+        ("VTTBR_EL2", STAGE_2),
+        ("HCR_EL2", 1 << 31 | 1),
+    ] {
+        assert!(set_register(&mut core, name, value), "{name}");
+    }
+    core.budget = 100;
+    executor.run(&mut core);
+    executor.flush();
+    let registers = Arm::registers(&mut core);
+    let x1 = registers.iter().find(|(name, _)| name == "x1");
+    x1.map(|(_, value)| *value as u64).unwrap()
+}
+
+#[test]
+fn a_hypervisor_asks_for_the_first_stage_of_a_guest_or_for_both() {
+    for (name, mut executor) in test_arm::executors() {
+        let mut address = |at, va| {
+            let par = par_of(at, va, executor.as_mut());
+            assert_eq!(par & 1, 0, "{name}: {par:#x}");
+            par & 0x0000_ffff_ffff_f000
+        };
+        assert_eq!(address(AT_S1E1R, 0x5008), IPA | 0x5000, "{name}");
+        assert_eq!(address(AT_S12E1R, 0x5008), 0x5000, "{name}");
+    }
+}
+
+#[test]
+fn what_the_guest_has_not_mapped_is_a_fault_of_its_own_stage() {
+    for (name, mut executor) in test_arm::executors() {
+        // Level 1 of the guest has nothing for this address.
+        let par = par_of(AT_S1E1R, 0x8000_0000, executor.as_mut());
+        assert_eq!(par & 0x37f, 1 | 0x05 << 1, "{name}: {par:#x}");
+    }
+}
