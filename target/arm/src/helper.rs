@@ -90,6 +90,7 @@ helpers! {
     DIVIDE_SIGNED => calls::divide_signed, PURE, Intrinsic::Divide { signed: true };
     PACGA => pauth::generic, READS;
     POINTER_AUTH => pauth::pointer_auth, READS;
+    PAUTH_TRAP => pauth::trap, VALUE;
     STRIP_PAC => pauth::strip, READS;
     LOAD_PAIR_EXCLUSIVE => calls::load_pair_exclusive, ALL;
     STORE_PAIR_EXCLUSIVE => calls::store_pair_exclusive, ALL;

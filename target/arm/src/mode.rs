@@ -39,6 +39,8 @@ const STEP: u64 = 1 << 14;
 const BTI: u64 = 1 << 15;
 /// FPCR.FZ.
 const FLUSH: u64 = 1 << 16;
+/// EL2 wants to see pointer authentication.
+const PAUTH_TRAPS: u64 = 1 << 17;
 /// AArch32, its PSTATE.T and PSTATE.E.
 const AARCH32: u64 = 1 << 24;
 const THUMB: u64 = 1 << 25;
@@ -136,6 +138,11 @@ impl Mode {
         self.has(FLUSH)
     }
 
+    /// EL2 wants to see pointer authentication: each instruction asks whether it is on at run time.
+    pub(crate) fn pauth_traps(self) -> bool {
+        self.has(PAUTH_TRAPS)
+    }
+
     /// AArch32, not AArch64.
     pub(crate) fn is_aarch32(self) -> bool {
         self.has(AARCH32)
@@ -189,6 +196,7 @@ fn current(core: &Core) -> u64 {
     add(HOST, host && el == 2);
     add(TRAPS, control::traps_registers(core));
     add(NO_FP, control::fp_trap(core).is_some());
+    add(PAUTH_TRAPS, control::traps_pauth(core));
     if el == 0 {
         let may = |bit| sctlr & bit != 0;
         add(NO_ZVA, !may(control::sctlr_bits::DZE));

@@ -56,6 +56,9 @@ impl Ctx {
         auth: bool,
     ) -> Val {
         let how = self.imm(Ty::I64, u64::from(key | u32::from(auth) << 2));
+        if self.mode.pauth_traps() {
+            self.call(helper::PAUTH_TRAP, &[how]);
+        }
         self.call(helper::POINTER_AUTH, &[pointer, modifier, how])
     }
 

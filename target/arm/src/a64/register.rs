@@ -6,6 +6,7 @@ use super::context::{Ctx, width};
 use crate::helper;
 use crate::mode::to_x86;
 use crate::model::Feature;
+use crate::system::pauth;
 
 mod table {
     include!(concat!(env!("OUT_DIR"), "/register.rs"));
@@ -298,6 +299,10 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
             }
             let a = c.x(rn, Ty::I64);
             let b = c.x_sp(rm, Ty::I64);
+            if c.mode.pauth_traps() {
+                let how = c.imm(Ty::I64, pauth::GENERIC);
+                c.call(helper::PAUTH_TRAP, &[how]);
+            }
             let result = c.call(helper::PACGA, &[a, b]);
             c.set_x(rd, result);
         }

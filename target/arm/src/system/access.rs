@@ -76,6 +76,10 @@ fn check_hypervisor(core: &mut Core, word: u64, write: bool) -> Result<(), Trap>
     if debug & debug_traps != 0 || is_cpacr && cptr & control::TCPAC != 0 {
         return Err(trap(core, 2, word));
     }
+    let is_key = matches!((op0, op1, crn, crm), (3, 0, 2, 1..=3));
+    if is_key && control::traps_keys(core) {
+        return Err(trap(core, 2, word));
+    }
     if now & hcr::TRAPS == 0 {
         return Ok(());
     }

@@ -148,6 +148,9 @@ pub(crate) fn smc(core: &mut Core, [imm, next, ..]: Args) -> Result<u64, Trap> {
 pub(crate) fn eret(core: &mut Core, [authenticates, key, ..]: Args) -> Result<u64, Trap> {
     let mut target = exception::return_address(core);
     if authenticates != 0 {
+        if control::traps_pauth(core) {
+            pauth::trap(core, [key & 1, 0, 0, 0])?;
+        }
         let sp = core.regs.get(regs::SP);
         target = pauth::process(core, target, sp, key & 1 | 4);
     }

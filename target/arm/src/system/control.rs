@@ -272,8 +272,27 @@ pub(crate) mod mdcr {
 /// Whether accesses to system registers may trap to EL2 or EL3 from here.
 pub(crate) fn traps_registers(core: &Core) -> bool {
     let to_hypervisor = core.arch.el < 2
-        && (hcr_in_effect(core) & hcr::TRAPS != 0 || mdcr_in_effect(core) & mdcr::TRAPS != 0);
+        && (hcr_in_effect(core) & hcr::TRAPS != 0
+            || mdcr_in_effect(core) & mdcr::TRAPS != 0
+            || traps_keys(core));
     to_hypervisor || monitor_mdcr(core) & mdcr::TRAPS != 0
+}
+
+/// Whether EL2 wants to see EL1's accesses to the keys of pointer authentication (HCR_EL2.APK).
+pub(crate) fn traps_keys(core: &Core) -> bool {
+    lacks(core, hcr::APK)
+}
+
+/// Whether EL2 wants to see pointer authentication itself (HCR_EL2.API).
+pub(crate) fn traps_pauth(core: &Core) -> bool {
+    core.arch.el < 2 && lacks(core, hcr::API)
+}
+
+/// Whether a bit of HCR_EL2 that lets EL1 and EL0 have pointer authentication is clear.
+fn lacks(core: &Core, bit: u64) -> bool {
+    let both = hcr::E2H | hcr::TGE;
+    let value = core.regs.get(sys::HCR_EL2);
+    el2_enabled(core) && core.arch.model.has_pauth() && value & bit == 0 && value & both != both
 }
 
 /// Whether software step is active (D2.12): MDSCR_EL1.SS with an exception level that debugs.

@@ -17,6 +17,7 @@ pub(crate) mod class {
     pub(crate) const CP15: u64 = 0x03;
     pub(crate) const CP15_WIDE: u64 = 0x04;
     pub(crate) const FP: u64 = 0x07;
+    pub(crate) const PAUTH: u64 = 0x09;
     pub(crate) const BTI: u64 = 0x0d;
     pub(crate) const ILLEGAL: u64 = 0x0e;
     pub(crate) const SVC_32: u64 = 0x11;

@@ -3,9 +3,13 @@
 use accel_core::Trap;
 
 use super::control::{self, sctlr_bits};
+use super::exception::{class, esr, raise_to};
 use super::registers as sys;
 use super::translation;
 use crate::Core;
+
+/// Not a key of addresses: PACGA.
+pub(crate) const GENERIC: u64 = 8;
 
 /// Key of an instruction's key number: A, B for instructions, then for data.
 fn key(core: &Core, number: u64) -> (u64, u64) {
@@ -48,15 +52,28 @@ fn plain(pointer: u64, mask: u64) -> u64 {
     }
 }
 
-/// Signs (`how` bit 2 clear) or authenticates a pointer; bits 1 and 0 are the key's number.
-pub(super) fn process(core: &Core, pointer: u64, modifier: u64, how: u64) -> u64 {
+/// Whether SCTLR_ELx lets a key be used.
+fn is_on(core: &Core, how: u64) -> bool {
     let enable = match how & 3 {
         0 => sctlr_bits::ENIA,
         1 => sctlr_bits::ENIB,
         2 => sctlr_bits::ENDA,
         _ => sctlr_bits::ENDB,
     };
-    if control::sctlr(core) & enable == 0 {
+    control::sctlr(core) & enable != 0
+}
+
+/// (key, or [`GENERIC`]): an instruction that EL2 wants to see, unless its key is off.
+pub(crate) fn trap(core: &mut Core, [how, ..]: [u64; 4]) -> Result<u64, Trap> {
+    if how & GENERIC == 0 && !is_on(core, how) {
+        return Ok(0);
+    }
+    Err(raise_to(core, 2, esr(class::PAUTH, 0), None))
+}
+
+/// Signs (`how` bit 2 clear) or authenticates a pointer; bits 1 and 0 are the key's number.
+pub(super) fn process(core: &Core, pointer: u64, modifier: u64, how: u64) -> u64 {
+    if !is_on(core, how) {
         return pointer;
     }
     let (mask, tbi) = mask(core, pointer);
