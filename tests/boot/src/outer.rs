@@ -1,8 +1,8 @@
 //! A machine with hardware virtualisation inside an emulator: a true KVM wherever a QEMU can be
 //! had, whatever the host's own processor and kernel offer.
 //!
-//! QEMU's engine shows AMD's SVM with nested paging, or Arm's EL2, to the *outer* guest, Debian's kernel,
-//! which has `/dev/kvm` then. The program under test, built for that kind of host, the libraries it needs
+//! QEMU's engine shows AMD's SVM with nested paging, or Mimic's own Arm's EL2, to the *outer* guest, Debian's
+//! kernel, which has `/dev/kvm` then. The program under test, built for that kind of host, the libraries it needs
 //! and its own guest's files go there as an archive on a read-only disk and run in a root of their own.
 
 use std::path::{Path, PathBuf};
@@ -48,10 +48,22 @@ impl Outer {
         Self::boot_kind(&AMD64, "q35", || binary::program().map(Some))
     }
 
-    /// The same on Arm, with a GIC of this version.
-    pub fn boot_arm(gic_version: u32) -> Result<Option<Self>, Error> {
-        let machine = format!("virt,virtualization=on,gic-version={gic_version}");
-        Self::boot_kind(&ARM64, &machine, cross::program)
+    /// The same on Arm, with a GICv2.
+    pub fn boot_arm_v2() -> Result<Option<Self>, Error> {
+        let machine = "virt,virtualization=on,gic-version=2";
+        Self::boot_kind(&ARM64, machine, cross::program)
+    }
+
+    /// The same on Arm, with a GICv3: the program under test is the outer machine, too.
+    pub fn boot_arm_in_itself() -> Result<Option<Self>, Error> {
+        let machine = "virt,virtualization=on,gic-version=3";
+        let Some(guest) = Guest::find(ARM64.arch)? else {
+            return Ok(None);
+        };
+        let Some(program) = cross::program()? else {
+            return Ok(None);
+        };
+        Self::boot_in(&binary::program()?, &ARM64, machine, &guest, &program).map(Some)
     }
 
     fn boot_kind(
@@ -72,13 +84,23 @@ impl Outer {
         let Some(program) = program()? else {
             return Ok(None);
         };
+        Self::boot_in(&emulator, kind, machine, &guest, &program).map(Some)
+    }
+
+    fn boot_in(
+        emulator: &Path,
+        kind: &Kind,
+        machine: &str,
+        guest: &Guest,
+        program: &Path,
+    ) -> Result<Self, Error> {
         let folder = Folder::new()?;
-        let disk = payload(&folder, &guest, &program)?;
+        let disk = payload(&folder, guest, program)?;
         let modules = kind.modules;
         let mut vm = Vm::new(machine)
             .program(emulator)
             .args("-accel tcg,thread=multi -cpu max -smp 2 -m 1280")
-            .linux(&guest)
+            .linux(guest)
             // The last one counts.
             .option("-initrd", &guest.initrd_modules)
             .append(&format!("quiet guest.modules={modules}"))
@@ -104,10 +126,10 @@ impl Outer {
                 seen: said,
             });
         }
-        Ok(Some(Outer {
+        Ok(Outer {
             vm,
             _folder: folder,
-        }))
+        })
     }
 
     /// Starts the program under test with these words, its console on the outer guest's. The files
