@@ -2,6 +2,7 @@
 
 mod args;
 mod commit;
+mod compare;
 mod convert;
 mod inspect;
 mod measure;
@@ -49,7 +50,7 @@ const COMMANDS: &[Command] = &[
         name: "compare",
         usage: "[-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] FILE1 FILE2",
         doc: "tell whether two images show the same",
-        run: inspect::compare,
+        run: compare::compare,
     },
     Command {
         name: "convert",

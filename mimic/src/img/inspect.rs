@@ -1,24 +1,21 @@
-//! `info`, `map`, `check` and `compare`: images looked at.
+//! `info`, `map` and `check`: images looked at.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use backend_block::{Detail, IoVector, Node};
+use backend_block::{Detail, Node};
 use backend_qcow2::{Findings, Fix, Snapshot};
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
-use super::convert::shows_zeros;
-use super::{How, Progress, open, size};
+use super::{How, open, size};
 use crate::entry::print;
 
 /// Exit status of `check` for formats without tables, as QEMU has it.
 const NOT_CHECKED: i32 = 63;
-/// Bytes compared at a time.
-const STEP: u64 = 2 << 20;
 
-fn how(args: &Args) -> How<'_> {
+pub(super) fn how(args: &Args) -> How<'_> {
     How {
         format: args.value("f"),
         shares: args.has("U") || args.has("force-share"),
@@ -502,89 +499,6 @@ fn check_text(found: &Findings) -> String {
     }
     let _ = writeln!(out, "Image end offset: {}", found.image_end_offset);
     out
-}
-
-pub(super) fn compare(args: &mut Args) -> Result<i32> {
-    args.parse(
-        &["p", "q", "s", "U", "force-share", "image-opts"],
-        &["f", "F", "T"],
-    )?;
-    let (first, second) = args.two()?;
-    let open_one = |file: &str, format: Option<&str>| {
-        let how = How {
-            format,
-            cache: args.value("T"),
-            ..how(args)
-        };
-        open(file, how)
-    };
-    // Errors of compare have the status 2 and more: 1 says that they differ.
-    let opened =
-        open_one(first, args.value("f")).and_then(|a| Ok((a, open_one(second, args.value("F"))?)));
-    let (a, b) = match opened {
-        Ok(both) => both,
-        Err(error) => {
-            eprintln!("{error:#}");
-            return Ok(2);
-        }
-    };
-    let (a, b) = (&a.node, &b.node);
-    let say = |text: &str| match args.has("q") {
-        true => Ok(0),
-        false => print(text),
-    };
-    if args.has("s") && a.len() != b.len() {
-        say("Strict mode: Image size mismatch!\n")?;
-        return Ok(1);
-    }
-    let len = a.len().max(b.len());
-    let mut progress = Progress::new(args.has("p"), len);
-    let mut at = 0;
-    while at < len {
-        let most = STEP.min(len - at);
-        let (zero_a, run_a) = side(a, at, most)?;
-        let (zero_b, run_b) = side(b, at, run_a)?;
-        let run = run_a.min(run_b);
-        if !(zero_a && zero_b)
-            && let Some(differs) = first_difference(a, b, at, run)?
-        {
-            say(&format!("Content mismatch at offset {differs}!\n"))?;
-            return Ok(1);
-        }
-        at += run;
-        progress.at(at);
-    }
-    if a.len() != b.len() {
-        say("Warning: Image size mismatch!\n")?;
-    }
-    say("Images are identical.\n")?;
-    Ok(0)
-}
-
-/// Whether an image shows zeros; beyond its end it does.
-fn side(node: &Node, at: u64, len: u64) -> Result<(bool, u64)> {
-    let has = node.len().saturating_sub(at);
-    match has {
-        0 => Ok((true, len)),
-        _ => shows_zeros(node, at, len.min(has)),
-    }
-}
-
-fn bytes(node: &Node, at: u64, len: u64) -> Result<Vec<u8>> {
-    let memory = IoVector::zeroed(usize::try_from(len)?);
-    let has = node.len().saturating_sub(at).min(len);
-    node.read(at, &memory.slice(0, has))?;
-    Ok(memory.to_vec())
-}
-
-fn first_difference(a: &Node, b: &Node, at: u64, len: u64) -> Result<Option<u64>> {
-    let (left, right) = (bytes(a, at, len)?, bytes(b, at, len)?);
-    if left == right {
-        return Ok(None);
-    }
-    let differs = left.iter().zip(&right).position(|(a, b)| a != b);
-    // As QEMU: the sector.
-    Ok(differs.map(|n| at + n as u64 / 512 * 512))
 }
 
 #[cfg(test)]
