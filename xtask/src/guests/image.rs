@@ -231,7 +231,11 @@ fn bootstrap(kind: &Kind, emulator: Option<&Path>, tar: &Path) -> Result<()> {
     command.arg(SUITE).arg(tar);
     match emulator {
         None => {
-            run(&mut command, "mmdebstrap")?;
+            let packages = match rustix::process::getuid().is_root() {
+                true => "mmdebstrap",
+                false => "mmdebstrap' and, as you are not root, 'uidmap",
+            };
+            run(&mut command, packages)?;
         }
         Some(emulator) => emulated::run(&mut command, emulator)?,
     }
