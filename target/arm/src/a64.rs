@@ -15,6 +15,7 @@ mod immediate;
 mod memory;
 pub(crate) mod register;
 pub(crate) mod simd;
+mod stack;
 pub(crate) mod structures;
 mod vector;
 
@@ -55,6 +56,10 @@ fn instruction(c: &mut Ctx) -> Option<()> {
     match c.word >> 25 & 15 {
         0b1000 | 0b1001 => immediate::translate(c),
         0b1010 | 0b1011 => branch::translate(c),
+        0b0100 | 0b0110 | 0b1100 | 0b1110 if stack::faults(c) => {
+            c.leave_by(helper::SP_ALIGNMENT, &[]);
+            Some(())
+        }
         0b0100 | 0b0110 | 0b1100 | 0b1110 => memory::translate(c),
         0b0101 | 0b1101 => register::translate(c),
         0b0111 | 0b1111 => match float::decode(c.word) {
@@ -111,6 +116,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
         if !c.b.is_ended() && instruction(&mut c).is_none() {
             c.undefined();
         }
+        stack::moved(&mut c);
         used = used.saturating_add(4);
         c.pc = c.next();
     }

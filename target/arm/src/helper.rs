@@ -63,6 +63,8 @@ helpers! {
     FP_TRAP => calls::fp_trap, ALL;
     ILLEGAL_STATE => calls::illegal_state, ALL;
     PC_ALIGNMENT => calls::pc_alignment, ALL;
+    SP_ALIGNMENT => calls::sp_alignment, ALL;
+    SP_MOVED => calls::sp_moved, ALL;
     BRANCH_TARGET => calls::branch_target, ALL;
     CLEAR_BTYPE => calls::clear_btype, REGS;
     SVC => calls::svc, ALL;

@@ -48,6 +48,9 @@ const BIG: u64 = 1 << 26;
 /// EL0 may not: SETEND; may: the barriers of CP15.
 const NO_SETEND: u64 = 1 << 27;
 const CP15_BARRIERS: u64 = 1 << 28;
+/// Accesses by a stack pointer that is not aligned to 16 bytes are exceptions; and it is not.
+const SP_CHECKED: u64 = 1 << 29;
+const SP_ODD: u64 = 1 << 30;
 
 impl Mode {
     /// The exception level.
@@ -168,6 +171,16 @@ impl Mode {
         self.has(CP15_BARRIERS)
     }
 
+    /// The stack pointer's alignment is checked.
+    pub(crate) fn checks_sp(self) -> bool {
+        self.has(SP_CHECKED)
+    }
+
+    /// It is checked, and wrong.
+    pub(crate) fn sp_is_odd(self) -> bool {
+        self.has(SP_ODD)
+    }
+
     /// Branch targets are checked.
     pub(crate) fn has_bti(self) -> bool {
         self.has(BTI)
@@ -210,6 +223,14 @@ fn current(core: &Core) -> u64 {
         add(BIG, state.big_endian);
         add(NO_SETEND, sctlr & control::sctlr_bits::SED != 0);
         add(CP15_BARRIERS, sctlr & control::sctlr_bits::CP15BEN != 0);
+    }
+    let checks_sp = match el {
+        0 => sctlr & control::sctlr_bits::SA0 != 0,
+        _ => sctlr & control::sctlr_bits::SA != 0,
+    };
+    if checks_sp && !state.aarch32 {
+        add(SP_CHECKED, true);
+        add(SP_ODD, get(regs::SP) & 15 != 0);
     }
     add(FLUSH, crate::float::flushes(core));
     add(STEP, control::steps(core));

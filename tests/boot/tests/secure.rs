@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use test_boot::arm_program::{HVC, ISB, Program, Reg, SCR_EL3, mrs, msr};
+use test_boot::arm_program::{self, HVC, ISB, Program, Reg, SCR_EL3, mrs, msr};
 use test_boot::{Error, Folder, Vm};
 
 /// These programs are short: one that does not end has gone astray.
@@ -215,6 +215,36 @@ fn the_secure_world_has_memory_and_devices_of_its_own() -> Result<(), Error> {
             p.peek("nothing", 0x0d00_0000);
         })?;
     }
+    Ok(())
+}
+
+/// QEMU leaves this check out.
+#[test]
+fn accesses_by_a_stack_pointer_that_is_not_aligned_are_exceptions() -> Result<(), Error> {
+    let folder = Folder::new()?;
+    let mut program = Program::default();
+    let path = folder.join("firmware");
+    let image = program.image(|p| {
+        p.set((3, 0, 1, 0, 0), 0x30d0_0808);
+        p.at(1, RW | NS, MASKED, |p| {
+            p.raw(&arm_program::mov(3, 0x4030_0000));
+            // MOV SP, x3; LDR x4, [SP]; then 8 less by SUB, LDR, STP and PRFM, and aligned again by AND.
+            p.raw(&[0x9100_007f, 0xf940_03e4, 0xd100_23ff]);
+            p.raw(&[0xf940_03e4, 0xa900_7fff, 0xf980_03e0]);
+            p.raw(&[0x9100_03e3, 0x927c_ec63, 0x9100_007f, 0xf940_03e4]);
+            // By what writes back: LDR x4, [SP], #8 and again.
+            p.raw(&[0xf840_87e4, 0xf840_87e4]);
+        });
+    });
+    std::fs::write(&path, image)?;
+    let all = lines(&program, &path, "virt,secure=on", None)?;
+    // LDR and STP, and the last LDR; then SMC.
+    let is_sp = |line: &&String| line.contains("to EL1 +0x200: 0x9a000000 at");
+    assert_eq!(
+        (all.iter().filter(is_sp).count(), all.len()),
+        (3, 4),
+        "{all:#?}"
+    );
     Ok(())
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Ctx {
     pub(crate) word: u32,
     /// What the executor's floating-point unit has.
     pub(crate) fp_host: FpHost,
+    /// The instruction at hand writes the stack pointer.
+    pub(crate) moves_sp: bool,
 }
 
 /// The type of a general register operand.
@@ -60,6 +62,7 @@ impl Ctx {
             pc: 0,
             word: 0,
             fp_host: FpHost::ALL,
+            moves_sp: false,
         }
     }
 
@@ -99,6 +102,7 @@ impl Ctx {
 
     /// Writes a general register, 31 being the stack pointer.
     pub(crate) fn set_x_sp(&mut self, n: u32, v: Val) {
+        self.moves_sp |= n == 31;
         self.b.set(regs::x(n), v);
     }
 

@@ -45,6 +45,20 @@ pub(crate) fn pc_alignment(core: &mut Core, _: Args) -> Result<u64, Trap> {
     Err(raise(core, class::PC_ALIGNMENT, 0, Some(pc)))
 }
 
+/// (): the stack pointer that an access goes by is no multiple of 16. Leaves.
+pub(crate) fn sp_alignment(core: &mut Core, _: Args) -> Result<u64, Trap> {
+    Err(raise(core, class::SP_ALIGNMENT, 0, None))
+}
+
+/// (next): the stack pointer may have come to be aligned, or not. Leaves if so.
+pub(crate) fn sp_moved(core: &mut Core, [next, ..]: Args) -> Result<u64, Trap> {
+    if crate::mode::refresh(core) {
+        core.set_pc(next);
+        return Err(Trap::Leave);
+    }
+    Ok(0)
+}
+
 /// (): a guarded page was branched to at no landing pad. Leaves.
 pub(crate) fn branch_target(core: &mut Core, _: Args) -> Result<u64, Trap> {
     let btype = core.regs.get(regs::BTYPE) & 3;

@@ -11,6 +11,8 @@ use crate::{Core, regs};
 pub(crate) mod sctlr_bits {
     pub(crate) const M: u64 = 1 << 0;
     pub(crate) const A: u64 = 1 << 1;
+    pub(crate) const SA: u64 = 1 << 3;
+    pub(crate) const SA0: u64 = 1 << 4;
     pub(crate) const CP15BEN: u64 = 1 << 5;
     pub(crate) const SED: u64 = 1 << 8;
     pub(crate) const UMA: u64 = 1 << 9;

@@ -30,6 +30,7 @@ pub(crate) mod class {
     pub(crate) const PC_ALIGNMENT: u64 = 0x22;
     pub(crate) const DATA_LOWER: u64 = 0x24;
     pub(crate) const DATA_SAME: u64 = 0x25;
+    pub(crate) const SP_ALIGNMENT: u64 = 0x26;
     pub(crate) const BREAKPOINT_LOWER: u64 = 0x30;
     pub(crate) const STEP_LOWER: u64 = 0x32;
     pub(crate) const STEP_SAME: u64 = 0x33;
