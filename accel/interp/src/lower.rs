@@ -129,7 +129,7 @@ impl<T: Target> Lowering<'_, T> {
             match &block.end {
                 End::Jump { args, .. } => args.iter().for_each(|a| self.uses[a.0 as usize] += 1),
                 End::Branch { c, .. } => self.uses[c.0 as usize] += 1,
-                End::GotoVal { pc } => self.uses[pc.0 as usize] += 1,
+                End::GotoVal { pc, .. } => self.uses[pc.0 as usize] += 1,
                 End::Goto { .. } | End::Leave => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     Binary, Block, BlockId, Cmp, Cond, End, FlagKind, Fp, FpCompare, FpFmt, FpMulAdd, FpRules,
-    HelperId, Mem, Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp,
+    HelperId, Mem, Op, Rmw, Slot, ToInt, Ty, Unary, Unit, Val, VecOp, Via,
 };
 
 /// Memory of earlier units, for the next one. It is no part of a unit.
@@ -230,12 +230,22 @@ impl Builder {
 
     /// Ends the block and the unit.
     pub fn goto(&mut self, pc: u64) {
-        self.end(End::Goto { pc });
+        self.goto_via(pc, Via::Jump);
     }
 
     /// Ends the block and the unit.
     pub fn goto_val(&mut self, pc: Val) {
-        self.end(End::GotoVal { pc });
+        self.goto_val_via(pc, Via::Jump);
+    }
+
+    /// Ends the block and the unit, and says what for.
+    pub fn goto_via(&mut self, pc: u64, via: Via) {
+        self.end(End::Goto { pc, via });
+    }
+
+    /// Ends the block and the unit, and says what for.
+    pub fn goto_val_via(&mut self, pc: Val, via: Via) {
+        self.end(End::GotoVal { pc, via });
     }
 
     /// Ends the block and the unit: a helper has set the PC.

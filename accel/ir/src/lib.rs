@@ -229,6 +229,21 @@ pub struct Mem {
     pub ctx: u8,
 }
 
+/// What a way out of a unit is to the program: a hint by which returns are foreseen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Via {
+    /// Nothing that is expected to come back.
+    #[default]
+    Jump,
+    /// A call of a subroutine.
+    Call {
+        /// The PC that it is expected to return to.
+        back: u64,
+    },
+    /// The return from a subroutine.
+    Return,
+}
+
 /// How a block ends.
 #[derive(Clone, PartialEq, Debug)]
 pub enum End {
@@ -252,11 +267,15 @@ pub enum End {
     Goto {
         /// New value of the PC slot.
         pc: u64,
+        /// What the way is.
+        via: Via,
     },
     /// Leaves the unit: execution goes on at a computed guest PC.
     GotoVal {
         /// New value of the PC slot.
         pc: Val,
+        /// What the way is.
+        via: Via,
     },
     /// Leaves the unit: a helper has set the PC slot.
     Leave,

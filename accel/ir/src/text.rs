@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::{Block, End, FpOp, Mem, Op, Ordering, Ty, Unit, Val};
+use crate::{Block, End, FpOp, Mem, Op, Ordering, Ty, Unit, Val, Via};
 
 impl Display for Ty {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -156,9 +156,19 @@ fn block(unit: &Unit, index: usize, block: &Block, f: &mut Formatter<'_>) -> fmt
             writeln!(f, ")")
         }
         End::Branch { c, then, other } => writeln!(f, "  branch {c}, b{}, b{}", then.0, other.0),
-        End::Goto { pc } => writeln!(f, "  goto {pc:#x}"),
-        End::GotoVal { pc } => writeln!(f, "  goto {pc}"),
+        End::Goto { pc, via } => writeln!(f, "  goto {pc:#x}{via}"),
+        End::GotoVal { pc, via } => writeln!(f, "  goto {pc}{via}"),
         End::Leave => writeln!(f, "  leave"),
+    }
+}
+
+impl Display for Via {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Via::Jump => Ok(()),
+            Via::Call { back } => write!(f, ", a call from {back:#x}"),
+            Via::Return => write!(f, ", a return"),
+        }
     }
 }
 

@@ -112,7 +112,7 @@ pub fn verify(unit: &Unit) -> Result<(), VerifyError> {
                 flow(*then, &[])?;
                 flow(*other, &[])?;
             }
-            End::GotoVal { pc } if !used(pc) => return Err(VerifyError::Undefined(index, *pc)),
+            End::GotoVal { pc, .. } if !used(pc) => return Err(VerifyError::Undefined(index, *pc)),
             _ => {}
         }
     }

@@ -609,6 +609,13 @@ impl Asm {
         Fix(self.code.len())
     }
 
+    /// A call whose target is bound or patched later.
+    pub(crate) fn call(&mut self) -> Fix {
+        self.byte(0xe8);
+        self.imm32(0);
+        Fix(self.code.len())
+    }
+
     /// Offset in the code memory behind a jump's displacement.
     pub(crate) fn end_of(&self, fix: Fix) -> usize {
         self.origin + fix.0
@@ -676,6 +683,10 @@ impl Asm {
 
     pub(crate) fn jmp_rm(&mut self, to: impl Into<Rm>) {
         self.sized(Size::D, 0xff, 4, to.into(), 0);
+    }
+
+    pub(crate) fn call_rm(&mut self, to: impl Into<Rm>) {
+        self.sized(Size::D, 0xff, 2, to.into(), 0);
     }
 
     pub(crate) fn ret(&mut self) {

@@ -371,7 +371,7 @@ impl<'a> Compiler<'a> {
     /// What stands before all else.
     fn start(&mut self) {
         for (page, id) in &self.at.others {
-            self.check_page(*page, *id);
+            self.check_page(*page, *id, self.at.pc);
         }
         self.start_float();
     }

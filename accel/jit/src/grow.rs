@@ -181,6 +181,7 @@ impl<T: Target> Jit<T> {
         let Some(page) = core.mmu.fetch_page(ctx, va) else {
             return;
         };
+        let first_page = core.mmu.exec_id(ctx, va);
         let key = Key { va, page, ..start };
         let Some(unit) = self.cache.find(&key) else {
             return;
@@ -204,7 +205,9 @@ impl<T: Target> Jit<T> {
         self.watch(core, &pages);
         for _ in 0..2 {
             let (env, shop) = (&self.env, &mut self.shop);
-            if compile::compile_region(env, &members, weights, self.cache.origin(), shop).is_err() {
+            let origin = self.cache.origin();
+            let made = compile::compile_region(env, &members, weights, first_page, origin, shop);
+            if made.is_err() {
                 log::debug!("a loop at {va:#x} is too much for a region");
                 return;
             }

@@ -26,6 +26,8 @@ pub(crate) mod cell {
     pub(crate) const RUST_MXCSR: usize = 28;
     /// MXCSR on its way to or from the register file. 32 bits.
     pub(crate) const MXCSR: usize = 32;
+    /// RSP where nothing is known of returns. 64 bits.
+    pub(crate) const STACK: usize = 40;
     /// Targets of indirect jumps.
     pub(crate) const TABLE: usize = PAGE;
     /// Where computed jumps went last.

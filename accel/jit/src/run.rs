@@ -180,10 +180,10 @@ impl<T: Target> Jit<T> {
         })
     }
 
-    /// Samples often, and makes regions of what is sampled once.
+    /// Samples once in so many instructions, and makes regions of what is sampled once.
     #[cfg(test)]
-    pub(crate) fn hasten(&mut self) {
-        self.slice = 25;
+    pub(crate) fn hasten(&mut self, slice: i64) {
+        self.slice = slice;
         self.hot = 1;
     }
 

@@ -9,7 +9,7 @@ use accel_core::{
 use accel_interp::Interp;
 use accel_ir::{
     Binary, Block, BlockId, Builder, Cmp, End, Endian, FlagKind, HelperId, Mem, Op, Ordering, Slot,
-    Ty, Unit, Val, flags,
+    Ty, Unit, Val, Via, flags,
 };
 use hw_clock::Clock;
 use hw_memory::{Fault, MappingSpec, MemoryMap, RamBlock, What};
@@ -277,8 +277,9 @@ fn compare_from(
     random: &mut impl FnMut() -> u64,
 ) -> Vec<(&'static str, u64)> {
     let bytes: Vec<u8> = (0..RAM).map(|_| random() as u8).collect();
+    let slice = [25, 100, 400][(random() % 3) as usize];
     let mut jit = Jit::<Toy>::new(0).unwrap();
-    jit.hasten();
+    jit.hasten(slice);
     let (got, got_memory) = run(&mut jit, program, regs, &bytes);
     let (wanted, memory) = run(&mut Interp::default(), program, regs, &bytes);
     let text = || {
@@ -289,7 +290,7 @@ fn compare_from(
     assert!(got_memory == memory, "memory, seed {seed}\n{}", text());
     let mut checked = Jit::<Toy>::new(0).unwrap();
     checked.check();
-    checked.hasten();
+    checked.hasten(slice);
     let (got, got_memory) = run(&mut checked, program, regs, &bytes);
     let report = checked
         .check
@@ -333,6 +334,73 @@ fn counting(slot: Slot, on: u64) -> Unit {
     b.switch(further);
     b.goto(on);
     b.finish()
+}
+
+/// A loop of random units that call random subroutines; some of these call the next one, and some do not
+/// return to where they were called from. Says whether there was a region.
+fn compare_calls(seed: u64) -> bool {
+    /// The register that return addresses of a subroutine are in.
+    fn link(sub: u64) -> Slot {
+        Slot(22 + sub as u8)
+    }
+    let mut random = random(seed);
+    let at = |i: u64| START + i * 0x20 + (i & 1) * 0x1000;
+    let (calls, subs) = (1 + random() % 3, 1 + random() % 3);
+    let first_sub = 1 + calls;
+    let call = |unit: &mut Unit, sub: u64, back: u64, slips: bool| {
+        let v = Val(unit.types.len() as u32);
+        unit.types.push(Ty::I64);
+        let last = unit.blocks.last_mut().unwrap();
+        last.ops.push(Op::Const { d: v, value: back });
+        last.ops.push(Op::Set { slot: link(sub), v });
+        last.end = End::Goto {
+            pc: at(first_sub + sub),
+            via: Via::Call {
+                back: if slips { at(0) } else { back },
+            },
+        };
+    };
+    let mut program = vec![(at(0), counting(Slot(20), at(1)))];
+    for i in 1..first_sub {
+        let mut unit = maker::make(&mut random, false);
+        let back = if i + 1 < first_sub { at(i + 1) } else { at(0) };
+        call(&mut unit, random() % subs, back, random() % 8 == 0);
+        program.push((at(i), unit));
+    }
+    for sub in 0..subs {
+        let mut unit = maker::make(&mut random, false);
+        if sub + 1 < subs && random() & 1 == 0 {
+            // It goes on in a unit of its own, which returns.
+            let rest = at(first_sub + subs + sub);
+            call(&mut unit, sub + 1, rest, false);
+            program.push((rest, returning(&mut random, link(sub))));
+            program.push((at(first_sub + sub), unit));
+        } else {
+            program.push((at(first_sub + sub), returning(&mut random, link(sub))));
+        }
+    }
+    let report = compare_program(seed, &program, random);
+    counted(&report, "regions compiled") != 0
+}
+
+/// A random unit that returns to where a register says.
+fn returning(random: &mut impl FnMut() -> u64, link: Slot) -> Unit {
+    let mut unit = maker::make(random, false);
+    let pc = Val(unit.types.len() as u32);
+    unit.types.push(Ty::I64);
+    let last = unit.blocks.last_mut().unwrap();
+    last.ops.push(Op::Get { d: pc, slot: link });
+    last.end = End::GotoVal {
+        pc,
+        via: Via::Return,
+    };
+    unit
+}
+
+#[test]
+fn calls_and_returns_do_what_the_interpreter_does() {
+    let regions = (0..1000).filter(|i| compare_calls(i << 1)).count();
+    assert!(regions > 200, "{regions} of 1000");
 }
 
 #[test]
@@ -383,10 +451,16 @@ fn compare_loops(seed: u64) -> bool {
             1 => at(1),
             _ => at(0),
         };
-        let (first, second) = (next(), next());
+        let (first, second, back) = (next(), next(), next());
+        // Hints may be wrong: nothing but speed depends on them.
+        let via = match random() % 4 {
+            0 => Via::Call { back },
+            1 => Via::Return,
+            _ => Via::Jump,
+        };
         let new = unit.blocks.len() as u32;
         let last = unit.blocks.last_mut().unwrap();
-        let End::GotoVal { pc } = last.end else {
+        let End::GotoVal { pc, .. } = last.end else {
             panic!("{unit}")
         };
         if random() & 1 == 0 {
@@ -399,7 +473,7 @@ fn compare_loops(seed: u64) -> bool {
                 value: second,
             });
             last.ops.push(Op::Select { d: to, c: pc, a, b });
-            last.end = End::GotoVal { pc: to };
+            last.end = End::GotoVal { pc: to, via };
         } else {
             last.end = End::Branch {
                 c: pc,
@@ -410,7 +484,7 @@ fn compare_loops(seed: u64) -> bool {
                 unit.blocks.push(Block {
                     params: Vec::new(),
                     ops: Vec::new(),
-                    end: End::Goto { pc },
+                    end: End::Goto { pc, via },
                 });
             }
         }

@@ -68,8 +68,8 @@ impl<T: Target> Lowering<'_, T> {
             }
         }
         match &block.end {
-            End::Goto { pc } => self.ops.push(Instr::Exit { insns, pc: *pc }),
-            End::GotoVal { pc } => {
+            End::Goto { pc, .. } => self.ops.push(Instr::Exit { insns, pc: *pc }),
+            End::GotoVal { pc, .. } => {
                 let a = self.read_clean(*pc)?;
                 self.done(*pc);
                 self.ops.push(Instr::ExitVal { insns, a });

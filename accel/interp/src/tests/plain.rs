@@ -70,8 +70,8 @@ impl Plain {
                 End::Branch { c, then, other } => {
                     block = if self.values[c] != 0 { then.0 } else { other.0 } as usize;
                 }
-                End::Goto { pc } => return *pc,
-                End::GotoVal { pc } => return self.values[pc] as u64,
+                End::Goto { pc, .. } => return *pc,
+                End::GotoVal { pc, .. } => return self.values[pc] as u64,
                 End::Leave => return 0,
             }
         }

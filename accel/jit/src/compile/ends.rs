@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use accel_ir::{BlockId, End, Val};
+use accel_ir::{BlockId, End, Val, Via};
 use accel_softmmu::layout;
 
 use super::{Compiler, Entry, TooBig, Way, slot_at};
-use crate::asm::{Alu, CC_E, CC_NE, CC_S, Cc, Fix, Mem, RAX, RBP, RCX, RDX, Shift, Size};
+use crate::asm::{Alu, CC_E, CC_NE, CC_S, Cc, Fix, Mem, RAX, RBP, RCX, RDX, RSP, Reg, Shift, Size};
 use crate::memory::cell;
 use crate::table;
 
@@ -49,15 +49,15 @@ impl Compiler<'_> {
     pub(super) fn end(&mut self, index: usize) -> Result<(), TooBig> {
         let unit = self.unit;
         match &unit.blocks[index].end {
-            End::Goto { pc } => {
+            End::Goto { pc, via } => {
                 let insns = self.insns_done();
                 match self.member_at(*pc) {
-                    Some(to) => self.go_on(to, *pc, insns, false),
-                    None => self.goto(*pc, insns, false, self.is_onward(*pc)),
+                    Some(to) => self.go_on_by(to, *pc, insns, *via),
+                    None => self.goto_by(*pc, insns, self.is_onward(*pc), *via),
                 }
                 Ok(())
             }
-            End::GotoVal { pc } => self.goto_val(*pc),
+            End::GotoVal { pc, via } => self.goto_val(*pc, *via),
             End::Leave => {
                 self.leave_region();
                 self.count(self.insns_done());
@@ -94,8 +94,46 @@ impl Compiler<'_> {
         self.leave_region();
         self.count(insns);
         let spent = (!is_onward).then(|| self.asm.jcc(CC_S));
-        // Whether the page is mapped as it was when the jump was linked is certain in its own page.
-        let elsewhere = (pc ^ self.at.pc) >> hw_memory::PAGE_BITS != 0 && self.at.is_flat;
+        self.way(pc, spent, self.is_elsewhere(pc), is_wary, None);
+    }
+
+    /// Leaves to a known PC, and comes back if it is a subroutine.
+    fn goto_by(&mut self, pc: u64, insns: u16, is_onward: bool, via: Via) {
+        let Via::Call { back } = via else {
+            return self.goto(pc, insns, false, is_onward);
+        };
+        if !self.at.is_flat {
+            return self.goto(pc, insns, false, is_onward);
+        }
+        self.leave_region();
+        self.count(insns);
+        let spent = (!is_onward).then(|| self.asm.jcc(CC_S));
+        self.way(pc, spent, self.is_elsewhere(pc), false, Some(back));
+        self.come_back(back);
+    }
+
+    /// Where the host returns to from a subroutine of the guest, whose instructions have been taken off the
+    /// budget.
+    pub(super) fn come_back(&mut self, pc: u64) {
+        // The page may be mapped otherwise than at the call.
+        self.way(pc, None, true, false, None);
+    }
+
+    /// Whether a PC is in another page than the unit.
+    fn is_elsewhere(&self, pc: u64) -> bool {
+        (pc ^ self.at.pc) >> hw_memory::PAGE_BITS != 0 && self.at.is_flat
+    }
+
+    /// A jump or call to a unit that is linked later, if its page is the one it was linked for where that
+    /// is not certain.
+    fn way(
+        &mut self,
+        pc: u64,
+        spent: Option<Fix>,
+        elsewhere: bool,
+        is_wary: bool,
+        back: Option<u64>,
+    ) {
         let (mut check, mut moved) = (None, None);
         if elsewhere {
             self.load_tables();
@@ -106,7 +144,10 @@ impl Compiler<'_> {
             check = NonZeroU32::new(self.asm.code.len() as u32);
             moved = Some(self.asm.jcc(CC_NE));
         }
-        let jump = self.asm.jmp();
+        let jump = match back {
+            Some(back) => self.call_for(back),
+            None => self.asm.jmp(),
+        };
         let end = self.asm.end_of(jump) - self.asm.origin;
         self.pending_ways.push(PendingWay {
             stubs: [spent, moved, Some(jump)],
@@ -117,14 +158,43 @@ impl Compiler<'_> {
         });
     }
 
-    /// At the start: leaves if a page that code is from is not what it was.
-    pub(super) fn check_page(&mut self, page: u64, id: u32) {
+    /// A call of what is to return to a PC of the guest.
+    pub(super) fn call_for(&mut self, back: u64) -> Fix {
+        self.push_pc(back, RAX);
+        self.asm.call()
+    }
+
+    fn push_pc(&mut self, pc: u64, by: Reg) {
+        match i32::try_from(pc.cast_signed()) {
+            Ok(pc) => self.asm.push_imm(pc),
+            Err(_) => {
+                self.asm.mov_imm(by, pc);
+                self.asm.push(by);
+            }
+        }
+    }
+
+    /// Returns to the target in RAX as the host does, if it is where the last call came from.
+    fn return_to_caller(&mut self) {
+        self.asm.alu(Alu::Cmp, Size::Q, RAX, Mem::base(RSP, 8));
+        let unlike = self.asm.jcc(CC_NE);
+        self.asm.ret_dropping(8);
+        self.asm.bind(unlike);
+        // The call goes with its return even if that leads elsewhere. The last one stays.
+        self.asm.lea(Size::Q, RCX, Mem::base(RSP, 16));
+        self.asm
+            .alu(Alu::Cmp, Size::Q, RSP, Mem::Code(cell::STACK as i32));
+        self.asm.cmov(CC_NE, RSP, RCX);
+    }
+
+    /// Leaves, to go on at a PC, if a page that code is from is not what it was.
+    pub(super) fn check_page(&mut self, page: u64, id: u32, otherwise: u64) {
         self.load_tables();
         let line = (page >> layout::CODE_SHIFT) as u32 & layout::CODE_MASK;
         let at = Mem::base(RCX, line as i32 + layout::EXEC_ID);
         self.asm.alu_imm(Alu::Cmp, Size::D, at, id as i32);
         let same = self.asm.jcc(CC_E);
-        self.asm.mov_imm(RAX, self.at.pc);
+        self.asm.mov_imm(RAX, otherwise);
         let pc = slot_at(self.env.layout.pc.0.into());
         self.asm.mov_to(Size::Q, pc, RAX);
         self.asm.jmp_to(self.env.thunks.leave);
@@ -138,18 +208,20 @@ impl Compiler<'_> {
     }
 
     /// Leaves to a computed PC: by the table of recent targets if it is there.
-    fn goto_val(&mut self, pc: Val) -> Result<(), TooBig> {
+    fn goto_val(&mut self, pc: Val, via: Via) -> Result<(), TooBig> {
         // The scratch registers are all free from here on.
         let from = self.clean(pc)?;
         if from != RAX {
             self.asm.mov(Size::Q, RAX, from);
         }
         self.consume(pc);
-        self.go_to_known();
         // Who looks for loops wants to know.
         let last = Mem::Code(table::last_of(self.at.pc) as i32);
         self.asm.mov_to(Size::Q, last, RAX);
         self.computes = true;
+        if via != Via::Return || !self.foresees() {
+            self.go_to_known();
+        }
         self.leave_region();
         self.count(self.insns_done());
         if !self.at.is_flat {
@@ -159,6 +231,9 @@ impl Compiler<'_> {
             return Ok(());
         }
         let spent = self.asm.jcc(CC_S);
+        if via == Via::Return {
+            self.return_to_caller();
+        }
         self.asm.imul_imm(Size::D, RCX, RAX, table::HASH);
         self.asm
             .shift_imm(Shift::Shr, Size::D, RCX, table::HASH_SHIFT);
@@ -182,7 +257,15 @@ impl Compiler<'_> {
             .alu(Alu::Cmp, Size::Q, RDX, Mem::base(RCX, table::KEY));
         let elsewhere = self.asm.jcc(CC_NE);
         self.misses.extend([spent, unknown, elsewhere]);
-        self.asm.jmp_rm(Mem::base(RCX, table::CODE));
+        let code = Mem::base(RCX, table::CODE);
+        match via {
+            Via::Call { back } => {
+                self.push_pc(back, RDX);
+                self.asm.call_rm(code);
+                self.come_back(back);
+            }
+            Via::Jump | Via::Return => self.asm.jmp_rm(code),
+        }
         Ok(())
     }
 

@@ -163,7 +163,7 @@ impl Plan {
                 self.blocks[to].preds += 1;
             }
             let only_leaves = block.ops.iter().all(|op| matches!(op, Op::Const { .. }));
-            if let (End::Goto { pc }, true, 1, true) =
+            if let (End::Goto { pc, .. }, true, 1, true) =
                 (&block.end, only_leaves, self.blocks[i].preds, i != 0)
             {
                 self.blocks[i].goes_to = Some(*pc);
@@ -242,7 +242,7 @@ impl Plan {
         let mut insn = self.stored_before.len();
         for (i, block) in unit.blocks.iter().enumerate().rev() {
             let mut live = match &block.end {
-                End::Goto { pc } => live_at(*pc),
+                End::Goto { pc, .. } => live_at(*pc),
                 End::GotoVal { .. } | End::Leave => true,
                 end => successors(end).any(|to| self.blocks[to].is_live),
             };
@@ -281,7 +281,7 @@ impl Plan {
             match &block.end {
                 End::Jump { args, .. } => args.iter().for_each(|v| self.add_use(*v)),
                 End::Branch { c, .. } => self.add_use(*c),
-                End::GotoVal { pc } => self.add_use(*pc),
+                End::GotoVal { pc, .. } => self.add_use(*pc),
                 End::Goto { .. } | End::Leave => {}
             }
             for (n, op) in block.ops.iter().enumerate().rev() {

@@ -7,7 +7,7 @@
 //! every call, they are moved to where all other code expects them.
 
 use accel_core::Effects;
-use accel_ir::{End, Op, Slot};
+use accel_ir::{End, Op, Slot, Via};
 
 use super::plan::Plan;
 use super::{Compiler, Env, Member, PINNED, TooBig, Workshop, XMMS, slot_at};
@@ -109,9 +109,29 @@ fn calls(env: &Env, members: &[Member]) -> bool {
         })
 }
 
+/// Whether a subroutine of the region returns to several places in it, so that it depends on the call which.
+fn returns_vary(members: &[Member]) -> bool {
+    let is_in = |pc: &&u64| members.iter().any(|member| member.at.pc == **pc);
+    let returns = |member: &&Member| {
+        let mut ends = member.unit.blocks.iter().map(|block| &block.end);
+        ends.any(|end| {
+            matches!(
+                end,
+                End::GotoVal {
+                    via: Via::Return,
+                    ..
+                }
+            )
+        })
+    };
+    let mut returning = members.iter().filter(returns);
+    returning.any(|member| member.went.iter().filter(is_in).count() > 1)
+}
+
 /// The registers for a region.
 fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
-    if calls(env, members) {
+    // Who returns to the region from anywhere has them where all code expects them.
+    if calls(env, members) || returns_vary(members) {
         return env.map.clone();
     }
     let uses = Uses::of(members, weights);
@@ -169,7 +189,7 @@ fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
 /// The PCs that a unit leaves to by known ways.
 pub(super) fn targets(unit: &accel_ir::Unit) -> impl Iterator<Item = u64> + '_ {
     unit.blocks.iter().filter_map(|block| match block.end {
-        End::Goto { pc } => Some(pc),
+        End::Goto { pc, .. } => Some(pc),
         _ => None,
     })
 }
@@ -185,7 +205,7 @@ pub(crate) fn insns_to(member: &Member, is_wanted: impl Fn(u64) -> bool) -> u32 
             .filter(|op| matches!(op, Op::Insn { .. }))
             .count() as u32;
         let is_needed = match block.end {
-            End::Goto { pc } => is_wanted(pc),
+            End::Goto { pc, .. } => is_wanted(pc),
             End::GotoVal { .. } => went,
             _ => false,
         };
@@ -256,6 +276,10 @@ pub(super) struct Region {
     back: usize,
     /// Offset in the code memory of what leaves overwritten code.
     pub(super) stale: usize,
+    /// Its subroutines return as the host's do.
+    foresees: bool,
+    /// Identity of the first page that it is from.
+    first_page: u32,
 }
 
 /// Compiles a region whose first unit is where it is entered. Units that are come to only by loops from
@@ -264,6 +288,7 @@ pub(crate) fn compile(
     env: &Env,
     members: &[Member],
     weights: &[u64],
+    first_page: u32,
     origin: usize,
     shop: &mut Workshop,
 ) -> Result<(), TooBig> {
@@ -288,6 +313,8 @@ pub(crate) fn compile(
         out: 0,
         back: 0,
         stale: 0,
+        foresees: returns_vary(members),
+        first_page,
     });
     compiler.start();
     compiler.enter();
@@ -373,7 +400,7 @@ impl Compiler<'_> {
     }
 
     /// Whether guest registers are elsewhere than other code expects them.
-    fn is_moved(&self) -> bool {
+    pub(super) fn is_moved(&self) -> bool {
         let map = self.map;
         map.done.is_some() || !map.vectors.is_empty() || map.pairs != self.env.map.pairs
     }
@@ -563,8 +590,43 @@ impl Compiler<'_> {
         });
     }
 
+    /// Whether subroutines of the region return as the host's do.
+    pub(super) fn foresees(&self) -> bool {
+        self.region.as_ref().is_none_or(|region| region.foresees)
+    }
+
+    /// Goes on with a unit of the region, and comes back if it is a subroutine.
+    pub(super) fn go_on_by(&mut self, to: usize, pc: u64, insns: u16, via: Via) {
+        match via {
+            Via::Call { back } if self.foresees() => {
+                self.go_on_to(to, pc, insns, false, Some(back));
+                self.come_back_to_region(back);
+            }
+            _ => self.go_on(to, pc, insns, false),
+        }
+    }
+
+    /// Where the host returns to from a subroutine: see [`Self::come_back`].
+    fn come_back_to_region(&mut self, pc: u64) {
+        let (Some(to), Some(region), Some(first)) =
+            (self.member_at(pc), &self.region, self.members.first())
+        else {
+            return self.come_back(pc);
+        };
+        self.check_page(first.at.pc, region.first_page, pc);
+        for (page, id) in &first.at.others {
+            self.check_page(*page, *id, pc);
+        }
+        self.go_on(to, pc, 0, true);
+    }
+
     /// Goes on with a unit of the region.
     pub(super) fn go_on(&mut self, to: usize, pc: u64, insns: u16, is_late: bool) {
+        self.go_on_to(to, pc, insns, is_late, None);
+    }
+
+    /// Goes on with a unit of the region, by a call if that is expected to return to a PC.
+    fn go_on_to(&mut self, to: usize, pc: u64, insns: u16, is_late: bool, back: Option<u64>) {
         let mut behind = self.plan.blocks.iter().skip(self.block + 1);
         let is_last = behind.all(|block| !block.is_emitted);
         let Some(region) = &mut self.region else {
@@ -605,7 +667,10 @@ impl Compiler<'_> {
                 is_onward: false,
             });
         }
-        if !follows {
+        if let Some(back) = back {
+            let fix = self.call_for(back);
+            self.jumps_to(to, fix);
+        } else if !follows {
             let fix = self.asm.jmp();
             self.jumps_to(to, fix);
         }

@@ -2,7 +2,7 @@
 
 use accel_core::Exit;
 use accel_ir::{
-    Binary, Builder, End, Endian, FlagKind, HelperId, Mem, Op, Ordering, Slot, Ty, Unit,
+    Binary, Builder, End, Endian, FlagKind, HelperId, Mem, Op, Ordering, Slot, Ty, Unit, Via,
 };
 
 use super::{RAM, START, Toy, run};
@@ -156,7 +156,12 @@ fn wrong_flags_are_found() {
 
 #[test]
 fn a_way_to_elsewhere_is_found() {
-    let report = report_of(add, |unit| unit.blocks[0].end = End::Goto { pc: 0x7018 });
+    let report = report_of(add, |unit| {
+        unit.blocks[0].end = End::Goto {
+            pc: 0x7018,
+            via: Via::Jump,
+        }
+    });
     let wanted = "goes to 0x7018, the interpreter to 0x7010";
     assert!(report.contains(wanted), "{report}");
 }
@@ -186,7 +191,10 @@ fn flags_are_compared_where_only_generated_code_ends_a_unit() {
             let end = ops.iter().rposition(|op| matches!(op, Op::Insn { .. }));
             ops.truncate(end.unwrap());
             unit.insns = 1;
-            unit.blocks[0].end = End::Goto { pc: START + 4 };
+            unit.blocks[0].end = End::Goto {
+                pc: START + 4,
+                via: Via::Jump,
+            };
         }
     });
     let (after, _) = run(&mut jit, &program, &[0x40, 5], &[7; RAM as usize]);

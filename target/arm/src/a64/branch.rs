@@ -1,6 +1,6 @@
 //! Branches, exception generation and system instructions (DDI 0487, C4.1.94).
 
-use accel_ir::{Binary, Cmp, Slot, Ty, Val};
+use accel_ir::{Binary, Cmp, Slot, Ty, Val, Via};
 
 use super::context::Ctx;
 use crate::model::Feature;
@@ -29,9 +29,11 @@ impl Ctx {
         self.pc.wrapping_add((i64::from(words) << 2) as u64)
     }
 
-    fn link(&mut self) {
+    /// Where the subroutine that is branched to returns to, from now on in X30.
+    fn link(&mut self) -> u64 {
         let next = self.next();
         self.set_const(regs::x(30), next);
+        next
     }
 
     /// PSTATE.BTYPE after an indirect branch.
@@ -85,8 +87,8 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         }
         Insn::Bl { imm } => {
             let target = c.target(imm);
-            c.link();
-            c.b.goto(target);
+            let back = c.link();
+            c.b.goto_via(target, Via::Call { back });
         }
         Insn::BCond { imm, cond } => {
             let target = c.target(imm);
@@ -129,13 +131,13 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         }
         Insn::Blr { rn } => {
             let target = c.x(rn, Ty::I64);
-            c.link();
+            let back = c.link();
             c.set_btype(2);
-            c.b.goto_val(target);
+            c.b.goto_val_via(target, Via::Call { back });
         }
         Insn::Ret { rn } => {
             let target = c.x(rn, Ty::I64);
-            c.b.goto_val(target);
+            c.b.goto_val_via(target, Via::Return);
         }
         Insn::Braz { .. }
         | Insn::Blraz { .. }
@@ -162,21 +164,21 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::Blraz { key, rn } => {
             let zero = c.imm(Ty::I64, 0);
             let target = c.authenticated_branch(rn, zero, key);
-            c.link();
+            let back = c.link();
             c.set_btype(2);
-            c.b.goto_val(target);
+            c.b.goto_val_via(target, Via::Call { back });
         }
         Insn::Blra { key, rn, rm } => {
             let modifier = c.x_sp(rm, Ty::I64);
             let target = c.authenticated_branch(rn, modifier, key);
-            c.link();
+            let back = c.link();
             c.set_btype(2);
-            c.b.goto_val(target);
+            c.b.goto_val_via(target, Via::Call { back });
         }
         Insn::Reta { key } => {
             let sp = c.x_sp(31, Ty::I64);
             let target = c.authenticated_branch(30, sp, key);
-            c.b.goto_val(target);
+            c.b.goto_val_via(target, Via::Return);
         }
         Insn::Eret => {
             if c.mode.el() == 0 {

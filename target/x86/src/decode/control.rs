@@ -1,6 +1,6 @@
 //! Near control transfer (SDM vol. 1, 5.1.7). Far ones belong to `privileged`.
 
-use accel_ir::{Binary, Cmp, Cond, Ty, Val};
+use accel_ir::{Binary, Cmp, Cond, Ty, Val, Via};
 use iced_x86::{Code, ConditionCode, Mnemonic, OpKind};
 
 use super::bits::condition;
@@ -154,9 +154,12 @@ fn call(c: &mut Ctx<'_>) -> bool {
     let ty = Ty::of_bytes(bytes(c));
     let next = c.b.iconst(ty, c.next);
     c.push(next);
+    let via = Via::Call { back: c.next };
     match target {
-        Some(target) => c.b.goto_val(target),
-        None => c.b.goto(c.insn.near_branch_target()),
+        Some(target) => c.b.goto_val_via(target, via),
+        // A program that asks where it is does not return there.
+        None if c.insn.near_branch_target() == c.next => c.b.goto(c.next),
+        None => c.b.goto_via(c.insn.near_branch_target(), via),
     }
     true
 }
@@ -175,7 +178,7 @@ fn ret(c: &mut Ctx<'_>) {
     let target = c.b.zext(target, Ty::I64);
     check_value(c, target, ty);
     c.set_sp(sp);
-    c.b.goto_val(target);
+    c.b.goto_val_via(target, Via::Return);
 }
 
 fn count_down(c: &mut Ctx<'_>) {
