@@ -215,8 +215,12 @@ impl Block {
 const MOST_TARGETS: usize = 24;
 /// What units' code begins at multiples of.
 const CHUNK: usize = 16;
-/// Bytes of a call.
+/// Bytes of a call, or of a jump.
 const CALL: usize = 5;
+/// The opcode of a call.
+const CALLS: u8 = 0xe8;
+/// The opcode of a jump.
+const JMP: u8 = 0xe9;
 
 /// Bytes of code after which what was written before has settled: most ways are linked soon.
 const SETTLES_AFTER: usize = 1 << 20;
@@ -244,13 +248,17 @@ pub(crate) struct Cache {
     sites: Box<[(usize, u64, u64)]>,
     /// For packing what is noted of units.
     room: Vec<u8>,
+    /// Where calls of ways that are not linked go.
+    link: usize,
+    /// How often code was forgotten, that calls not returned from may be of.
+    forgotten: u64,
 }
 
 /// Units and sites remembered, each; a power of two.
 const RECENT: usize = 1024;
 
 impl Cache {
-    pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize) -> Self {
+    pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize, link: usize) -> Self {
         let first = first.next_multiple_of(CHUNK);
         let mut cache = Cache {
             memory,
@@ -265,6 +273,8 @@ impl Cache {
             recent: vec![None; RECENT].into(),
             sites: vec![(0, 0, 0); RECENT].into(),
             room: Vec::new(),
+            link,
+            forgotten: 0,
         };
         cache.end = cache.piece_end(first);
         cache
@@ -288,6 +298,11 @@ impl Cache {
     /// unit's.
     pub(crate) fn largest(&self) -> usize {
         ((self.limit() - self.first) / PIECES / CHUNK * CHUNK).max(CHUNK)
+    }
+
+    /// How often code was forgotten.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Units alive, and bytes of their code.
@@ -512,7 +527,11 @@ impl Cache {
             let at = start + check.get() as usize - 4;
             self.memory.patch(at, page.to_le_bytes());
         }
-        self.point(start + found.jump as usize, start_of_target);
+        let jump = start + found.jump as usize;
+        if found.site == found.jump {
+            self.memory.write(jump - CALL, &[JMP]);
+        }
+        self.point(jump, start_of_target);
     }
 
     /// Has the jump that ends at an offset go to another one.
@@ -527,6 +546,7 @@ impl Cache {
         let Some(block) = self.blocks.remove(id) else {
             return;
         };
+        self.forgotten = self.forgotten.wrapping_add(1);
         for page in block.pages() {
             if let Some(ids) = self.by_page.get_mut(&page.page_id()) {
                 ids.retain(|other| *other != id);
@@ -554,8 +574,13 @@ impl Cache {
             if let Some(source) = self.get(*from)
                 && let Some(way) = source.way(*way)
             {
-                let stub = source.start + way.site as usize - CALL;
-                self.point(source.start + way.jump as usize, stub);
+                let jump = source.start + way.jump as usize;
+                if way.site == way.jump {
+                    self.memory.write(jump - CALL, &[CALLS]);
+                    self.point(jump, self.link);
+                } else {
+                    self.point(jump, source.start + way.site as usize - CALL);
+                }
             }
         }
     }
@@ -593,7 +618,7 @@ impl Cache {
             let to = block.region_parts.as_ref().map_or(to, |parts| parts.stale);
             let at = block.start + mark.at as usize;
             let distance = to as i64 - (at + CALL) as i64;
-            let mut call = [0xe8, 0, 0, 0, 0];
+            let mut call = [CALLS, 0, 0, 0, 0];
             call[1..].copy_from_slice(&(distance as i32).to_le_bytes());
             self.memory.write(at, &call);
         }
@@ -601,6 +626,7 @@ impl Cache {
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
+        self.forgotten = self.forgotten.wrapping_add(1);
         for id in self.by_place.take() {
             if let Some(block) = self.get(id) {
                 table::remove(&self.memory, block.pc, block.start);

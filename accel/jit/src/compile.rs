@@ -109,7 +109,8 @@ pub(crate) struct Site {
 pub(crate) struct Way {
     /// Offset of what its stub's call returns to: how it is recognised.
     pub(crate) site: u32,
-    /// Offset behind the displacement of the jump to be linked.
+    /// Offset behind the displacement of the jump to be linked; the same as `site` if the stub's call becomes
+    /// that jump.
     pub(crate) jump: u32,
     /// Offset behind the constant that the target's page identity is compared with, for jumps into
     /// other pages.
@@ -371,7 +372,7 @@ impl<'a> Compiler<'a> {
     /// What stands before all else.
     fn start(&mut self) {
         for (page, id) in &self.at.others {
-            self.check_page(*page, *id, self.at.pc);
+            self.check_page(*page, *id);
         }
         self.start_float();
     }

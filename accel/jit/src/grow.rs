@@ -181,7 +181,6 @@ impl<T: Target> Jit<T> {
         let Some(page) = core.mmu.fetch_page(ctx, va) else {
             return;
         };
-        let first_page = core.mmu.exec_id(ctx, va);
         let key = Key { va, page, ..start };
         let Some(unit) = self.cache.find(&key) else {
             return;
@@ -206,7 +205,7 @@ impl<T: Target> Jit<T> {
         for _ in 0..2 {
             let (env, shop) = (&self.env, &mut self.shop);
             let origin = self.cache.origin();
-            let made = compile::compile_region(env, &members, weights, first_page, origin, shop);
+            let made = compile::compile_region(env, &members, weights, origin, shop);
             if made.is_err() {
                 log::debug!("a loop at {va:#x} is too much for a region");
                 return;

@@ -26,8 +26,12 @@ pub(crate) mod cell {
     pub(crate) const RUST_MXCSR: usize = 28;
     /// MXCSR on its way to or from the register file. 32 bits.
     pub(crate) const MXCSR: usize = 32;
-    /// RSP where nothing is known of returns. 64 bits.
-    pub(crate) const STACK: usize = 40;
+    /// RSP of generated code, while Rust runs. 64 bits.
+    pub(crate) const RSP: usize = 40;
+    /// RSP of Rust, while generated code runs. 64 bits.
+    pub(crate) const RUST_RSP: usize = 48;
+    /// RSP of generated code where it knows of no call. 64 bits.
+    pub(crate) const NO_CALL: usize = 56;
     /// Targets of indirect jumps.
     pub(crate) const TABLE: usize = PAGE;
     /// Where computed jumps went last.
@@ -46,8 +50,15 @@ const _: () = assert!((TABLE_BYTES + LAST_BYTES).is_multiple_of(PAGE));
 #[error("the host gives no memory for generated code")]
 pub struct CodeMemoryError(#[source] std::io::Error);
 
-/// Both mappings.
+/// Bytes of the stack of generated code: for each call of a slice 16, twice, and what it pushes meanwhile.
+const STACK: usize = 2 << 20;
+/// Bytes of it after which calls are forgotten.
+const MOST_CALLS: u64 = STACK as u64 / 4;
+
+/// The mappings: of code, and of its stack.
 pub(crate) struct CodeMemory {
+    /// What generated code has for a stack.
+    stack: *mut u8,
     /// The executable mapping, control pages first.
     run: *mut u8,
     /// The writable mapping of the code.
@@ -89,7 +100,23 @@ impl CodeMemory {
                 return Err(error);
             }
         };
-        let memory = CodeMemory { run, write, len };
+        let stack = match map(none, STACK, data, private) {
+            Ok(stack) => stack,
+            Err(error) => {
+                // SAFETY: made just before, and nobody has them yet.
+                unsafe {
+                    libc::munmap(write.cast(), len);
+                    libc::munmap(run.cast(), cell::CODE + len);
+                }
+                return Err(error);
+            }
+        };
+        let memory = CodeMemory {
+            stack,
+            run,
+            write,
+            len,
+        };
         map(run, cell::CODE, data, private | MAP_FIXED)?;
         memory.map_again()?;
         // SAFETY: within the control pages, aligned, and nobody else has them yet.
@@ -180,6 +207,31 @@ impl CodeMemory {
         unsafe { &*self.address(cell::BUDGET).cast::<AtomicU32>() }
     }
 
+    /// Puts a call on the stack of generated code that was none: from a PC, and what a return to that goes on
+    /// with, below all others.
+    pub(crate) fn call_from_nowhere(&self, pc: u64, code: usize) {
+        let at = self.stack.wrapping_add(STACK - 16).cast::<u64>();
+        // SAFETY: within the stack, aligned, and only the owning thread uses it.
+        unsafe { at.write(self.address(code) as u64) };
+        // SAFETY: as before.
+        unsafe { at.add(1).write(pc) };
+        self.cell(cell::NO_CALL).store(at as u64, Ordering::Relaxed);
+        self.forget_calls();
+    }
+
+    /// Empties the stack of generated code.
+    pub(crate) fn forget_calls(&self) {
+        let empty = self.cell(cell::NO_CALL).load(Ordering::Relaxed);
+        self.cell(cell::RSP).store(empty, Ordering::Relaxed);
+    }
+
+    /// Whether the stack of generated code may not have room for another slice.
+    pub(crate) fn has_many_calls(&self) -> bool {
+        let [empty, now] =
+            [cell::NO_CALL, cell::RSP].map(|at| self.cell(at).load(Ordering::Relaxed));
+        empty.wrapping_sub(now) > MOST_CALLS
+    }
+
     /// A cell of 64 bits.
     pub(crate) fn cell(&self, at: usize) -> &AtomicU64 {
         assert!(at + 8 <= cell::CODE && at.is_multiple_of(8), "a cell");
@@ -198,10 +250,11 @@ impl CodeMemory {
 
 impl Drop for CodeMemory {
     fn drop(&mut self) {
-        // SAFETY: both mappings were made by `new` with these lengths.
+        // SAFETY: the mappings were made by `new` with these lengths.
         unsafe {
             libc::munmap(self.run.cast(), cell::CODE + self.len);
             libc::munmap(self.write.cast(), self.len);
+            libc::munmap(self.stack.cast(), STACK);
         }
     }
 }

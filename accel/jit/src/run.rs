@@ -69,6 +69,16 @@ pub(crate) struct Statistics {
     entries: u64,
 }
 
+/// What calls that the guest has not returned from depend on.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Calls {
+    mode: u32,
+    /// Of [`Cache::forgotten`].
+    forgotten: u64,
+    /// Of [`Mmu::changes`].
+    changes: u64,
+}
+
 /// Compiles and runs the units of one CPU.
 pub struct Jit<T: Target> {
     pub(crate) cache: Cache,
@@ -91,6 +101,8 @@ pub struct Jit<T: Target> {
     /// that leaves generated code.
     seen: u32,
     pub(crate) statistics: Statistics,
+    /// What the calls on the stack of generated code are true for.
+    calls: Calls,
     perf_map: Option<PerfMap>,
     /// Most instructions between two looks of generated code at anything else.
     pub(crate) slice: i64,
@@ -138,13 +150,14 @@ impl<T: Target> Jit<T> {
         let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, tables, &functions);
         memory.write(cell::CODE, &code);
         let first = (cell::CODE + code.len()).next_multiple_of(64);
+        memory.call_from_nowhere(thunks::NO_PC, thunks.nowhere);
         let entry = memory.address(thunks.enter);
         // SAFETY: the thunk made for this has this signature and keeps the calling convention.
         let enter = unsafe {
             std::mem::transmute::<*mut u8, extern "C" fn(*mut u8, *const u8) -> Out>(entry)
         };
         Ok(Jit {
-            cache: Cache::new(memory, first),
+            cache: Cache::new(memory, first, thunks.link),
             env: Env {
                 map: Registers::new(&pinned, &[]),
                 layout: T::LAYOUT,
@@ -170,6 +183,7 @@ impl<T: Target> Jit<T> {
             left: Map::default(),
             seen: 0,
             statistics: Statistics::default(),
+            calls: Calls::default(),
             perf_map: None,
             slice: SLICE,
             hot: grow::HOT,
@@ -493,6 +507,14 @@ impl<T: Target> Jit<T> {
         }
     }
 
+    /// What generated code has called is done. If a page may be mapped otherwise now, no return is foreseen
+    /// any more from the next one on.
+    pub(crate) fn look_at_calls(&self, core: &Core<T>) {
+        if self.calls.changes != core.mmu.changes() {
+            self.cache.memory.kick();
+        }
+    }
+
     /// Runs generated code from a unit on, and acts on how it returned.
     fn enter(&mut self, core: &mut Core<T>, mut id: Id) -> Result<(), Exit> {
         loop {
@@ -507,6 +529,15 @@ impl<T: Target> Jit<T> {
                 .cell(cell::MODE)
                 .store(u64::from(mode) << 32, Ordering::Relaxed);
             memory.budget().store(slice as u32, Ordering::SeqCst);
+            let calls = Calls {
+                mode,
+                forgotten: self.cache.forgotten(),
+                changes: core.mmu.changes(),
+            };
+            if self.calls != calls || memory.has_many_calls() {
+                self.calls = calls;
+                memory.forget_calls();
+            }
             // A kick from before the store is lost, but not its reason.
             if core.pending.get() & !self.seen != 0 {
                 return Ok(());

@@ -84,6 +84,7 @@ fn carry_out<T: Target>(
     };
     match result {
         Ok(()) => {
+            executor.look_at_calls(core);
             if std::mem::take(&mut core.last_insn) {
                 executor.leave_after(site);
             }

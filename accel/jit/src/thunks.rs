@@ -1,9 +1,9 @@
 //! Code that is generated once: the way in, the ways out, and calls of Rust.
 //!
 //! Between units, guest registers are in their host registers, RBP points into the register file, and
-//! RSP is aligned to 16. On the host's stack are the calls of subroutines that the guest has not returned
-//! from: for each the guest's PC after it, and below that the host's address of the code that goes on there.
-//! They are forgotten when generated code is left, so that none outlives what it was true for. A thunk for a call keeps all scratch registers; arguments and results go
+//! RSP is aligned to 16. It is not the thread's stack: what is on it are the calls of subroutines that the
+//! guest has not returned from, for each the guest's PC after it, and below that the host's address of the
+//! code that goes on there. A thunk for a call keeps all scratch registers; arguments and results go
 //! through scratch slots of the register file. Rust code may see and, where it says so, change guest
 //! registers: they are in the register file while it runs.
 
@@ -99,8 +99,8 @@ pub(crate) struct Functions {
     pub(crate) flags: usize,
 }
 
-/// A PC that guests do not have.
-const NO_PC: u64 = 1 << 63 | 1;
+/// A PC that guests do not have. One that returns there all the same finds that as it would anywhere.
+pub(crate) const NO_PC: u64 = 1 << 63 | 1;
 /// Clears the carry flag.
 const CLC: u8 = 0xf8;
 /// Sets it.
@@ -123,6 +123,8 @@ pub(crate) struct Thunks {
     /// Called: the target's PC is in RAX.
     pub(crate) miss: usize,
     pub(crate) stale: usize,
+    /// Where what returns to [`NO_PC`] goes on.
+    pub(crate) nowhere: usize,
     /// Loads the guest's MXCSR. All registers stay.
     pub(crate) float_on: usize,
     /// Brings the register file's MXCSR up to date. All registers stay.
@@ -259,6 +261,7 @@ pub(crate) fn make(
     };
     make.float();
     make.enter();
+    make.exits();
     for write in [false, true] {
         for size in 0..SIZES {
             for ctx in 0..CONTEXTS {
@@ -316,21 +319,24 @@ impl Make<'_> {
         }
         self.asm.alu_imm(Alu::Sub, Size::Q, RSP, 8);
         self.asm.mov(Size::Q, RBP, RDI);
-        // No guest returns to a PC that is none; but if it tries, that is found like any other.
-        self.asm.mov_imm(RAX, NO_PC);
-        self.asm.push(RAX);
-        let from_nowhere = self.asm.call();
-        // A return to there: its target is in RAX.
-        self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
-        self.asm.mov_imm(RAX, out::LEAVE);
-        let leave = self.asm.jmp();
-        self.asm.bind(from_nowhere);
-        self.asm.mov_to(Size::Q, Mem::Code(cell::STACK as i32), RSP);
+        self.leave_rust();
         self.asm.mov(Size::Q, RAX, RSI);
         self.load_pinned(0);
         self.asm.jmp_rm(RAX);
-        self.asm.bind(leave);
-        self.exits();
+    }
+
+    /// From the thread's stack to that of generated code.
+    fn leave_rust(&mut self) {
+        let [rust, ours] = [cell::RUST_RSP, cell::RSP].map(|at| Mem::Code(at as i32));
+        self.asm.mov_to(Size::Q, rust, RSP);
+        self.asm.mov(Size::Q, RSP, ours);
+    }
+
+    /// And back.
+    fn enter_rust(&mut self) {
+        let [rust, ours] = [cell::RUST_RSP, cell::RSP].map(|at| Mem::Code(at as i32));
+        self.asm.mov_to(Size::Q, ours, RSP);
+        self.asm.mov(Size::Q, RSP, rust);
     }
 
     /// Jumps if the host's MXCSR is not the guest's.
@@ -365,8 +371,12 @@ impl Make<'_> {
         self.asm.ret();
     }
 
-    /// Ways out; the first is that of `enter`.
     fn exits(&mut self) {
+        // A return to `NO_PC`: it is in RAX.
+        self.thunks.nowhere = self.asm.here();
+        self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
+        self.thunks.leave = self.asm.here();
+        self.asm.mov_imm(RAX, out::LEAVE);
         self.thunks.exit = self.asm.here();
         self.store_pinned();
         // The common way out, guest registers in the register file.
@@ -377,9 +387,8 @@ impl Make<'_> {
         self.asm
             .mov_imm_to(Size::B, Mem::Code(cell::FLOAT as i32), 0);
         self.asm.bind(float);
-        self.asm.mov(Size::Q, RSP, Mem::Code(cell::STACK as i32));
-        // The call from nowhere, and what aligned it.
-        self.asm.alu_imm(Alu::Add, Size::Q, RSP, 24);
+        self.enter_rust();
+        self.asm.alu_imm(Alu::Add, Size::Q, RSP, 8);
         for reg in [R15, R14, R13, R12, RBX, RBP] {
             self.asm.pop(reg);
         }
@@ -387,9 +396,6 @@ impl Make<'_> {
         // Called: the return address tells where.
         self.thunks.link = self.out_by_call(out::LINK);
         self.thunks.stale = self.out_by_call(out::STALE);
-        self.thunks.leave = self.asm.here();
-        self.asm.mov_imm(RAX, out::LEAVE);
-        self.asm.jmp_to(self.thunks.exit);
         self.thunks.miss = self.asm.here();
         self.asm.pop(RDX);
         self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
@@ -617,7 +623,9 @@ impl Make<'_> {
         }
         self.asm.mov(Size::Q, RCX, Mem::Code(cell::EXECUTOR as i32));
         self.asm.mov_imm(RAX, function as u64);
+        self.enter_rust();
         self.asm.call_reg(RAX);
+        self.leave_rust();
         self.asm.test(Size::D, RAX, RAX);
         let trap = (extra != Extra::None).then(|| self.asm.jcc(CC_NE));
         let float = self.if_float();

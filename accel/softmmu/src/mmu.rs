@@ -102,6 +102,7 @@ pub struct Mmu {
     hot: [*const Tables; CONTEXTS],
     /// Pages that generated code used last, of the current bank.
     recent: RecentPages,
+    changes: u64,
     /// What a context without tables has in `hot`.
     empty: Box<Tables>,
     exec_ids: ExecIds,
@@ -208,6 +209,7 @@ impl Mmu {
         Mmu {
             hot: [&raw const *empty; CONTEXTS],
             recent: RecentPages::new(),
+            changes: 0,
             empty,
             exec_ids: ExecIds::default(),
             slots,
@@ -227,6 +229,17 @@ impl Mmu {
 
     /// Where in an `Mmu` generated code finds the pages used last: laid out as [`crate::recent_layout`] says.
     pub const RECENT: usize = std::mem::offset_of!(Mmu, recent);
+
+    /// How often translations were forgotten or other ones became current: while it stays the same, so does
+    /// every page that was found.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    fn changed(&mut self) {
+        self.recent.clear();
+        self.changes = self.changes.wrapping_add(1);
+    }
 
     /// Brings `hot` in line with the current bank.
     fn point(&mut self) {
@@ -293,11 +306,11 @@ impl Mmu {
                 }
             };
             self.point();
-            self.recent.clear();
+            self.changed();
         }
-        let slot = &mut self.slots[self.current];
-        if slot.globals_seen != self.globals {
-            self.recent.clear();
+        if self.slots[self.current].globals_seen != self.globals {
+            self.changed();
+            let slot = &mut self.slots[self.current];
             slot.bank.flush();
             slot.globals_seen = self.globals;
         }
@@ -306,13 +319,13 @@ impl Mmu {
     /// The current address space's translations.
     pub fn bank(&mut self) -> &mut Bank {
         // Whoever asks is about to forget some of them.
-        self.recent.clear();
+        self.changed();
         &mut self.slots[self.current].bank
     }
 
     /// Forgets the translations of one address space.
     pub fn flush_space(&mut self, key: u64) {
-        self.recent.clear();
+        self.changed();
         if let Some(slot) = self.slots.iter_mut().find(|s| s.key == key) {
             slot.bank.flush();
         }
@@ -320,7 +333,7 @@ impl Mmu {
 
     /// Forgets a page in the current address space, and, as it may be global, in all others.
     pub fn flush_page(&mut self, va: u64) {
-        self.recent.clear();
+        self.changed();
         for slot in &mut self.slots {
             slot.bank.flush_page(va);
         }
@@ -328,7 +341,7 @@ impl Mmu {
 
     /// Forgets every translation of every address space.
     pub fn flush_all(&mut self) {
-        self.recent.clear();
+        self.changed();
         self.globals = self.globals.wrapping_add(1);
         let slot = &mut self.slots[self.current];
         slot.bank.flush();

@@ -113,10 +113,21 @@ impl Compiler<'_> {
     }
 
     /// Where the host returns to from a subroutine of the guest, whose instructions have been taken off the
-    /// budget.
+    /// budget. Calls are forgotten if a page may be mapped otherwise than when they were made.
     pub(super) fn come_back(&mut self, pc: u64) {
-        // The page may be mapped otherwise than at the call.
-        self.way(pc, None, true, false, None);
+        if self.is_elsewhere(pc) {
+            return self.way(pc, None, true, false, None);
+        }
+        // Until it is linked, its own stub.
+        self.asm.call_to(self.env.thunks.link);
+        let end = self.asm.code.len() as u32;
+        self.ways.push(Way {
+            site: end,
+            jump: end,
+            check: None,
+            pc,
+            is_wary: false,
+        });
     }
 
     /// Whether a PC is in another page than the unit.
@@ -183,18 +194,18 @@ impl Compiler<'_> {
         // The call goes with its return even if that leads elsewhere. The last one stays.
         self.asm.lea(Size::Q, RCX, Mem::base(RSP, 16));
         self.asm
-            .alu(Alu::Cmp, Size::Q, RSP, Mem::Code(cell::STACK as i32));
+            .alu(Alu::Cmp, Size::Q, RSP, Mem::Code(cell::NO_CALL as i32));
         self.asm.cmov(CC_NE, RSP, RCX);
     }
 
-    /// Leaves, to go on at a PC, if a page that code is from is not what it was.
-    pub(super) fn check_page(&mut self, page: u64, id: u32, otherwise: u64) {
+    /// At the start: leaves if a page that code is from is not what it was.
+    pub(super) fn check_page(&mut self, page: u64, id: u32) {
         self.load_tables();
         let line = (page >> layout::CODE_SHIFT) as u32 & layout::CODE_MASK;
         let at = Mem::base(RCX, line as i32 + layout::EXEC_ID);
         self.asm.alu_imm(Alu::Cmp, Size::D, at, id as i32);
         let same = self.asm.jcc(CC_E);
-        self.asm.mov_imm(RAX, otherwise);
+        self.asm.mov_imm(RAX, self.at.pc);
         let pc = slot_at(self.env.layout.pc.0.into());
         self.asm.mov_to(Size::Q, pc, RAX);
         self.asm.jmp_to(self.env.thunks.leave);

@@ -278,8 +278,6 @@ pub(super) struct Region {
     pub(super) stale: usize,
     /// Its subroutines return as the host's do.
     foresees: bool,
-    /// Identity of the first page that it is from.
-    first_page: u32,
 }
 
 /// Compiles a region whose first unit is where it is entered. Units that are come to only by loops from
@@ -288,7 +286,6 @@ pub(crate) fn compile(
     env: &Env,
     members: &[Member],
     weights: &[u64],
-    first_page: u32,
     origin: usize,
     shop: &mut Workshop,
 ) -> Result<(), TooBig> {
@@ -314,7 +311,6 @@ pub(crate) fn compile(
         back: 0,
         stale: 0,
         foresees: returns_vary(members),
-        first_page,
     });
     compiler.start();
     compiler.enter();
@@ -608,16 +604,10 @@ impl Compiler<'_> {
 
     /// Where the host returns to from a subroutine: see [`Self::come_back`].
     fn come_back_to_region(&mut self, pc: u64) {
-        let (Some(to), Some(region), Some(first)) =
-            (self.member_at(pc), &self.region, self.members.first())
-        else {
-            return self.come_back(pc);
-        };
-        self.check_page(first.at.pc, region.first_page, pc);
-        for (page, id) in &first.at.others {
-            self.check_page(*page, *id, pc);
+        match self.member_at(pc) {
+            Some(to) => self.go_on(to, pc, 0, true),
+            None => self.come_back(pc),
         }
-        self.go_on(to, pc, 0, true);
     }
 
     /// Goes on with a unit of the region.
