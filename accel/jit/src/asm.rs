@@ -546,9 +546,21 @@ impl Asm {
         self.byte(bit);
     }
 
+    /// Adds or takes off one, and leaves the carry flag.
+    pub(crate) fn step(&mut self, up: bool, size: Size, reg: Reg) {
+        self.flags_of = None;
+        self.sized(size, 0xff, u8::from(!up), reg.into(), 0);
+    }
+
     /// Flags but OF into AH.
     pub(crate) fn lahf(&mut self) {
         self.byte(0x9f);
+    }
+
+    /// `mov ah, cl`, and AH into the flags but OF.
+    pub(crate) fn sahf_of_cl(&mut self) {
+        self.flags_of = None;
+        self.code.extend_from_slice(&[0x88, 0xcc, 0x9e]);
     }
 
     /// `movzx eax, ah`.

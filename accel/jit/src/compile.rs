@@ -29,7 +29,6 @@ use crate::asm::{
     Alu, Asm, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
 };
 use crate::thunks::Thunks;
-pub(crate) use flags::answer;
 pub(crate) use float::host;
 use place::Places;
 use plan::Plan;
@@ -45,8 +44,6 @@ pub(crate) const BIAS: i32 = 128;
 
 /// Scratch slots behind the guest's: arguments of what generated code calls.
 pub(crate) const ARG: usize = accel_core::SCRATCH;
-/// What is asked about flags: other arguments may be in their slots already.
-pub(crate) const QUESTION: usize = ARG + 6;
 /// Its result, two slots.
 pub(crate) const RESULT: usize = ARG + 8;
 /// Values of the unit that found no register.

@@ -50,10 +50,10 @@ const _: () = assert!((TABLE_BYTES + LAST_BYTES).is_multiple_of(PAGE));
 #[error("the host gives no memory for generated code")]
 pub struct CodeMemoryError(#[source] std::io::Error);
 
-/// Bytes of the stack of generated code: for each call of a slice 16, twice, and what it pushes meanwhile.
+/// Bytes of the stack of generated code: 16 for each call, of which a slice can make tens of thousands.
 const STACK: usize = 2 << 20;
 /// Bytes of it after which calls are forgotten.
-const MOST_CALLS: u64 = STACK as u64 / 4;
+const MOST_CALLS: u64 = 64 << 10;
 
 /// The mappings: of code, and of its stack.
 pub(crate) struct CodeMemory {

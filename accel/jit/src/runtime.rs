@@ -7,7 +7,7 @@ use accel_core::{Access, Core, Exit, Target, Trap};
 use accel_interp::Stop;
 use accel_ir::{FlagKind, Rmw, Ty};
 
-use crate::compile::{ARG, QUESTION, RESULT, answer};
+use crate::compile::{ARG, RESULT};
 use crate::run::Jit;
 use crate::thunks::{Complex, Functions};
 
@@ -22,7 +22,7 @@ pub(crate) fn functions<T: Target>() -> Functions {
         ],
         complex: complex::<T> as *const () as usize,
         call: call::<T> as *const () as usize,
-        flags: flags::<T> as *const () as usize,
+        flags: flags as *const () as usize,
     }
 }
 
@@ -274,20 +274,8 @@ extern "C" fn call<T: Target>(core: *mut Core<T>, site: u64, _: u32, executor: *
     )
 }
 
-/// A condition on the flags in the register file, or all of them.
-extern "C" fn flags<T: Target>(core: *mut Core<T>) -> u32 {
-    // SAFETY: as for the others.
-    let core = unsafe { &mut *core };
-    let at = usize::from(T::LAYOUT.flags.0);
-    let raw = core.regs.raw();
-    let (kind, ty) = FlagKind::of(raw[at]);
-    raw[RESULT] = answer(
-        raw[QUESTION] as u32,
-        kind,
-        ty,
-        raw[at + 1],
-        raw[at + 2],
-        raw[at + 3],
-    );
-    0
+/// All flags, of lazy ones.
+extern "C" fn flags(kind: u64, a: u64, b: u64, c: u64) -> u64 {
+    let (kind, ty) = FlagKind::of(kind);
+    accel_ir::flags::pack(kind, ty, a, b, c)
 }

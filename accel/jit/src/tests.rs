@@ -404,6 +404,60 @@ fn calls_and_returns_do_what_the_interpreter_does() {
 }
 
 #[test]
+fn flags_of_another_unit_are_what_the_interpreter_says() {
+    use FlagKind::*;
+    let mut random = random(77);
+    let kinds = [
+        Raw, Add, Adc, Sub, Sbb, Logic, Inc, Dec, Shl, Shr, Sar, Mul, LogicC,
+    ];
+    let types = [Ty::I8, Ty::I16, Ty::I32, Ty::I64];
+    for (kind, ty) in kinds
+        .into_iter()
+        .flat_map(|kind| types.map(|ty| (kind, ty)))
+    {
+        for seed in 0..30 {
+            let mut b = Builder::new();
+            b.insn(0);
+            let [x, y, carry] = [1, 2, 3].map(|n| b.get(Slot(n)));
+            let narrow = |b: &mut Builder, v| match ty {
+                Ty::I64 => v,
+                _ => b.extract(v, 0, ty.bits() as u8, ty),
+            };
+            let (x, y) = (narrow(&mut b, x), narrow(&mut b, y));
+            b.flags_def(kind, x, y, Some(carry));
+            b.goto(START + 0x20);
+            let first = b.finish();
+            let mut b = Builder::new();
+            b.insn(0);
+            let all = b.flags_get();
+            b.set(Slot(4), all);
+            let mut conditions = b.iconst(Ty::I64, 0);
+            for n in 0..16 {
+                let holds = b.flags_use(accel_ir::Cond::from_number(n));
+                let holds = b.zext(holds, Ty::I64);
+                conditions = b.shl_const(conditions, 1);
+                conditions = b.binary(Binary::Or, conditions, holds);
+            }
+            b.set(Slot(5), conditions);
+            b.goto(0x7010);
+            let second = b.finish();
+            let mut operand = || match random() % 4 {
+                0 => u64::MAX << (random() % 64),
+                1 => random() % 70,
+                _ => random() << 7 ^ random(),
+            };
+            let mut regs = vec![0, operand(), operand(), operand(), 0, 0];
+            if matches!(kind, Shl | Shr | Sar) {
+                regs[2] = 1 + regs[2] % u64::from(ty.bits());
+            }
+            regs.resize(22, 0);
+            let program = [(START, first), (START + 0x20, second)];
+            compare_from(seed, &program, &regs, &mut random);
+        }
+    }
+}
+
+#[test]
 fn a_region_goes_on_from_the_middle_of_a_unit() {
     // Both ways of the first unit do something before they go on, and only one of them stands last.
     let (next, other) = (START + 0x20, START + 0x40);

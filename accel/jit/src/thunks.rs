@@ -7,6 +7,8 @@
 //! through scratch slots of the register file. Rust code may see and, where it says so, change guest
 //! registers: they are in the register file while it runs.
 
+mod flags;
+
 use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
 
 use accel_softmmu::{layout, recent_layout as recent};
@@ -95,7 +97,7 @@ pub(crate) struct Functions {
     pub(crate) complex: usize,
     /// (core, return address).
     pub(crate) call: usize,
-    /// (core).
+    /// All flags, of the lazy ones' four slots.
     pub(crate) flags: usize,
 }
 
@@ -140,7 +142,8 @@ pub(crate) struct Thunks {
     /// By whether it writes, context.
     lead: Vec<usize>,
     complex: [usize; 2],
-    flags: [usize; 2],
+    /// Makes the host's flags what the lazy ones in the register file say. All registers stay.
+    pub(crate) flags: usize,
     /// By whether registers are written, vectors.
     call: [usize; 4],
 }
@@ -200,10 +203,6 @@ impl Thunks {
         self.complex[usize::from(vectors)]
     }
 
-    pub(crate) fn flags(&self, vectors: bool) -> usize {
-        self.flags[usize::from(vectors)]
-    }
-
     pub(crate) fn call(&self, writes: bool, vectors: bool) -> usize {
         self.call[usize::from(writes) * 2 + usize::from(vectors)]
     }
@@ -221,7 +220,6 @@ pub(crate) struct Tables {
 /// What a thunk passes to its function beside the core.
 #[derive(Clone, Copy, PartialEq)]
 enum Extra {
-    None,
     Site,
     SiteAnd(i32),
     /// The same, and what was loaded is also left in RDX.
@@ -300,10 +298,10 @@ pub(crate) fn make(
         }
     }
     make.reaches(tables);
+    make.flags(layout.flags.0.into(), functions.flags);
     for vectors in [false, true] {
         let i = usize::from(vectors);
         make.thunks.complex[i] = make.call(functions.complex, Extra::Site, false, vectors);
-        make.thunks.flags[i] = make.call(functions.flags, Extra::None, false, vectors);
         make.thunks.call[i] = make.call(functions.call, Extra::Site, false, vectors);
         make.thunks.call[i + 2] = make.call(functions.call, Extra::Site, true, vectors);
     }
@@ -615,9 +613,7 @@ impl Make<'_> {
         self.asm.mxcsr(false, Mem::Code(cell::RUST_MXCSR as i32));
         self.asm.bind(float);
         self.asm.lea(Size::Q, RDI, Mem::base(RBP, self.core));
-        if extra != Extra::None {
-            self.asm.mov(Size::Q, RSI, Mem::base(RSP, depth));
-        }
+        self.asm.mov(Size::Q, RSI, Mem::base(RSP, depth));
         if let Extra::SiteAnd(how) | Extra::Load(how) = extra {
             self.asm.mov_imm(RDX, how as u64);
         }
@@ -627,7 +623,7 @@ impl Make<'_> {
         self.asm.call_reg(RAX);
         self.leave_rust();
         self.asm.test(Size::D, RAX, RAX);
-        let trap = (extra != Extra::None).then(|| self.asm.jcc(CC_NE));
+        let trap = self.asm.jcc(CC_NE);
         let float = self.if_float();
         self.asm.call_to(self.thunks.float_on);
         self.asm.bind(float);
@@ -650,12 +646,10 @@ impl Make<'_> {
             self.asm.byte(STC);
         }
         self.asm.ret();
-        if let Some(trap) = trap {
-            self.asm.bind(trap);
-            self.asm.mov(Size::Q, RDX, Mem::base(RSP, depth));
-            self.asm.alu_imm(Alu::Add, Size::Q, RSP, depth + 8);
-            self.asm.jmp_to(self.thunks.trap);
-        }
+        self.asm.bind(trap);
+        self.asm.mov(Size::Q, RDX, Mem::base(RSP, depth));
+        self.asm.alu_imm(Alu::Add, Size::Q, RSP, depth + 8);
+        self.asm.jmp_to(self.thunks.trap);
         at
     }
 }

@@ -1,16 +1,13 @@
 //! Lazy flags: definitions, and conditions on them by the host's own flags.
 
-use accel_ir::{Cond, FlagKind, Op, Ty, Val, flags};
+use accel_ir::{Cond, FlagKind, Op, Val, flags};
 
 use super::int::imm_of;
 use super::memory::size_of;
 use super::place::Place;
 use super::plan::Def;
-use super::{Compiler, QUESTION, RESULT, TooBig, slot_at};
+use super::{Compiler, TooBig, slot_at};
 use crate::asm::{Alu, CC_B, CC_E, CC_NE, Cc, RAX, Reg, Rm, Shift, Size};
-
-/// Asked for instead of a condition: all flags.
-const PACK: i32 = 0x100;
 
 /// Which operand of a definition.
 #[derive(Clone, Copy)]
@@ -211,12 +208,15 @@ impl Compiler<'_> {
     /// A condition on the flags, to be used at once.
     pub(super) fn flags_condition(&mut self, cond: Cond) -> Result<Cc, TooBig> {
         let Some(id) = self.flags else {
-            return self.ask(None, cond);
+            self.recall(None)?;
+            return Ok(cond as u8);
         };
-        let cc = self.known_condition(id, cond)?;
-        let cc = match cc {
+        let cc = match self.known_condition(id, cond)? {
             Some(cc) => cc,
-            None => self.ask(Some(id), cond)?,
+            None => {
+                self.recall(Some(id))?;
+                cond as u8
+            }
         };
         let flags = self.asm.flags_of;
         self.was_read(id);
@@ -289,23 +289,16 @@ impl Compiler<'_> {
         }
     }
 
-    /// Asks Rust for a condition on the flags in the guest's state.
-    fn ask(&mut self, id: Option<u32>, cond: Cond) -> Result<Cc, TooBig> {
-        self.ask_for(id, i32::from(cond as u8))?;
-        self.asm.alu_imm(Alu::Cmp, Size::B, slot_at(RESULT), 0);
-        Ok(CC_NE)
-    }
-
-    fn ask_for(&mut self, id: Option<u32>, what: i32) -> Result<(), TooBig> {
+    /// Makes the host's flags what those in the guest's state are, or the definition's.
+    fn recall(&mut self, id: Option<u32>) -> Result<(), TooBig> {
         if let Some(id) = id {
             let def = self.plan.defs[id as usize];
             if !def.is_stored {
                 self.store_flags(&def)?;
             }
         }
-        self.asm.mov_imm_to(Size::D, slot_at(QUESTION), what);
-        let vectors = self.places.has_vectors();
-        self.call_out(self.env.thunks.flags(vectors));
+        self.asm.call_to(self.env.thunks.flags);
+        self.asm.flags_of = id;
         Ok(())
     }
 
@@ -318,48 +311,30 @@ impl Compiler<'_> {
 
     /// All flags in the guest's layout.
     pub(super) fn flags_get(&mut self, d: Val) -> Result<(), TooBig> {
+        self.claim(RAX)?;
+        let overflow = self.alloc()?;
         let kind = self.flags.map(|id| self.plan.defs[id as usize].kind);
-        if let (Some(id), Some(FlagKind::Add | FlagKind::Sub)) = (self.flags, kind) {
-            self.claim(RAX)?;
-            let overflow = self.alloc()?;
-            if self.replay(id)? {
-                self.asm.setcc(0, overflow);
-                self.asm.lahf();
-                self.asm.movzx_eax_ah();
-                let low = flags::CF | flags::PF | flags::AF | flags::ZF | flags::SF;
-                self.asm.alu_imm(Alu::And, Size::D, RAX, low as i32);
-                self.asm.movzx(Size::B, overflow, overflow);
-                self.asm.shift_imm(Shift::Shl, Size::D, overflow, 11);
-                self.asm.alu(Alu::Or, Size::D, RAX, overflow);
-                self.was_read(id);
-                self.define(d, RAX, false);
-                return Ok(());
-            }
+        let is_known = match (self.flags, kind) {
+            (Some(id), Some(FlagKind::Add | FlagKind::Sub)) => self.replay(id)?,
+            _ => false,
+        };
+        if !is_known {
+            self.recall(self.flags)?;
         }
-        self.ask_for(self.flags, PACK)?;
+        self.asm.setcc(0, overflow);
+        self.asm.lahf();
+        self.asm.movzx_eax_ah();
+        let low = flags::CF | flags::PF | flags::AF | flags::ZF | flags::SF;
+        self.asm.alu_imm(Alu::And, Size::D, RAX, low as i32);
+        self.asm.movzx(Size::B, overflow, overflow);
+        self.asm.shift_imm(Shift::Shl, Size::D, overflow, 11);
+        self.asm.alu(Alu::Or, Size::D, RAX, overflow);
         if let Some(id) = self.flags {
             self.was_read(id);
         }
-        let to = self.alloc()?;
-        self.asm.mov(Size::Q, to, slot_at(RESULT));
-        self.define(d, to, false);
+        self.define(d, RAX, false);
         Ok(())
     }
-}
-
-/// What a thunk answers for a number that `ask_for` puts into its argument.
-pub(crate) fn answer(what: u32, kind: FlagKind, ty: Ty, a: u64, b: u64, c: u64) -> u64 {
-    if what == PACK as u32 {
-        return flags::pack(kind, ty, a, b, c);
-    }
-    u64::from(flags::test(
-        Cond::from_number(what as u8),
-        kind,
-        ty,
-        a,
-        b,
-        c,
-    ))
 }
 
 const _: () = assert!(CC_B == Cond::B as u8 && CC_E == Cond::E as u8);
