@@ -364,7 +364,7 @@ fn compare_calls(seed: u64) -> bool {
     for i in 1..first_sub {
         let mut unit = maker::make(&mut random, false);
         let back = if i + 1 < first_sub { at(i + 1) } else { at(0) };
-        call(&mut unit, random() % subs, back, random() % 8 == 0);
+        call(&mut unit, random() % subs, back, random().is_multiple_of(8));
         program.push((at(i), unit));
     }
     for sub in 0..subs {
