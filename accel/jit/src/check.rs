@@ -143,7 +143,10 @@ impl<T: Target> Jit<T> {
         if is_whole {
             let insns = check.shadow.insns();
             check.compared += 1;
-            let what = check.difference(core).or_else(|| check.flags_differ(core));
+            let flags = check
+                .flags_differ(core)
+                .filter(|_| !check.keeps_flags(core));
+            let what = check.difference(core).or(flags);
             self.judge(core, what, insns, site).map_err(Trap::Exit)?;
         }
         match &mut self.check {
@@ -373,6 +376,11 @@ impl Check {
     fn flags_differ<T: Target>(&self, core: &Core<T>) -> Option<String> {
         let [wanted, got] = [self.shadow.regs(), &core.regs].map(packed_flags::<T>);
         (wanted != got).then(|| format!("flags are {got:#x}, the interpreter's {wanted:#x}"))
+    }
+
+    /// Whether the flags are still those that a region left behind, as after an interrupt.
+    fn keeps_flags<T: Target>(&self, core: &Core<T>) -> bool {
+        self.flags == Some([&core.regs, self.shadow.regs()].map(lazy_flags::<T>))
     }
 
     /// How the states differ beside flags, if they do.
