@@ -291,14 +291,20 @@ impl Compiler<'_> {
 
     /// Makes the host's flags what those in the guest's state are, or the definition's.
     fn recall(&mut self, id: Option<u32>) -> Result<(), TooBig> {
+        self.see_stored(id)?;
+        self.asm.call_to(self.env.thunks.flags);
+        self.asm.flags_of = id;
+        Ok(())
+    }
+
+    /// Puts a definition into the guest's state if it is not there. Unlocks all registers.
+    fn see_stored(&mut self, id: Option<u32>) -> Result<(), TooBig> {
         if let Some(id) = id {
             let def = self.plan.defs[id as usize];
             if !def.is_stored {
                 self.store_flags(&def)?;
             }
         }
-        self.asm.call_to(self.env.thunks.flags);
-        self.asm.flags_of = id;
         Ok(())
     }
 
@@ -311,15 +317,20 @@ impl Compiler<'_> {
 
     /// All flags in the guest's layout.
     pub(super) fn flags_get(&mut self, d: Val) -> Result<(), TooBig> {
+        let kind = self.flags.map(|id| self.plan.defs[id as usize].kind);
+        let replays = matches!(kind, Some(FlagKind::Add | FlagKind::Sub));
+        if !replays {
+            self.see_stored(self.flags)?;
+        }
         self.claim(RAX)?;
         let overflow = self.alloc()?;
-        let kind = self.flags.map(|id| self.plan.defs[id as usize].kind);
-        let is_known = match (self.flags, kind) {
-            (Some(id), Some(FlagKind::Add | FlagKind::Sub)) => self.replay(id)?,
-            _ => false,
-        };
-        if !is_known {
-            self.recall(self.flags)?;
+        match self.flags {
+            Some(id) if replays => {
+                if !self.replay(id)? {
+                    return Err(TooBig);
+                }
+            }
+            _ => self.asm.call_to(self.env.thunks.flags),
         }
         self.asm.setcc(0, overflow);
         self.asm.lahf();
