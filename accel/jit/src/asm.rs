@@ -697,6 +697,7 @@ impl Asm {
         self.sized(Size::D, 0xff, 4, to.into(), 0);
     }
 
+    /// Calls what a register or a cell of memory points to.
     pub(crate) fn call_rm(&mut self, to: impl Into<Rm>) {
         self.sized(Size::D, 0xff, 2, to.into(), 0);
     }

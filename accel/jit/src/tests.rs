@@ -404,6 +404,23 @@ fn calls_and_returns_do_what_the_interpreter_does() {
 }
 
 #[test]
+fn a_return_to_where_no_call_is_from_takes_nothing_off_the_stack() {
+    let mut jit = Jit::<Toy>::new(0).unwrap();
+    let mut b = Builder::new();
+    b.insn(0);
+    let pc = b.get(Slot(1));
+    b.goto_val_via(pc, Via::Return);
+    let program = [(START, b.finish())];
+    let regs = [0, crate::thunks::NO_PC];
+    let (wanted, _) = run(&mut Interp::default(), &program, &regs, &[0; 4096]);
+    for _ in 0..3 {
+        let (got, _) = run(&mut jit, &program, &regs, &[0; 4096]);
+        assert_eq!(got, wanted);
+        assert!(!jit.cache.memory.has_many_calls());
+    }
+}
+
+#[test]
 fn flags_of_another_unit_are_what_the_interpreter_says() {
     use FlagKind::*;
     let mut random = random(77);

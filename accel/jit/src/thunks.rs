@@ -370,8 +370,9 @@ impl Make<'_> {
     }
 
     fn exits(&mut self) {
-        // A return to `NO_PC`: it is in RAX.
+        // A return to `NO_PC`, which is in RAX. The call that was none stays, as all look at it.
         self.thunks.nowhere = self.asm.here();
+        self.asm.mov(Size::Q, RSP, Mem::Code(cell::NO_CALL as i32));
         self.asm.mov_to(Size::Q, slot_at(self.pc), RAX);
         self.thunks.leave = self.asm.here();
         self.asm.mov_imm(RAX, out::LEAVE);

@@ -396,7 +396,7 @@ impl Compiler<'_> {
     }
 
     /// Whether guest registers are elsewhere than other code expects them.
-    pub(super) fn is_moved(&self) -> bool {
+    fn is_moved(&self) -> bool {
         let map = self.map;
         map.done.is_some() || !map.vectors.is_empty() || map.pairs != self.env.map.pairs
     }
