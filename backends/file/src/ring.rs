@@ -1,16 +1,19 @@
 //! `aio=io_uring`: requests that the kernel carries out while nobody waits (io_uring(7)).
 //!
-//! Whoever has a request puts it in the ring; a thread of the file's takes what is done out of it and says
-//! so. What is more than a plain transfer of all its bytes is left to the caller.
+//! Whoever has a request leaves it on a list and rings a bell; a thread of the file's has the ring to itself. It
+//! puts in what is on the list, all at once, takes out what is done, and says so. The kernel ends requests on the
+//! thread that put them in, so no other thread, a vCPU least of all, is interrupted for them. What is more than a
+//! plain transfer of all its bytes is left to the caller.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_block::IoVector;
 use io_uring::{IoUring, opcode, squeue, types};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Open;
 
@@ -18,8 +21,8 @@ use crate::Open;
 const ENTRIES: u32 = 128;
 /// Pieces that the kernel takes at a time (`IOV_MAX`).
 const PIECES: usize = 1024;
-/// Ends the thread.
-const END: u64 = 0;
+/// The number of the bell's own entry.
+const BELL: u64 = 0;
 
 /// Told how many bytes were moved.
 type Done = Box<dyn FnOnce(io::Result<u64>) + Send>;
@@ -32,59 +35,73 @@ pub(crate) enum What {
     Sync,
 }
 
-/// A request in the ring, with all that the kernel may touch.
+/// A request, with all that the kernel may touch.
 struct Flight {
-    _pieces: Pieces,
+    what: What,
+    offset: u64,
+    pieces: Pieces,
     _memory: IoVector,
     file: Arc<Open>,
     done: Done,
 }
 
 /// Where the memory of a request is.
-struct Pieces(#[expect(dead_code, reason = "the kernel reads it")] Box<[libc::iovec]>);
+struct Pieces(Box<[libc::iovec]>);
 
 // SAFETY: addresses that only the kernel follows, in memory that the `IoVector` beside them keeps alive
 // and that may be shared between threads.
 unsafe impl Send for Pieces {}
 
+impl Flight {
+    fn entry(&self) -> squeue::Entry {
+        let (fd, offset) = (types::Fd(self.file.as_raw_fd()), self.offset);
+        let count = u32::try_from(self.pieces.0.len()).unwrap_or(0);
+        let pieces = self.pieces.0.as_ptr();
+        match self.what {
+            What::Read => opcode::Readv::new(fd, pieces, count).offset(offset).build(),
+            What::Write => opcode::Writev::new(fd, pieces, count)
+                .offset(offset)
+                .build(),
+            What::Sync => opcode::Fsync::new(fd)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
+        }
+    }
+}
+
 #[derive(Default)]
-struct Flying {
-    flights: BTreeMap<u64, Flight>,
-    last: u64,
+struct List {
+    new: Vec<Flight>,
+    /// Requests on the list and in the ring.
+    count: usize,
+    /// The thread will look at the list before it waits.
+    is_rung: bool,
+    is_closed: bool,
 }
 
 struct Shared {
-    ring: IoUring,
-    /// Also held while the submission queue is touched.
-    flying: Mutex<Flying>,
+    list: Mutex<List>,
+    bell: OwnedFd,
 }
 
-/// A ring, and the thread that empties it.
+/// The way to the thread that has the ring.
 pub(crate) struct Ring(Arc<Shared>);
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Flying> {
-        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an entry in and tells the kernel. The lock of `flying` is held.
-    fn push(&self, entry: &squeue::Entry) -> io::Result<()> {
-        {
-            // SAFETY: the lock that the caller holds lets nobody else at the queue.
-            let mut queue = unsafe { self.ring.submission_shared() };
-            // SAFETY: all that the entry names lives in `flying` until its completion is taken.
-            unsafe { queue.push(entry) }.map_err(|_| io::ErrorKind::WouldBlock)?;
+    fn ring(&self, mut list: MutexGuard<'_, List>) {
+        if !std::mem::replace(&mut list.is_rung, true) {
+            drop(list);
+            self.strike();
         }
-        loop {
-            match self.ring.submit() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The entry is in, and goes with the next one or with the thread's wait.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error),
-                Ok(_) => return Ok(()),
-            }
-        }
+    }
+
+    fn strike(&self) {
+        // It counts, and is full only if it was struck without end and never heard.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
 }
 
@@ -93,13 +110,23 @@ impl Ring {
     /// The kernel's reason not to have one.
     pub(crate) fn new(name: &str) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            ring: IoUring::new(ENTRIES)?,
-            flying: Mutex::default(),
+            list: Mutex::default(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC)?,
         });
         let mine = shared.clone();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name(format!("io_uring {name}"))
-            .spawn(move || empty(&mine))?;
+            .spawn(move || match ring() {
+                Ok(ring) => {
+                    let _ = tell.send(Ok(()));
+                    Turner::new(mine, ring).run();
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            })?;
+        told.recv().map_err(io::Error::other)??;
         Ok(Ring(shared))
     }
 
@@ -118,47 +145,21 @@ impl Ring {
                 iov_len: len,
             })
             .collect();
-        let mut flying = self.0.lock();
-        if pieces.len() > PIECES || flying.flights.len() >= ENTRIES as usize {
+        let mut list = self.0.lock();
+        if pieces.len() > PIECES || list.count >= ENTRIES as usize || list.is_closed {
             return Err(done);
         }
-        let fd = types::Fd(file.as_raw_fd());
-        let count = u32::try_from(pieces.len()).unwrap_or(0);
-        let entry = match what {
-            What::Read => opcode::Readv::new(fd, pieces.as_ptr(), count)
-                .offset(offset)
-                .build(),
-            What::Write => opcode::Writev::new(fd, pieces.as_ptr(), count)
-                .offset(offset)
-                .build(),
-            What::Sync => opcode::Fsync::new(fd)
-                .flags(types::FsyncFlags::DATASYNC)
-                .build(),
-        };
-        let number = flying.last.wrapping_add(1).max(1);
-        flying.last = number;
-        let flight = Flight {
-            _pieces: Pieces(pieces),
+        list.count = list.count.saturating_add(1);
+        list.new.push(Flight {
+            what,
+            offset,
+            pieces: Pieces(pieces),
             _memory: memory,
             file: file.clone(),
             done,
-        };
-        flying.flights.insert(number, flight);
-        match self.0.push(&entry.user_data(number)) {
-            Ok(()) => Ok(()),
-            // Nothing was put in.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match flying.flights.remove(&number) {
-                    Some(flight) => Err(flight.done),
-                    None => Ok(()),
-                }
-            }
-            // The kernel may have it or not: it must stay where it is until the thread hears of it.
-            Err(error) => {
-                log::error!("io_uring: {error}");
-                Ok(())
-            }
-        }
+        });
+        self.0.ring(list);
+        Ok(())
     }
 
     /// Carries a request out; the caller waits.
@@ -179,49 +180,133 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let _flying = self.0.lock();
-        let _ = self.0.push(&opcode::Nop::new().build().user_data(END));
+        let mut list = self.0.lock();
+        list.is_closed = true;
+        self.0.ring(list);
     }
 }
 
-/// Takes completions out of the ring until it is not needed any more and nothing is under way.
-fn empty(shared: &Shared) {
-    let mut is_ended = false;
-    loop {
-        match shared.ring.submitter().submit_and_wait(1) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // The kernel is short of something: what is done makes room.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => {
-                log::error!("io_uring: {error}");
+/// A ring of the calling thread's own. Kernels before 6.1 have only the kind that any thread may use.
+fn ring() -> io::Result<IoUring> {
+    let entries = ENTRIES.saturating_mul(2);
+    let mut own = IoUring::builder();
+    own.setup_single_issuer().setup_defer_taskrun();
+    own.build(entries).or_else(|_| IoUring::new(entries))
+}
+
+/// The thread that has the ring.
+struct Turner {
+    shared: Arc<Shared>,
+    ring: IoUring,
+    flights: BTreeMap<u64, Flight>,
+    last: u64,
+    /// Where the kernel puts how often the bell was rung, while it waits for that.
+    rings: Box<[u8; 8]>,
+    is_waiting: bool,
+}
+
+impl Turner {
+    fn new(shared: Arc<Shared>, ring: IoUring) -> Self {
+        Turner {
+            shared,
+            ring,
+            flights: BTreeMap::new(),
+            last: BELL,
+            rings: Box::default(),
+            is_waiting: false,
+        }
+    }
+
+    /// Puts requests into the ring and takes completions out of it until nobody needs it any more and nothing
+    /// is under way.
+    fn run(mut self) {
+        loop {
+            let is_closed = self.fill();
+            if is_closed && self.flights.is_empty() && !self.is_waiting {
                 return;
             }
-            Ok(_) => {}
-        }
-        loop {
-            // SAFETY: this thread alone looks at the completion queue.
-            let entry = unsafe { shared.ring.completion_shared() }.next();
-            let Some(entry) = entry else {
-                break;
-            };
-            if entry.user_data() == END {
-                is_ended = true;
-                continue;
+            match self.ring.submit_and_wait(1) {
+                // The kernel is short of something: what is done makes room.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error) => {
+                    log::error!("io_uring: {error}");
+                    // What the kernel has it may still write to.
+                    std::mem::forget(self.flights);
+                    std::mem::forget(self.rings);
+                    self.shared.lock().is_closed = true;
+                    return;
+                }
             }
-            let flight = shared.lock().flights.remove(&entry.user_data());
-            if let Some(Flight { file, done, .. }) = flight {
-                // Whoever is told may close the disk and have the file opened by somebody else.
-                drop(file);
-                let moved = u64::try_from(entry.result());
-                let moved =
-                    moved.map_err(|_| io::Error::from_raw_os_error(entry.result().wrapping_neg()));
-                // One that panics must not leave the others waiting for this thread.
-                let done = AssertUnwindSafe(move || done(moved));
-                let _ = std::panic::catch_unwind(done);
+            self.empty();
+        }
+    }
+
+    /// Puts what is on the list into the ring. Returns whether it is closed.
+    fn fill(&mut self) -> bool {
+        let mut list = self.shared.lock();
+        list.is_rung = false;
+        let (new, is_closed) = (std::mem::take(&mut list.new), list.is_closed);
+        drop(list);
+        if self.is_waiting && is_closed {
+            // The wait for the bell is the last thing to end.
+            self.shared.strike();
+        }
+        if !self.is_waiting && !is_closed {
+            let bell = types::Fd(self.shared.bell.as_raw_fd());
+            let wait = opcode::Read::new(bell, self.rings.as_mut_ptr(), 8).build();
+            self.is_waiting = self.push(&wait.user_data(BELL));
+        }
+        for flight in new {
+            self.last = self.last.wrapping_add(1).max(1);
+            let entry = flight.entry().user_data(self.last);
+            self.flights.insert(self.last, flight);
+            if !self.push(&entry) {
+                self.end(self.last, -libc::EAGAIN);
             }
         }
-        if is_ended && shared.lock().flights.is_empty() {
+        is_closed
+    }
+
+    /// Whether there was room, as there is for all that may be on the list and the bell.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: all that an entry names lives in `flights`, or is ours, until its completion is taken.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Takes completions out.
+    fn empty(&mut self) {
+        let done: Vec<(u64, i32)> = self
+            .ring
+            .completion()
+            .map(|entry| (entry.user_data(), entry.result()))
+            .collect();
+        let requests = done.iter().filter(|(number, _)| *number != BELL).count();
+        {
+            let mut list = self.shared.lock();
+            list.count = list.count.saturating_sub(requests);
+            // What comes of it is put in before the next wait.
+            list.is_rung = true;
+        }
+        for (number, result) in done {
+            match number {
+                BELL => self.is_waiting = false,
+                _ => self.end(number, result),
+            }
+        }
+    }
+
+    fn end(&mut self, number: u64, result: i32) {
+        let Some(Flight { file, done, .. }) = self.flights.remove(&number) else {
             return;
-        }
+        };
+        // Whoever is told may close the disk and have the file opened by somebody else.
+        drop(file);
+        let moved =
+            u64::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()));
+        // One that panics must not leave the others waiting for this thread.
+        let done = AssertUnwindSafe(move || done(moved));
+        let _ = std::panic::catch_unwind(done);
     }
 }
