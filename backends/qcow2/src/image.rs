@@ -5,11 +5,11 @@
 //! while guest data moves.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use backend_block::{
     BlockError, Child, ChildDef, Detail, Driver, DriverClass, DriverKind, Extent, IoVector, Node,
-    OpenError, Opening, Preallocation,
+    OpenError, Opening, Preallocation, Transfer,
 };
 use control_options::{PropDef, PropKind};
 
@@ -18,6 +18,7 @@ use crate::check::{self, Findings, Fix};
 use crate::entry::Geometry;
 use crate::header::{Header, LAZY_REFCOUNTS, incompatible, read};
 use crate::meta::Meta;
+use crate::moving::{Alone, Moving};
 use crate::refcount::Refcounts;
 use crate::snapshot::{NewSnapshot, Snapshot, read_table};
 use crate::sync::DataNode;
@@ -70,7 +71,7 @@ pub struct Qcow2 {
     pub(crate) meta: Mutex<Meta>,
     /// A request has made its place.
     pub(crate) made: Condvar,
-    pub(crate) moving: RwLock<()>,
+    pub(crate) moving: Moving,
     len: AtomicU64,
 }
 
@@ -120,7 +121,7 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         len: AtomicU64::new(header.size),
         meta: Mutex::new(meta),
         made: Condvar::new(),
-        moving: RwLock::new(()),
+        moving: Moving::default(),
     };
     let is_dirty = header.incompatible & incompatible::DIRTY != 0;
     if !read_only && is_dirty && !opening.repairs() {
@@ -191,8 +192,8 @@ impl Qcow2 {
     }
 
     /// Waits until no request is under way, and lets none begin.
-    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.moving.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn alone(&self) -> Alone {
+        self.moving.alone()
     }
 
     fn is_read_only(&self) -> bool {
@@ -371,12 +372,20 @@ impl Driver for Qcow2 {
     }
 
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _moving = self.moving.share();
         self.read_guest(offset, memory)
     }
 
     fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
         self.read_guest_now(offset, memory)
+    }
+
+    fn can_start(&self) -> bool {
+        self.data_node().driver().can_start()
+    }
+
+    fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        self.start_guest(transfer)
     }
 
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
@@ -412,7 +421,7 @@ impl Driver for Qcow2 {
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<Extent, BlockError> {
-        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _moving = self.moving.share();
         self.extent_of(offset, len)
     }
 

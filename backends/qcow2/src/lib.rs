@@ -37,6 +37,8 @@ mod header;
 mod image;
 mod mapping;
 mod meta;
+mod moving;
+mod now;
 mod refcount;
 mod resize;
 mod snapshot;

@@ -42,7 +42,12 @@ impl Qcow2 {
         self.run_in(&mut self.meta(), offset, len)
     }
 
-    fn run_in(&self, meta: &mut Meta, offset: u64, len: u64) -> Result<(Stored, u64), BlockError> {
+    pub(crate) fn run_in(
+        &self,
+        meta: &mut Meta,
+        offset: u64,
+        len: u64,
+    ) -> Result<(Stored, u64), BlockError> {
         let geometry = self.geometry;
         let node = self.file.node();
         let mut kind = None;
@@ -82,38 +87,6 @@ impl Qcow2 {
             }
         }
         Ok((kind.unwrap_or(Stored::Zero), done))
-    }
-
-    /// The same without waiting: for one run of an L2 table in the cache, of bytes that come without
-    /// waiting too.
-    pub(crate) fn read_guest_now(&self, offset: u64, memory: &IoVector) -> bool {
-        let Ok(_moving) = self.moving.try_read() else {
-            return false;
-        };
-        let run = match self.meta.try_lock() {
-            Ok(mut meta) if meta.is_at_hand(offset) => self.run_in(&mut meta, offset, memory.len()),
-            _ => return false,
-        };
-        match run {
-            Ok((_, len)) if len < memory.len() => false,
-            Ok((Stored::At(host), _)) => self.data_node().read_now(host, memory),
-            Ok((Stored::Zero, _)) => {
-                memory.fill(0);
-                true
-            }
-            Ok((Stored::Behind, _)) => match self.behind() {
-                Some(backing) => {
-                    let backing = backing.node();
-                    let end = offset.saturating_add(memory.len());
-                    end <= backing.len() && backing.read_now(offset, memory)
-                }
-                None => {
-                    memory.fill(0);
-                    true
-                }
-            },
-            _ => false,
-        }
     }
 
     /// Fills `memory` with what the guest sees from `offset` on. The caller holds `moving`.

@@ -1,7 +1,5 @@
 //! Changing the size of the disk, and setting space aside.
 
-use std::sync::PoisonError;
-
 use backend_block::{BlockError, Driver as _, IoVector, Preallocation};
 
 use crate::bytes;
@@ -62,7 +60,7 @@ impl Qcow2 {
         let node = self.file.node();
         let mut at = self.next_used(from, to);
         while at < to {
-            let moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+            let moving = self.moving.share();
             {
                 let mut meta = self.meta();
                 let entry = meta.entry(&node, at)?;

@@ -36,7 +36,7 @@ struct Place {
 impl Qcow2 {
     /// Writes what the guest has in `memory`.
     pub(crate) fn write_guest(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
-        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _moving = self.moving.share();
         let mut done = 0u64;
         while done < memory.len() {
             let at = offset.checked_add(done).ok_or(BlockError::OutOfRange)?;
@@ -62,34 +62,51 @@ impl Qcow2 {
             meta = self.made.wait(meta).unwrap_or_else(PoisonError::into_inner);
         }
         meta.check_usable()?;
-        let entry = meta.entry(&node, offset)?;
-        let within = geometry.within(offset);
-        let rest = geometry.cluster().saturating_sub(within);
-        if let Some(host) = writable_in_place(entry, geometry.touched(within, len.min(rest))) {
-            let host = host.saturating_add(within);
-            let mut run = rest.min(len);
-            let table_end = self.table_end(offset);
-            while run < len && offset.saturating_add(run) < table_end {
-                let at = offset.saturating_add(run);
-                let more = geometry.cluster().min(len.saturating_sub(run));
-                if meta.is_busy(geometry.index(at), 1) {
-                    break;
-                }
-                let entry = meta.entry(&node, at)?;
-                let next = writable_in_place(entry, geometry.touched(0, more));
-                if next != Some(host.saturating_add(run)) {
-                    break;
-                }
-                run = run.saturating_add(more);
-            }
+        if let Some((host, run)) = self.in_place(&mut meta, &node, offset, len)? {
             return Ok((Plan::InPlace { host }, run));
         }
+        let within = geometry.within(offset);
         let end = offset.saturating_add(len).min(self.table_end(offset));
         let wanted = geometry.clusters(end.saturating_sub(geometry.start(offset)));
         let place = self.make(&mut meta, &node, offset, wanted)?;
         let covered = place.clusters.saturating_mul(geometry.cluster());
         let run = covered.saturating_sub(within).min(len);
         Ok((Plan::Make(place), run))
+    }
+
+    /// Where `len` bytes from `offset` on may be overwritten, and how many of them.
+    pub(crate) fn in_place(
+        &self,
+        meta: &mut Meta,
+        node: &Node,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<(u64, u64)>, BlockError> {
+        let geometry = self.geometry;
+        let entry = meta.entry(node, offset)?;
+        let within = geometry.within(offset);
+        let rest = geometry.cluster().saturating_sub(within);
+        let touched = geometry.touched(within, len.min(rest));
+        let Some(host) = writable_in_place(entry, touched) else {
+            return Ok(None);
+        };
+        let host = host.saturating_add(within);
+        let mut run = rest.min(len);
+        let table_end = self.table_end(offset);
+        while run < len && offset.saturating_add(run) < table_end {
+            let at = offset.saturating_add(run);
+            let more = geometry.cluster().min(len.saturating_sub(run));
+            if meta.is_busy(geometry.index(at), 1) {
+                break;
+            }
+            let entry = meta.entry(node, at)?;
+            let next = writable_in_place(entry, geometry.touched(0, more));
+            if next != Some(host.saturating_add(run)) {
+                break;
+            }
+            run = run.saturating_add(more);
+        }
+        Ok(Some((host, run)))
     }
 
     /// Where the L2 table of an offset ends.
@@ -330,7 +347,7 @@ impl Qcow2 {
     ) -> Result<(), BlockError> {
         self.check_packed(offset, len)?;
         let geometry = self.geometry;
-        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _moving = self.moving.share();
         let node = self.file.node();
         let mut meta = self.meta();
         while meta.is_busy(geometry.index(offset), 1) {

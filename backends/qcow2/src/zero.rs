@@ -135,7 +135,7 @@ impl Qcow2 {
         let start = geometry.start(at);
         let bits = geometry.touched(geometry.within(at), end.saturating_sub(at));
         let len = end.min(self.len()).saturating_sub(at);
-        let _moving = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _moving = self.moving.share();
         let mut meta = self.meta();
         while meta.is_busy(geometry.index(at), 1) {
             meta = self.made.wait(meta).unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use backend_block::{
     BlockError, Child, Driver, DriverClass, DriverKind, Extent, IoVector, Node, NodeOptions,
-    OpenError, Opener, Preallocation, perm,
+    OpenError, Opener, Preallocation, Transfer, perm,
 };
 use control_options::Opts;
 
@@ -56,6 +56,8 @@ pub(crate) struct State {
     /// Operations that failed so far.
     pub(crate) failed: u64,
     pub(crate) bytes_read: u64,
+    /// Transfers that nobody waits for, if it takes such ones, until [`Disk::land`].
+    pub(crate) flying: Option<Vec<Transfer>>,
 }
 
 /// A disk. Clones are the same disk.
@@ -74,6 +76,21 @@ impl Disk {
         self.0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Makes all transfers that were begun. Returns where they were.
+    pub(crate) fn land(&self) -> Vec<(bool, u64)> {
+        let flying = std::mem::take(self.state().flying.as_mut().unwrap());
+        let land = |transfer: Transfer| {
+            let (is_write, offset) = (transfer.is_write, transfer.offset);
+            let result = match is_write {
+                true => Driver::write(self, offset, &transfer.memory),
+                false => Driver::read(self, offset, &transfer.memory),
+            };
+            (transfer.done)(result.is_ok());
+            (is_write, offset)
+        };
+        flying.into_iter().map(land).collect()
     }
 
     fn step(&self, done: impl Fn() -> Done) -> Result<MutexGuard<'_, State>, BlockError> {
@@ -148,6 +165,18 @@ impl Driver for Disk {
 
     fn read_now(&self, offset: u64, memory: &IoVector) -> bool {
         self.read(offset, memory).is_ok()
+    }
+
+    fn can_start(&self) -> bool {
+        self.state().flying.is_some()
+    }
+
+    fn start(&self, transfer: Transfer) -> Option<Transfer> {
+        match &mut self.state().flying {
+            Some(flying) => flying.push(transfer),
+            None => return Some(transfer),
+        }
+        None
     }
 
     fn write(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {

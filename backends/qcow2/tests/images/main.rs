@@ -14,5 +14,6 @@ mod jobs;
 mod killed;
 mod model;
 mod mutated;
+mod now;
 mod power;
 mod together;
