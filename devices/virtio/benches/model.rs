@@ -2,7 +2,7 @@
 //!
 //! Prints one line for each back end, depth and size: name, requests a second, and requests a second of
 //! processor time, the driver's share included. `cargo xtask bench --disks` makes a table of them; an
-//! argument is a folder on `tmpfs`.
+//! argument is a folder on `tmpfs`. What is read past the page cache is in cargo's folder.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use backend_block::{BackendOptions, BlockBackend, DriverClass, NULL_CO, Opener, RAW, SharedBlock};
+use backend_block::{
+    BackendOptions, BlockBackend, Child, DriverClass, IoVector, NULL_CO, Opener, RAW, SharedBlock,
+    perm,
+};
 use backend_file::FILE;
 use control_options::Opts;
 use device_virtio::{Blk, BlkOptions};
@@ -35,7 +38,7 @@ const ENTRIES: u64 = 128;
 /// Each row takes about this long.
 const ROW: Duration = Duration::from_secs(1);
 
-static DRIVERS: &[&DriverClass] = &[&RAW, &NULL_CO, &FILE];
+static DRIVERS: &[&DriverClass] = &[&RAW, &NULL_CO, &FILE, &backend_qcow2::CLASS];
 
 /// The interrupt pin, which a thread can wait for.
 #[derive(Default)]
@@ -216,24 +219,65 @@ impl Drop for Temporary {
     }
 }
 
+/// A file in a folder.
+fn file(folder: &Path, name: &str) -> Temporary {
+    Temporary(folder.join(format!("mimic-bench-{}.{name}", std::process::id())))
+}
+
+fn open(text: &str) -> Arc<backend_block::Node> {
+    let opts = Opts::parse("-blockdev", text, None).unwrap();
+    Opener::new(DRIVERS).open("-blockdev", &opts).unwrap()
+}
+
+/// A qcow2 image that is written from end to end.
+fn qcow2(folder: &Path) -> Temporary {
+    let file = file(folder, "qcow2");
+    backend_file::create(&file.0).unwrap();
+    let name = file.0.display();
+    {
+        let below = open(&format!("driver=file,filename={name}"));
+        let child = Child::attach(below, "bench", "file", perm::ALL, perm::ALL).unwrap();
+        let create = backend_qcow2::CLASS.create.unwrap();
+        (create.create)(&child, DISK, &Opts::default()).unwrap();
+    }
+    let node = open(&format!(
+        "driver=qcow2,file.driver=file,file.filename={name}"
+    ));
+    let memory = IoVector::from(vec![0x5a; 1 << 20].as_slice());
+    for at in (0..DISK).step_by(1 << 20) {
+        node.write(at, &memory).unwrap();
+    }
+    node.flush().unwrap();
+    file
+}
+
 fn main() {
     let folder = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let folder = folder.unwrap_or_else(|| "/dev/shm".to_owned());
-    let file = format!("mimic-bench-{}.raw", std::process::id());
-    let file = Temporary(Path::new(&folder).join(file));
-    std::fs::write(&file.0, vec![0x5a; DISK as usize]).unwrap();
-    let on_tmpfs = format!(
-        "driver=raw,file.driver=file,file.filename={}",
-        file.0.display()
-    );
+    let tmpfs = PathBuf::from(folder.unwrap_or_else(|| "/dev/shm".to_owned()));
+    let raw = file(&tmpfs, "raw");
+    std::fs::write(&raw.0, vec![0x5a; DISK as usize]).unwrap();
+    let cached = qcow2(&tmpfs);
+    let direct = qcow2(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let of = |driver: &str, file: &Temporary, more: &str| {
+        let name = file.0.display();
+        format!("driver={driver},file.driver=file,file.filename={name}{more}")
+    };
+    let past_cache = |aio: &str| {
+        of(
+            "qcow2",
+            &direct,
+            &format!(",cache.direct=on,file.aio={aio}"),
+        )
+    };
     let backends = [
         ("null-co", format!("driver=null-co,size={DISK}")),
-        ("tmpfs", on_tmpfs),
+        ("tmpfs", of("raw", &raw, "")),
+        ("tmpfs,qcow2", of("qcow2", &cached, "")),
+        ("direct,qcow2,threads", past_cache("threads")),
+        ("direct,qcow2,io_uring", past_cache("io_uring")),
     ];
     for (name, text) in backends {
-        let opts = Opts::parse("-blockdev", &text, None).unwrap();
-        let node = Opener::new(DRIVERS).open("-blockdev", &opts).unwrap();
-        let disk = BlockBackend::new("disk", node, BackendOptions::default());
+        let disk = BlockBackend::new("disk", open(&text), BackendOptions::default());
         let disk: SharedBlock = Arc::new(disk.unwrap());
         for (depth, len) in [(1, 4096), (32, 4096), (1, 1 << 20), (32, 1 << 20)] {
             let mut driver = Driver::new(disk.clone());
