@@ -3,6 +3,9 @@
 //! Knows whether the host's flags still are those of the operation the compiler last named
 //! ([`Asm::flags_of`]): every instruction that changes flags forgets it.
 
+#[cfg(test)]
+mod tests;
+
 /// A general register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Reg(pub(crate) u8);
@@ -717,6 +720,12 @@ impl Asm {
     /// An SSE instruction: mandatory prefix, opcode bytes after 0F.
     pub(crate) fn sse(&mut self, prefix: Option<u8>, opcode: &[u8], reg: Xmm, rm: impl Into<Rm>) {
         self.sse_wide(prefix, opcode, false, reg.0, rm.into(), 0);
+    }
+
+    /// A comparison of the lowest lanes, which changes the flags.
+    pub(crate) fn compare(&mut self, prefix: Option<u8>, opcode: u8, a: Xmm, b: impl Into<Rm>) {
+        self.flags_of = None;
+        self.sse(prefix, &[opcode], a, b);
     }
 
     /// As [`sse`](Self::sse) with an immediate byte.

@@ -235,7 +235,7 @@ impl Compiler<'_> {
         let right = self.operand_v(b)?;
         let prefix = (how.fmt == FpFmt::F64).then_some(0x66);
         let opcode = if how.signals { 0x2f } else { 0x2e };
-        self.asm.sse(prefix, &[opcode], left, right);
+        self.asm.compare(prefix, opcode, left, right);
         self.consume(a);
         self.consume(b);
         if !self.plan.is_used(d) {
