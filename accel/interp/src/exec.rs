@@ -265,6 +265,7 @@ macro_rules! define {
                     Instr::Probe { a, mem } => {
                         let mem = &code.mems[usize::from(mem)];
                         let va = machine.get(a);
+                        attempt!(at, machine.check_alignment(va, mem, Access::Write));
                         attempt!(at, machine.probe(va, mem));
                     }
                     Instr::Rmw { op, d, a, v, mem } => {

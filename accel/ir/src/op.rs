@@ -148,8 +148,8 @@ pub enum Op {
         /// How.
         mem: Mem,
     },
-    /// Faults as a store to this address would, and does nothing else: for instructions that store
-    /// more than once.
+    /// Faults as a store to this address would, for its alignment too, and does nothing else: for
+    /// instructions that store more than once.
     Probe {
         /// Address, i64.
         addr: Val,

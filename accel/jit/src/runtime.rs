@@ -185,6 +185,7 @@ function! {
         Stop::Probe { va: core.regs.raw()[ARG], bytes: how.bytes }
     } does {
         let va = core.regs.raw()[ARG];
+        how.check(core, va, Access::Write)?;
         core.probe_write(va, how.bytes, how.ctx)?;
         Ok(0)
     }

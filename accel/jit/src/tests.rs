@@ -21,6 +21,7 @@ use crate::Jit;
 mod maker;
 
 mod check;
+mod single;
 
 /// Slots that units set at random: all below the floating-point control.
 const SLOTS: u8 = 7;

@@ -502,7 +502,7 @@ impl Compiler<'_> {
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
         self.claim(HOST)?;
         let by = self.locate(addr, mem, None)?;
-        let check = self.check(by, mem, true, false);
+        let check = self.check(by, mem, true, mem.aligned);
         let vectors = self.places.has_vectors();
         let ways = self.ways(Kind::Probe, mem, vectors);
         self.access_detour(check, Slow::Probe { ways });

@@ -1,0 +1,91 @@
+//! Single units with one thing in question.
+
+use accel_core::Access;
+use accel_interp::Interp;
+use accel_ir::{Builder, Endian, Mem, Op, Ordering, Slot, Ty, Unit};
+
+use super::{After, FP, MASKED, RAM, START, Toy, compare_program, counted, maker, random, run};
+use crate::Jit;
+
+/// Runs one unit both ways, from these registers on.
+fn agree(make: impl Fn(&mut Builder), regs: &[u64]) -> After {
+    let mut b = Builder::new();
+    b.insn(START);
+    make(&mut b);
+    b.goto(0x7010);
+    let program: [(u64, Unit); 1] = [(START, b.finish())];
+    let bytes = [7; RAM as usize];
+    let mut regs = regs.to_vec();
+    regs.resize(8, 0);
+    regs[usize::from(FP.0)] = MASKED;
+    let mut jit = Jit::<Toy>::new(0).unwrap();
+    let (got, got_memory) = run(&mut jit, &program, &regs, &bytes);
+    let (wanted, memory) = run(&mut Interp::default(), &program, &regs, &bytes);
+    assert_eq!(got, wanted);
+    assert!(got_memory == memory);
+    got
+}
+
+#[test]
+fn a_probe_of_what_must_be_aligned_faults_as_the_store_would() {
+    let make = |b: &mut Builder| {
+        let at = b.get(Slot(0));
+        let mem = Mem {
+            ty: Ty::I32,
+            endian: Endian::Little,
+            aligned: true,
+            ordering: Ordering::Relaxed,
+            ctx: 0,
+        };
+        // The second time the page is at hand.
+        for number in 1..3 {
+            b.probe(at, mem);
+            let v = b.iconst(Ty::I64, number);
+            b.set(Slot(1), v);
+            b.insn(START + 4 * number);
+        }
+    };
+    assert_eq!(agree(make, &[0x40]).seen.faults, []);
+    let faulting = agree(make, &[0x42]);
+    assert_eq!(faulting.seen.faults, [(0x42, Access::Write)]);
+    assert_eq!(faulting.regs[1], 0);
+}
+
+/// Has some accesses be aligned, and some stores be asked for before they are made.
+fn demand(unit: &mut Unit, random: &mut impl FnMut() -> u64) {
+    for block in &mut unit.blocks {
+        let mut ops = Vec::new();
+        for mut op in std::mem::take(&mut block.ops) {
+            match &mut op {
+                Op::Load { mem, .. } => mem.aligned = random() & 1 == 0,
+                Op::Store { addr, mem, .. }
+                | Op::Rmw { addr, mem, .. }
+                | Op::Cas { addr, mem, .. } => {
+                    mem.aligned = random() & 1 == 0;
+                    if random() & 1 == 0 {
+                        ops.push(Op::Probe {
+                            addr: *addr,
+                            mem: *mem,
+                        });
+                    }
+                }
+                _ => {}
+            }
+            ops.push(op);
+        }
+        block.ops = ops;
+    }
+}
+
+#[test]
+fn aligned_and_probed_accesses_do_what_the_interpreter_does() {
+    let is_compiled = |seed: &u64| {
+        let mut random = random(seed << 1);
+        let mut unit = maker::make(&mut random, false);
+        demand(&mut unit, &mut random);
+        let report = compare_program(*seed, &[(START, unit)], random);
+        counted(&report, "left to interpret") == 0
+    };
+    let compiled = (0..600).filter(is_compiled).count();
+    assert!(compiled > 400, "{compiled} of 600");
+}
