@@ -189,6 +189,15 @@ pub struct Fp {
     pub rules: FpRules,
 }
 
+impl Fp {
+    /// Whether the operation has this shape.
+    pub fn has_its_shape(&self) -> bool {
+        use FpOp::{AddSub, FromI32, HAdd, HSub, ToI32, ToI32Trunc};
+        let packed_only = matches!(self.op, HAdd | HSub | AddSub | FromI32 | ToI32 | ToI32Trunc);
+        self.shape == FpShape::Packed || !packed_only
+    }
+}
+
 impl FpRules {
     /// What a control slot selects, without its flags.
     #[inline]

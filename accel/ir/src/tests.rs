@@ -231,3 +231,25 @@ fn scalar_operations_keep_the_other_lanes_and_conversions_clear_them() {
     assert_eq!(result, 2 | 0x8000_0000 << 32);
     assert_eq!(rules.settle(0x1f80, env.flags), 0x1fa1);
 }
+
+#[test]
+fn operations_on_neighbours_are_of_whole_vectors() {
+    let unit = |shape| {
+        let mut b = Builder::new();
+        b.insn(0);
+        let v = b.get_v(Slot(10));
+        let how = Fp {
+            op: FpOp::HAdd,
+            fmt: FpFmt::F32,
+            shape,
+            rules: FpRules::Sse,
+        };
+        let sum = b.fp(how, v, v);
+        b.set_v(Slot(10), sum);
+        b.goto(4);
+        b.finish()
+    };
+    assert_eq!(verify(&unit(FpShape::Packed)), Ok(()));
+    let scalar = verify(&unit(FpShape::Scalar));
+    assert!(matches!(scalar, Err(VerifyError::Types(..))), "{scalar:?}");
+}

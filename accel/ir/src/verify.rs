@@ -173,7 +173,7 @@ fn types_fit(unit: &Unit, op: &Op) -> bool {
         Op::VecSigns { d, a, lane } => {
             ty(d) == Ty::I32 && !int(a) && matches!(lane, Ty::I8 | Ty::I32 | Ty::I64)
         }
-        Op::Fp { d, a, b, .. } => !int(d) && !int(a) && !int(b),
+        Op::Fp { how, d, a, b } => how.has_its_shape() && !int(d) && !int(a) && !int(b),
         Op::FpMulAdd { d, a, b, c, .. } => ![d, a, b, c].into_iter().any(int),
         Op::FpFromInt { d, a, v, .. } => !int(d) && !int(a) && matches!(ty(v), Ty::I32 | Ty::I64),
         Op::FpToInt { d, a, .. } => matches!(ty(d), Ty::I32 | Ty::I64) && !int(a),

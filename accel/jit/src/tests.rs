@@ -573,9 +573,12 @@ fn regions_do_what_the_interpreter_does() {
 }
 
 #[test]
-fn compiled_units_do_what_the_interpreter_does_and_most_are_compiled() {
-    let compiled = (0..1000).filter(|i| compare(i << 1)).count();
-    assert!(compiled > 700, "{compiled} of 1000");
+fn compiled_units_do_what_the_interpreter_does_and_next_to_all_are_compiled() {
+    let left = (0..1000).filter(|i| !compare(i << 1)).count();
+    assert!(
+        left <= 1,
+        "{left} of 1000 need more registers than there are"
+    );
 }
 
 #[test]

@@ -157,12 +157,15 @@ impl Maker<'_> {
             }
             _ => {
                 let op = OPS[self.pick(21)];
-                let how = Fp {
+                let mut how = Fp {
                     op,
                     fmt,
                     shape,
                     rules,
                 };
+                if !how.has_its_shape() {
+                    how.shape = FpShape::Packed;
+                }
                 let v = self.b.fp(how, a, b);
                 self.vectors.push(v);
                 if flag {

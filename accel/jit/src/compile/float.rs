@@ -124,13 +124,6 @@ impl Compiler<'_> {
             FpOp::ToI32Trunc => (Some(0xf3), 0x5b),
             FpOp::Round(_) | FpOp::RoundQuiet(_) => return Err(TooBig),
         };
-        let packed_only = matches!(
-            how.op,
-            FpOp::HAdd | FpOp::HSub | FpOp::AddSub | FpOp::FromI32 | FpOp::ToI32 | FpOp::ToI32Trunc
-        );
-        if packed_only && !packed {
-            return Err(TooBig);
-        }
         let with = self.operand_v(b)?;
         // Those that look at one operand need no copy of the other.
         let one = packed

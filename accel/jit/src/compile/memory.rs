@@ -36,6 +36,9 @@ pub(super) enum Stored {
     Imm(i32),
 }
 
+/// No register.
+const NOTHING: Stored = Stored::Imm(0);
+
 /// Thunks for an access.
 #[derive(Clone, Copy)]
 pub(super) struct Ways {
@@ -108,7 +111,7 @@ pub(super) fn size_of(ty: Ty) -> Size {
 impl Compiler<'_> {
     /// The address of an access, whose use is then done, in [`HOST`]; and where it is looked up. From here
     /// to the access no register may be taken: the detour skips what that emits.
-    fn locate(&mut self, addr: Val, mem: &Access, kept: Option<Stored>) -> Result<By, TooBig> {
+    fn locate(&mut self, addr: Val, mem: &Access, kept: Stored) -> Result<By, TooBig> {
         let wild = self.base(addr) == Base::Wild;
         let by = self.entry(addr, mem);
         self.address_into(HOST, addr)?;
@@ -116,15 +119,36 @@ impl Compiler<'_> {
             return Ok(by);
         }
         // What the address was made from is not needed any more.
-        self.places.unlock();
-        match kept {
-            Some(Stored::Reg(reg)) => self.places.lock(reg),
-            Some(Stored::Xmm(reg)) => self.places.lock_v(reg),
-            Some(Stored::Imm(_)) | None => {}
-        }
-        self.places.lock(HOST);
+        self.keep_only(kept);
         self.claim(LINE)?;
         Ok(By::Table(self.alloc()?))
+    }
+
+    /// Of all registers held for the operation, keeps [`HOST`] and what is stored.
+    fn keep_only(&mut self, kept: Stored) {
+        self.places.unlock();
+        match kept {
+            Stored::Reg(reg) => self.places.lock(reg),
+            Stored::Xmm(reg) => self.places.lock_v(reg),
+            Stored::Imm(_) => {}
+        }
+        self.places.lock(HOST);
+    }
+
+    /// As [`locate`](Self::locate), with [`RAX`] and [`FLAGS`] free, too; by tables there would not be enough
+    /// registers.
+    fn locate_atomic(&mut self, addr: Val, mem: &Access) -> Result<By, TooBig> {
+        let by = self.entry(addr, mem);
+        self.claim(HOST)?;
+        self.address_into(HOST, addr)?;
+        // What the address was made from is not needed any more.
+        self.keep_only(NOTHING);
+        self.claim(RAX)?;
+        self.claim(FLAGS)?;
+        // Nor what was in their way.
+        self.keep_only(Stored::Reg(RAX));
+        self.places.lock(FLAGS);
+        Ok(by)
     }
 
     /// Turns the address in [`HOST`] into the host's.
@@ -228,7 +252,7 @@ impl Compiler<'_> {
             return self.load_shared(d, addr, mem, shared);
         }
         self.claim(HOST)?;
-        let by = self.locate(addr, mem, None)?;
+        let by = self.locate(addr, mem, NOTHING)?;
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
         let ways = self.ways(Kind::Load, mem, vectors);
         if mem.ty == Ty::V128 {
@@ -434,6 +458,9 @@ impl Compiler<'_> {
             }
             _ => Stored::Reg(self.reg(v)?),
         };
+        // Nothing else is needed any more: the address wants registers, too.
+        self.keep_only(value);
+        self.places.lock(FLAGS);
         let vectors = self.places.has_vectors() || mem.ty == Ty::V128;
         if let Some(shared) = shared {
             let host = self.shared(addr, mem, true, shared)?;
@@ -443,7 +470,7 @@ impl Compiler<'_> {
             self.consume(v);
             self.share(self.group_value(shared), shared);
         } else {
-            let by = self.locate(addr, mem, Some(value))?;
+            let by = self.locate(addr, mem, value)?;
             let check = self.check(by, mem, true, mem.aligned);
             self.consume(v);
             let ways = self.ways(Kind::Store, mem, vectors);
@@ -501,7 +528,7 @@ impl Compiler<'_> {
 
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
         self.claim(HOST)?;
-        let by = self.locate(addr, mem, None)?;
+        let by = self.locate(addr, mem, NOTHING)?;
         let check = self.check(by, mem, true, mem.aligned);
         let vectors = self.places.has_vectors();
         let ways = self.ways(Kind::Probe, mem, vectors);
@@ -522,15 +549,10 @@ impl Compiler<'_> {
             return self.complex(Complex::Rmw(op), d, addr, [Some(v), None], mem);
         }
         let wanted = self.plan.is_used(d);
-        for reg in [RAX, HOST, FLAGS] {
-            self.claim(reg)?;
-        }
+        let by = self.locate_atomic(addr, mem)?;
         let value = self.reg(v)?;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
-        // By tables there would not be enough registers.
-        let by = self.entry(addr, mem);
-        self.address_into(HOST, addr)?;
         let sole = self.env.sole;
         let check = self.check(by, mem, true, mem.aligned || !sole);
         let to = check.at;
@@ -618,16 +640,14 @@ impl Compiler<'_> {
         if mem.endian == Endian::Big {
             return self.complex(Complex::Cas, d, addr, [Some(expected), Some(new)], mem);
         }
-        for reg in [RAX, HOST, FLAGS] {
-            self.claim(reg)?;
-        }
-        // Where the instruction wants it: the address may need a register, too.
+        let by = self.locate_atomic(addr, mem)?;
+        // Where the instruction wants it.
         self.copy_into(RAX, expected)?;
+        self.keep_only(Stored::Reg(RAX));
+        self.places.lock(FLAGS);
         let value = self.reg(new)?;
         let size = size_of(mem.ty);
         let vectors = self.places.has_vectors();
-        let by = self.entry(addr, mem);
-        self.address_into(HOST, addr)?;
         let check = self.check(by, mem, true, mem.aligned || !self.env.sole);
         self.lock();
         self.asm.cmpxchg(size, check.at, value);
