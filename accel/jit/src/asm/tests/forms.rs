@@ -318,16 +318,17 @@ fn atomics_are_what_was_meant() {
         let args = [memory(mem), arg(reg, size)];
         (meant(M::Xchg, &args, bytes_of(size)), size)
     });
-    let exchanges: [(fn(&mut Asm, Size, Mem, Reg), M); 2] =
-        [(Asm::xadd, M::Xadd), (Asm::cmpxchg, M::Cmpxchg)];
-    for (make, mnemonic) in exchanges {
+    for mnemonic in [M::Xadd, M::Cmpxchg] {
         check(|m| {
             let (size, mem, reg) = (m.size(), m.mem(), m.reg());
             let lock = m.below(2) == 0;
             if lock {
                 m.asm.lock();
             }
-            make(&mut m.asm, size, mem, reg);
+            match mnemonic {
+                M::Xadd => m.asm.xadd(size, mem, reg),
+                _ => m.asm.cmpxchg(size, mem, reg),
+            }
             let args = [memory(mem), arg(reg, size)];
             let plain = meant(mnemonic, &args, bytes_of(size));
             (Meant { lock, ..plain }, size)
@@ -375,21 +376,23 @@ fn jumps_calls_and_returns_are_what_was_meant() {
 
 #[test]
 fn jumps_bound_later_go_where_they_were_bound_to() {
-    let kinds: [(fn(&mut Asm) -> Fix, M); 3] = [
-        (Asm::jmp, M::Jmp),
-        (Asm::call, M::Call),
-        (|asm| asm.jcc(CC_S), M::Js),
-    ];
-    for (make, mnemonic) in kinds {
+    fn make(asm: &mut Asm, mnemonic: M) -> Fix {
+        match mnemonic {
+            M::Jmp => asm.jmp(),
+            M::Call => asm.call(),
+            _ => asm.jcc(CC_S),
+        }
+    }
+    for mnemonic in [M::Jmp, M::Call, M::Js] {
         check(|m| {
-            let (fix, at) = (make(&mut m.asm), m.below(1 << 24) as usize);
+            let (fix, at) = (make(&mut m.asm, mnemonic), m.below(1 << 24) as usize);
             assert_eq!(m.asm.end_of(fix), m.asm.here());
             m.asm.bind_to(fix, at);
             (meant(mnemonic, &[Arg::To(at as u64)], 0), Size::Q)
         });
         // Forward, over what came since.
         let mut asm = Asm::new(ORIGIN);
-        let fix = make(&mut asm);
+        let fix = make(&mut asm, mnemonic);
         asm.flags_of = Some(1);
         asm.push_imm(7);
         asm.bind(fix);
