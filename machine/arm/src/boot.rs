@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use firmware_fdt::{Node, strings};
+use firmware_fdt::strings;
 use firmware_load::{ArmRam, load_arm64};
 use hw_memory::RamBlock;
 use machine_core::{BoardError, FileSpec, Machine, MachineSpec};
 use target_arm::Boot;
 
 use crate::map::RAM_BASE;
+use crate::seeds::SeededTree;
 
 /// Kernels map the tree by pieces of this size.
 const ALIGN: u64 = 2 << 20;
@@ -41,7 +42,8 @@ impl Ram {
 pub(crate) struct Direct {
     kernel: FileSpec,
     initrd: Option<(u64, FileSpec)>,
-    tree: (u64, Vec<u8>),
+    /// Where the device tree goes.
+    tree: u64,
     /// Where the first CPU begins.
     pub(crate) start: Boot,
 }
@@ -52,7 +54,7 @@ impl Direct {
         spec: &MachineSpec,
         kernel: &FileSpec,
         ram_len: u64,
-        tree: &mut Node,
+        tree: &mut SeededTree,
     ) -> Result<Self, BoardError> {
         let error =
             |e: &dyn std::fmt::Display| BoardError::Boot(format!("-kernel {}: {e}", kernel.path));
@@ -90,9 +92,9 @@ impl Direct {
             initrd = Some((next, file.clone()));
             next = end;
         }
-        let blob = tree.blob().map_err(|e| error(&e))?;
+        let len = tree.blob().map_err(|e| error(&e))?.len();
         let at = next.next_multiple_of(ALIGN);
-        room("the device tree", at, blob.len())?;
+        room("the device tree", at, len)?;
         let start = Boot {
             pc: loaded.entry,
             x: [if loaded.takes_tree { at } else { 0 }, 0, 0, 0],
@@ -101,17 +103,12 @@ impl Direct {
         Ok(Direct {
             kernel: kernel.clone(),
             initrd,
-            tree: (at, blob),
+            tree: at,
             start,
         })
     }
 
-    /// The tree in its final form.
-    pub(crate) fn blob(&self) -> &[u8] {
-        &self.tree.1
-    }
-
-    fn put(&self, ram: &Ram) -> Option<()> {
+    fn put(&self, ram: &Ram, tree: &SeededTree) -> Option<()> {
         let place = ArmRam {
             base: RAM_BASE,
             len: ram.len(),
@@ -127,13 +124,13 @@ impl Direct {
         if let Some((at, file)) = &self.initrd {
             ram.write(*at, &file.read().ok()?)?;
         }
-        ram.write(self.tree.0, &self.tree.1)
+        ram.write(self.tree, &tree.blob().ok()?)
     }
 
     /// Makes the machine begin so after every reset.
-    pub(crate) fn install(self, machine: &Machine, ram: Ram) {
+    pub(crate) fn install(self, machine: &Machine, ram: Ram, tree: SeededTree) {
         machine.set_boot(move |index, _| {
-            let is_put = index != 0 || self.put(&ram).is_some();
+            let is_put = index != 0 || self.put(&ram, &tree).is_some();
             // They are read again if there is a reset.
             self.kernel.forget();
             if let Some((_, file)) = &self.initrd {

@@ -13,6 +13,7 @@ use machine_core::{BoardError, Machine, MachineSpec, Parts, bootorder};
 use crate::acpi;
 use crate::boot::Ram;
 use crate::map::{FLASH, RAM_BASE};
+use crate::seeds::SeededTree;
 use crate::virt::Shape;
 
 const SECTOR: u64 = 256 << 10;
@@ -138,9 +139,10 @@ fn hand_kernel(spec: &MachineSpec, items: &Items) -> Result<(), BoardError> {
 }
 
 /// Has the device tree at the beginning of RAM after every reset: where firmware looks for it.
-pub(crate) fn install_tree(machine: &Machine, ram: Ram, tree: Vec<u8>) {
+pub(crate) fn install_tree(machine: &Machine, ram: Ram, tree: SeededTree) {
     machine.set_boot(move |index, _| {
-        if index == 0 && ram.write(RAM_BASE, &tree).is_none() {
+        let put = || ram.write(RAM_BASE, &tree.blob().ok()?);
+        if index == 0 && put().is_none() {
             log::error!("the device tree does not fit into guest memory");
         }
     });

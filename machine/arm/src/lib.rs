@@ -15,6 +15,7 @@ mod map;
 mod port;
 mod power;
 mod secure;
+mod seeds;
 mod semihosting;
 mod virt;
 

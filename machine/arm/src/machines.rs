@@ -7,6 +7,16 @@ use machine_core::{MachineDef, absent, switch};
 
 const VIRT_PROPS: &[Prop] = &[
     switch("acpi", "auto", "ACPI tables for UEFI firmware"),
+    switch(
+        "dtb-kaslr-seed",
+        "on",
+        "Old name of dtb-randomness, which counts if both are given",
+    ),
+    switch(
+        "dtb-randomness",
+        "on",
+        "Random seeds in the device tree, for the kernel's addresses and its generator",
+    ),
     Prop {
         name: "dumpdtb",
         ty: PropType::Str,

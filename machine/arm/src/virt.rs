@@ -28,6 +28,7 @@ use crate::map::{self, HighMap, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
 use crate::secure;
+use crate::seeds::{self, SeededTree};
 use crate::semihosting::HostLink;
 use crate::{firmware, gic};
 
@@ -374,9 +375,9 @@ impl Virt<'_> {
         Ok(())
     }
 
-    fn tree(&self, compatible: &str) -> firmware_fdt::Node {
+    fn tree(&self, compatible: &str) -> SeededTree {
         let shape = &self.shape;
-        Tree {
+        let root = Tree {
             ram: self.parts.spec.memory,
             gic: shape.gic,
             has_its: shape.has_its,
@@ -391,7 +392,11 @@ impl Virt<'_> {
             has_pmu: shape.has_pmu,
             has_key: !shape.has_acpi,
         }
-        .root()
+        .root();
+        match seeds::are_wanted(self.parts.spec) {
+            true => SeededTree::seeded(root, shape.has_el3),
+            false => SeededTree::fixed(root),
+        }
     }
 }
 
@@ -484,17 +489,17 @@ pub(crate) fn build(
     let mut tree = match &spec.dtb {
         None => virt.tree(accelerator.compatible()),
         // The user's own stands as it is, but for what is loaded beside the kernel.
-        Some(file) => firmware_fdt::parse(&file.contents("-dtb")?)
-            .map_err(|e| BoardError::Boot(format!("-dtb {}: {e}", file.path)))?,
+        Some(file) => {
+            let root = firmware_fdt::parse(&file.contents("-dtb")?)
+                .map_err(|e| BoardError::Boot(format!("-dtb {}: {e}", file.path)))?;
+            SeededTree::fixed(root)
+        }
     };
     let direct = match &spec.kernel {
         Some(kernel) if !has_firmware => Some(Direct::plan(spec, kernel, ram.len(), &mut tree)?),
         _ => None,
     };
-    let blob = match &direct {
-        Some(direct) => direct.blob().to_vec(),
-        None => tree.blob().map_err(|e| BoardError::Boot(e.to_string()))?,
-    };
+    let blob = tree.blob().map_err(|e| BoardError::Boot(e.to_string()))?;
 
     fabric.serve_doorbells(main_loop.clone());
     let machine = Machine::new(fabric.clone(), main_loop);
@@ -551,8 +556,8 @@ pub(crate) fn build(
     let button = virt.button.clone();
     machine.set_power_button(move || button.press());
     match direct {
-        Some(direct) => direct.install(&machine, ram),
-        None => firmware::install_tree(&machine, ram, blob.clone()),
+        Some(direct) => direct.install(&machine, ram, tree),
+        None => firmware::install_tree(&machine, ram, tree),
     }
     Ok(Board {
         machine,

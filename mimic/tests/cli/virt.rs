@@ -9,7 +9,10 @@ use super::*;
 /// The device tree of a `virt` with these options.
 fn tree(options: &str) -> Vec<u8> {
     let blob = Scratch::new(&format!("dtb-{}", options.len()), b"");
-    let line = format!("-M virt,dumpdtb={} -m 1G {options}", blob.path());
+    let line = format!(
+        "-M virt,dumpdtb={},dtb-randomness=off -m 1G {options}",
+        blob.path()
+    );
     let output = run(&line);
     assert!(output.status.success(), "{}", stderr(&output));
     std::fs::read(blob.path()).unwrap()
@@ -32,6 +35,20 @@ fn the_device_tree_is_the_golden_one() {
         text += &format!("// {name}: {options}\n{node}");
     }
     golden("virt.dts", &text);
+}
+
+#[test]
+fn the_kernel_is_given_seeds_unless_they_are_switched_off() {
+    for (options, wanted) in [
+        ("-machine dtb-randomness=on", true),
+        ("-machine dtb-randomness=off", false),
+    ] {
+        let root = firmware_fdt::parse(&tree(options)).unwrap();
+        let chosen = root.children.iter().find(|node| node.name == "chosen");
+        for seed in ["kaslr-seed", "rng-seed"] {
+            assert_eq!(chosen.unwrap().get(seed).is_some(), wanted, "{options}");
+        }
+    }
 }
 
 #[test]
