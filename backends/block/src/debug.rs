@@ -41,6 +41,7 @@ pub static CLASS: DriverClass = DriverClass {
         PropDef::new("inject-error.0.skip", PropKind::U64, "how many pass before").or("0"),
     ],
     children: &[ChildDef::required("image")],
+    changes: &[],
     probe: None,
     open,
     create: None,

@@ -3,11 +3,11 @@
 //! Drivers are plain code that waits: they run on worker threads, several requests at a time. What a
 //! driver stores in another node it reaches through a [`Child`].
 
-use control_options::{Opts, PropDef};
+use control_options::{Opts, PropDef, Props};
 use hw_memory::IoVector;
 
 use crate::edge::Child;
-use crate::node::NodeOptions;
+use crate::node::{Node, NodeOptions};
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
 
@@ -196,6 +196,34 @@ pub trait Driver: Send + Sync {
         Ok(())
     }
 
+    /// Other values of the properties that its class lets change; all are given. Nothing is under way.
+    ///
+    /// # Errors
+    /// That they make no sense; then all is as it was.
+    fn set_props(&self, props: &Props) -> Result<(), OpenError> {
+        let _ = props;
+        Ok(())
+    }
+
+    /// Whether it can store its data in this node instead, where its own is already. All is written out
+    /// to the old one. Nothing is under way.
+    ///
+    /// # Errors
+    /// That it is another image.
+    fn check_file(&self, file: &Node) -> Result<(), OpenError> {
+        let _ = file;
+        Ok(())
+    }
+
+    /// Whether requests go past the host's page cache. Nothing is under way.
+    ///
+    /// # Errors
+    /// The host's.
+    fn set_direct(&self, direct: bool) -> Result<(), OpenError> {
+        let _ = direct;
+        Ok(())
+    }
+
     /// The node's options are others.
     fn options_changed(&self, options: &NodeOptions) {
         let _ = options;
@@ -296,6 +324,8 @@ pub struct DriverClass {
     pub props: &'static [PropDef],
     /// Nodes that it may be given.
     pub children: &'static [ChildDef],
+    /// Properties and children that are changed while a node is open (`blockdev-reopen`).
+    pub changes: &'static [&'static str],
     /// Whether these first bytes of a file are of this format.
     pub probe: Option<fn(&[u8]) -> bool>,
     /// Opens a node.

@@ -13,6 +13,14 @@ use crate::node::Node;
 use crate::open::OpenError;
 use crate::workers::{Paused, Workers};
 
+/// How the names of nodes begin that were given none.
+const UNNAMED: &str = "#block";
+
+/// Whether this is the name of a node that was given none.
+pub(crate) fn is_unnamed(name: &str) -> bool {
+    name.starts_with(UNNAMED)
+}
+
 /// All nodes by name.
 #[derive(Default)]
 pub struct Graph {
@@ -156,7 +164,7 @@ impl Graph {
     /// A name for a node that was given none.
     pub fn unnamed(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("#block{number:03}")
+        format!("{UNNAMED}{number:03}")
     }
 
     /// The node of this name.

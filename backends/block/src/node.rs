@@ -1,13 +1,14 @@
 //! A node of the block graph: a driver with a name and options, and who looks on.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use control_options::Opts;
 use hw_memory::IoVector;
 
 use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::{Child, Edge, perm};
+use crate::graph;
 use crate::open::OpenError;
 use crate::request::BlockError;
 
@@ -97,7 +98,7 @@ pub struct Node {
     is_watched: AtomicBool,
     written_to: AtomicU64,
     /// What it was opened with, beside its options.
-    opened_with: OnceLock<Opts>,
+    opened_with: Mutex<Opts>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
 }
 
@@ -119,7 +120,7 @@ impl Node {
             parents: Mutex::default(),
             is_watched: AtomicBool::new(false),
             written_to: AtomicU64::new(0),
-            opened_with: OnceLock::new(),
+            opened_with: Mutex::default(),
             observers: Mutex::default(),
         })
     }
@@ -144,17 +145,56 @@ impl Node {
         *self.options.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Other options from now on, but for what only opening sets: `read_only` (see
-    /// [`set_read_only`](Self::set_read_only)), `direct` and `force_share`.
+    /// Other options from now on, but for what takes more than that: `read_only` (see
+    /// [`set_read_only`](Self::set_read_only)) and `direct` (see [`set_cache`](Self::set_cache)); and
+    /// `force_share`.
     pub fn set_options(&self, new: NodeOptions) {
         let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
         *options = NodeOptions {
             read_only: options.read_only,
             direct: options.direct,
+            no_flush: options.no_flush,
             force_share: options.force_share,
             ..new
         };
         self.driver.options_changed(&options);
+    }
+
+    /// Other uses of the host's cache from now on, also by nodes that were opened for this one and not told
+    /// of another use. Nothing is under way on the node.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn set_cache(&self, direct: bool, no_flush: bool) -> Result<(), OpenError> {
+        self.driver.set_direct(direct)?;
+        let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
+        (options.direct, options.no_flush) = (direct, no_flush);
+        self.driver.options_changed(&options);
+        drop(options);
+        let given = self.opened_with();
+        for child in self.driver.children() {
+            let (role, node) = (child.role(), child.node());
+            let is_below = |key: &str| key.strip_prefix(role).is_some_and(|k| k.starts_with('.'));
+            let is_named_by_image = given.get(role).is_none() && graph::is_unnamed(node.name());
+            if !is_named_by_image && !given.iter().any(|(key, _)| is_below(key)) {
+                continue;
+            }
+            let now = node.options();
+            let own = |key: &str| given.get(&format!("{role}.{key}")).is_some();
+            node.set_cache(
+                if own("cache.direct") {
+                    now.direct
+                } else {
+                    direct
+                },
+                if own("cache.no-flush") {
+                    now.no_flush
+                } else {
+                    no_flush
+                },
+            )?;
+        }
+        Ok(())
     }
 
     /// Lets writes through from now on, or refuses them; so do the nodes that the driver stores its
@@ -197,13 +237,14 @@ impl Node {
     }
 
     pub(crate) fn set_opened_with(&self, opts: Opts) {
-        // A node is opened once.
-        let _ = self.opened_with.set(opts);
+        let old = self.opened_with.lock();
+        *old.unwrap_or_else(PoisonError::into_inner) = opts;
     }
 
-    /// The properties of its driver and children that it was opened with.
-    pub(crate) fn opened_with(&self) -> Option<&Opts> {
-        self.opened_with.get()
+    /// The properties of its driver and children that it was opened with, last time.
+    pub(crate) fn opened_with(&self) -> Opts {
+        let opts = self.opened_with.lock();
+        opts.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether any user of it writes.

@@ -21,6 +21,7 @@ pub static CLASS: DriverClass = DriverClass {
         PropDef::new("read-zeroes", PropKind::Bool, "whether reads give zeros").or("off"),
     ],
     children: &[],
+    changes: &[],
     probe: None,
     open,
     create: None,

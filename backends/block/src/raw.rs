@@ -1,11 +1,14 @@
 //! `raw`: a file's bytes as they are, or a part of them.
 
-use control_options::{PropDef, PropKind};
+use std::sync::{PoisonError, RwLock};
+
+use control_options::{PropDef, PropKind, Props};
 use hw_memory::IoVector;
 
 use crate::SECTOR;
 use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::Child;
+use crate::node::Node;
 use crate::open::{OpenError, Opening, PROBE_LEN};
 use crate::request::BlockError;
 
@@ -19,6 +22,7 @@ pub static CLASS: DriverClass = DriverClass {
         PropDef::new("size", PropKind::Size, "how long it is"),
     ],
     children: &[ChildDef::required("file")],
+    changes: &["offset", "size", "file"],
     probe: None,
     open,
     create: None,
@@ -27,10 +31,39 @@ pub static CLASS: DriverClass = DriverClass {
 /// Tells whether first bytes of a file show a format.
 type Prober = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
-struct Raw {
-    file: Child,
+/// The part of the file that is the disk.
+#[derive(Clone, Copy)]
+struct Part {
     offset: u64,
     size: Option<u64>,
+}
+
+impl Part {
+    fn of(file: &Node, props: &Props) -> Result<Self, OpenError> {
+        let offset = props.unsigned("offset").unwrap_or(0);
+        let size = props.unsigned("size");
+        let (have, name) = (file.len(), file.file());
+        let is_odd = |n: u64| !n.is_multiple_of(SECTOR);
+        if is_odd(offset) || size.is_some_and(is_odd) {
+            return Err(OpenError::image(
+                name,
+                format!("'offset' and 'size' must be multiples of {SECTOR}"),
+            ));
+        }
+        let end = offset.checked_add(size.unwrap_or(0));
+        if end.is_none_or(|end| end > have) {
+            return Err(OpenError::image(
+                name,
+                format!("it has {have} bytes: 'offset' and 'size' reach beyond them"),
+            ));
+        }
+        Ok(Part { offset, size })
+    }
+}
+
+struct Raw {
+    file: Child,
+    part: RwLock<Part>,
     /// The format was guessed: first sectors that look like another one are refused, or the guess
     /// would be another one next time.
     guard: Option<Prober>,
@@ -39,46 +72,31 @@ struct Raw {
 fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
     let guard = opening.is_probed().then(|| Box::new(opening.prober()) as _);
     let file = opening.file()?;
-    let offset = opening.props.unsigned("offset").unwrap_or(0);
-    let size = opening.props.unsigned("size");
-    let (have, name) = (file.node().len(), file.node().file().to_owned());
-    let is_odd = |n: u64| !n.is_multiple_of(SECTOR);
-    if is_odd(offset) || size.is_some_and(is_odd) {
-        return Err(OpenError::image(
-            &name,
-            format!("'offset' and 'size' must be multiples of {SECTOR}"),
-        ));
-    }
-    let end = offset.checked_add(size.unwrap_or(0));
-    if end.is_none_or(|end| end > have) {
-        return Err(OpenError::image(
-            &name,
-            format!("it has {have} bytes: 'offset' and 'size' reach beyond them"),
-        ));
-    }
-    Ok(Box::new(Raw {
-        file,
-        offset,
-        size,
-        guard,
-    }))
+    let part = RwLock::new(Part::of(&file.node(), &opening.props)?);
+    Ok(Box::new(Raw { file, part, guard }))
 }
 
 impl Raw {
+    fn part(&self) -> Part {
+        *self.part.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn at(&self, offset: u64, len: u64) -> Result<u64, BlockError> {
         let end = offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
-        if self.size.is_some_and(|size| end > size) {
+        let part = self.part();
+        if part.size.is_some_and(|size| end > size) {
             return Err(BlockError::OutOfRange);
         }
-        let start = self.offset.checked_add(offset);
+        let start = part.offset.checked_add(offset);
         start.ok_or(BlockError::OutOfRange)
     }
 }
 
 impl Driver for Raw {
     fn len(&self) -> u64 {
-        let rest = self.file.node().len().saturating_sub(self.offset);
-        self.size.map_or(rest, |size| size.min(rest))
+        let Part { offset, size } = self.part();
+        let rest = self.file.node().len().saturating_sub(offset);
+        size.map_or(rest, |size| size.min(rest))
     }
 
     fn read(&self, offset: u64, memory: &IoVector) -> Result<(), BlockError> {
@@ -149,11 +167,18 @@ impl Driver for Raw {
     }
 
     fn resize(&self, len: u64, preallocation: Preallocation) -> Result<(), BlockError> {
-        if self.size.is_some() {
+        let part = self.part();
+        if part.size.is_some() {
             return Err(BlockError::Unsupported);
         }
-        let len = self.offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
+        let len = part.offset.checked_add(len).ok_or(BlockError::OutOfRange)?;
         self.file.node().resize(len, preallocation)
+    }
+
+    fn set_props(&self, props: &Props) -> Result<(), OpenError> {
+        let part = Part::of(&self.file.node(), props)?;
+        *self.part.write().unwrap_or_else(PoisonError::into_inner) = part;
+        Ok(())
     }
 
     fn children(&self) -> Vec<Child> {

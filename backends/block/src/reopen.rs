@@ -1,20 +1,27 @@
-//! `blockdev-reopen`: a node with other properties, and another one behind it.
+//! `blockdev-reopen`: a node with other properties, and other nodes behind and below it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use control_options::{Opts, Props};
 
 use crate::copy::set_backing;
+use crate::edge::{check_edge, perm};
 use crate::graph::Still;
 use crate::node::{Node, NodeOptions};
 use crate::open::{NODE_PROPS, OpenError, Opener, node_options, sort};
 
-/// What is to change of a node.
+/// What a node is to be like.
 pub struct Reopening {
     node: Arc<Node>,
     options: NodeOptions,
+    /// The driver's properties, and those as they were given, with children.
+    props: Props,
+    opened_with: Opts,
     /// The node behind it, if that is another one.
     backing: Option<Option<Arc<Node>>>,
+    /// The node below it, if that is another one.
+    file: Option<Arc<Node>>,
 }
 
 impl Opener {
@@ -33,19 +40,19 @@ impl Opener {
         if opts.text("driver") != Some(class.name) {
             return unchangeable("driver");
         }
+        let changes = |key: &str| class.changes.contains(&key);
         let sorted = sort(class, opts);
         let option = "blockdev-reopen";
         let subject = format!("block driver '{}'", class.name);
         let common = Props::check(option, &subject, &sorted.common, NODE_PROPS)?;
-        Props::check(option, &subject, &sorted.own, class.props)?;
-        let none = Opts::default();
-        let old = node.opened_with().unwrap_or(&none);
-        let mut backing = None;
+        let props = Props::check(option, &subject, &sorted.own, class.props)?;
+        let old = node.opened_with();
+        let (mut backing, mut file) = (None, None);
         for (key, value) in sorted.own.iter().chain(sorted.children.iter()) {
             // A child under its name is compared with what is there now, which snapshots may have moved.
             let child = class.children.iter().find(|child| child.role == key);
             let Some(child) = child else {
-                if old.text(key) != Some(value.text()) {
+                if !changes(key) && old.text(key) != Some(value.text()) {
                     return unchangeable(key);
                 }
                 continue;
@@ -55,32 +62,47 @@ impl Opener {
             if now.as_deref().map(Node::name) == wanted {
                 continue;
             }
-            if !child.refusable {
-                return unchangeable(key);
+            match (changes(key), key, wanted) {
+                (true, "backing", wanted) => backing = Some(self.behind(node, wanted)?),
+                (true, "file", Some(name)) => file = Some(self.free(name)?),
+                _ => return unchangeable(key),
             }
-            backing = Some(self.behind(node, wanted)?);
         }
         let is_given = |key: &str| {
             let role = key.split('.').next().unwrap_or_default();
             let own = sorted.own.get(key).or(sorted.children.get(key));
             own.or(sorted.children.get(role)).is_some()
         };
-        if let Some((key, _)) = old.iter().find(|(key, _)| !is_given(key)) {
+        let has_default = |key: &str| changes(key) && class.props.iter().any(|p| p.name == key);
+        let is_kept = |key: &str| is_given(key) || has_default(key);
+        if let Some((key, _)) = old.iter().find(|(key, _)| !is_kept(key)) {
             return unchangeable(key);
         }
         let new = node_options(&common, &NodeOptions::default());
-        let old = node.options();
-        if new.direct != old.direct {
-            return unchangeable("cache.direct");
-        }
-        if new.force_share != old.force_share {
+        if new.force_share != node.options().force_share {
             return unchangeable("force-share");
         }
+        let mut opened_with = Opts::default();
+        let given = [&sorted.own, &sorted.children]
+            .into_iter()
+            .flat_map(Opts::iter);
+        given.for_each(|(key, value)| opened_with.push(key, value.clone()));
         Ok(Reopening {
             node: node.clone(),
             options: new,
+            props,
+            opened_with,
             backing,
+            file,
         })
+    }
+
+    /// The node of this name, if no job works on it.
+    fn free(&self, name: &str) -> Result<Arc<Node>, OpenError> {
+        let found = self.graph.find(name);
+        let found = found.ok_or_else(|| OpenError::no_node(name, &self.graph))?;
+        self.graph.check_free(&found)?;
+        Ok(found)
     }
 
     /// The node of this name, if it can be behind `node`.
@@ -88,13 +110,7 @@ impl Opener {
         if let Some(now) = node.child("backing") {
             self.graph.check_free(&now)?;
         }
-        let Some(name) = name else {
-            return Ok(None);
-        };
-        let found = self.graph.find(name);
-        let found = found.ok_or_else(|| OpenError::no_node(name, &self.graph))?;
-        self.graph.check_free(&found)?;
-        Ok(Some(found))
+        name.map(|name| self.free(name)).transpose()
     }
 }
 
@@ -103,33 +119,86 @@ impl Reopening {
     ///
     /// # Errors
     /// The host's; that another user of a node forbids it. Then nothing was changed.
-    pub fn apply(&self, _: &Still<'_>) -> Result<Reopening, OpenError> {
+    pub fn apply(&self, still: &Still<'_>) -> Result<Reopening, OpenError> {
+        let before = self.before()?;
+        match self.put(still) {
+            Ok(()) => Ok(before),
+            Err(error) => {
+                // It was so: what stood against it is not there.
+                let _ = before.put(still);
+                Err(error)
+            }
+        }
+    }
+
+    /// The node as it is, in all that may be changed.
+    fn before(&self) -> Result<Reopening, OpenError> {
         let node = &self.node;
-        let before = Reopening {
+        let opened_with = node.opened_with();
+        let own = sort(node.class(), &opened_with).own;
+        Ok(Reopening {
             node: node.clone(),
             options: node.options(),
+            props: Props::check("blockdev-reopen", "block driver", &own, node.class().props)?,
+            opened_with,
             backing: self.backing.as_ref().map(|_| node.child("backing")),
-        };
-        if let Some(backing) = &self.backing {
-            // Only now, for another change may have put it there.
-            let behind = backing.iter().flat_map(Node::subtree);
-            if behind.into_iter().any(|below| Arc::ptr_eq(&below, node)) {
-                let problem = "would have itself behind it; give it another 'backing'";
-                return Err(OpenError::Other(format!(
-                    "node '{}' {problem}",
-                    node.name()
-                )));
+            file: self.file.as_ref().and_then(|_| node.child("file")),
+        })
+    }
+
+    fn put(&self, _: &Still<'_>) -> Result<(), OpenError> {
+        let node = &self.node;
+        let new = self.backing.iter().flatten().chain(&self.file);
+        // Only now, for another change may have put it there.
+        for new in new {
+            if new.subtree().iter().any(|below| Arc::ptr_eq(below, node)) {
+                let problem = "would have itself behind it; give it another 'backing' or 'file'";
+                let name = node.name();
+                return Err(OpenError::Other(format!("node '{name}' {problem}")));
             }
+        }
+        if let Some(file) = &self.file {
+            move_file(node, file)?;
+        }
+        if let Some(backing) = &self.backing {
             set_backing(node, backing.as_ref())?;
         }
-        if let Err(error) = node.set_read_only(self.options.read_only) {
-            if let Some(backing) = &before.backing {
-                // It was so before: what stood against it is not there.
-                let _ = set_backing(node, backing.as_ref());
-            }
-            return Err(error);
-        }
+        node.driver().set_props(&self.props)?;
+        node.set_cache(self.options.direct, self.options.no_flush)?;
+        node.set_read_only(self.options.read_only)?;
         node.set_options(self.options);
-        Ok(before)
+        node.set_opened_with(self.opened_with.clone());
+        Ok(())
     }
+}
+
+/// Has a node store its data in another one.
+fn move_file(node: &Node, new: &Arc<Node>) -> Result<(), OpenError> {
+    let children = node.driver().children();
+    let Some(edge) = children.iter().find(|child| child.role() == "file") else {
+        return Ok(());
+    };
+    if Arc::ptr_eq(&edge.node(), new) {
+        return Ok(());
+    }
+    node.flush().map_err(|error| {
+        OpenError::Other(format!(
+            "node '{}' cannot be written out: {error}",
+            node.name()
+        ))
+    })?;
+    node.driver().check_file(new)?;
+    let used = edge.0.used.load(Ordering::Acquire);
+    if used & perm::WRITE != 0 && new.options().read_only {
+        let (name, parent) = (new.name(), node.name());
+        let problem = format!("node '{name}' is read-only, and '{parent}' writes");
+        return Err(OpenError::Other(problem));
+    }
+    // What the old node does to the new one it did for us.
+    let old = edge.node();
+    let mut others = new.edges();
+    others.retain(|other| other.parent() != old.name());
+    check_edge(new, &others, used, edge.0.shared)?;
+    edge.move_to(new);
+    Ok(())
 }

@@ -1,15 +1,16 @@
 //! `throttle`: a filter that holds requests back as its group's limits say.
 
 use std::sync::mpsc::channel;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use control_options::{PropDef, PropKind};
+use control_options::{PropDef, PropKind, Props};
 use hw_memory::IoVector;
 
 use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation};
 use crate::edge::Child;
 use crate::open::{OpenError, Opening};
 use crate::request::BlockError;
-use crate::throttle::{Direction, Member};
+use crate::throttle::{Direction, Member, Throttles};
 
 /// The driver.
 pub static CLASS: DriverClass = DriverClass {
@@ -23,6 +24,7 @@ pub static CLASS: DriverClass = DriverClass {
     )
     .required()],
     children: &[ChildDef::required("file")],
+    changes: &["throttle-group", "file"],
     probe: None,
     open,
     create: None,
@@ -30,12 +32,13 @@ pub static CLASS: DriverClass = DriverClass {
 
 struct Throttle {
     file: Child,
-    member: Member,
+    throttles: Throttles,
+    member: RwLock<Arc<Member>>,
 }
 
-fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
-    let name = opening.props.text("throttle-group").unwrap_or_default();
-    let throttles = opening.throttles();
+/// A member of the group that the properties name.
+fn member(throttles: &Throttles, props: &Props) -> Result<RwLock<Arc<Member>>, OpenError> {
+    let name = props.text("throttle-group").unwrap_or_default();
     let group = throttles.find(name).ok_or_else(|| {
         let names = throttles.names();
         let near = control_options::suggest::nearest(name, names.iter().map(String::as_str));
@@ -45,21 +48,33 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         };
         OpenError::Other(format!("there is no throttle group '{name}'; {hint}"))
     })?;
+    Ok(RwLock::new(Arc::new(group.member())))
+}
+
+fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
+    let throttles = opening.throttles().clone();
+    let member = member(&throttles, &opening.props)?;
     let file = opening.file()?;
     Ok(Box::new(Throttle {
         file,
-        member: group.member(),
+        throttles,
+        member,
     }))
 }
 
 impl Throttle {
+    fn member(&self) -> Arc<Member> {
+        let member = self.member.read();
+        member.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits for a request's turn.
     fn wait(&self, direction: Direction, bytes: u64) {
         let (go, gone) = channel();
         let job = Box::new(move || {
             let _ = go.send(());
         });
-        self.member.admit(direction, bytes, job);
+        self.member().admit(direction, bytes, job);
         // The job is always called, or dropped with the group.
         let _ = gone.recv();
     }
@@ -106,8 +121,15 @@ impl Driver for Throttle {
         vec![self.file.clone()]
     }
 
+    fn set_props(&self, props: &Props) -> Result<(), OpenError> {
+        let new = member(&self.throttles, props)?.into_inner();
+        let mut member = self.member.write().unwrap_or_else(PoisonError::into_inner);
+        *member = new.unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
     fn hurry(&self, on: bool) {
-        self.member.hurry(on);
+        self.member().hurry(on);
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

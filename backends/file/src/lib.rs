@@ -86,6 +86,7 @@ pub static FILE: DriverClass = DriverClass {
     kind: DriverKind::Protocol,
     props: PROPS,
     children: &[],
+    changes: &[],
     probe: None,
     open: |opening| open(opening, false),
     create: None,
@@ -98,6 +99,7 @@ pub static HOST_DEVICE: DriverClass = DriverClass {
     kind: DriverKind::Protocol,
     props: PROPS,
     children: &[],
+    changes: &[],
     probe: None,
     open: |opening| open(opening, true),
     create: None,
@@ -132,6 +134,8 @@ struct Handles {
     buffered: Arc<Open>,
     /// Past the page cache, for requests that are aligned for it.
     direct: Option<Arc<Open>>,
+    /// How they are open.
+    read_only: bool,
 }
 
 /// An open file.
@@ -216,7 +220,11 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
     let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
     Ok(Box::new(HostFile {
         name: file,
-        handles: RwLock::new(Handles { buffered, direct }),
+        handles: RwLock::new(Handles {
+            buffered,
+            direct,
+            read_only,
+        }),
         no_flush: AtomicBool::new(opening.options.no_flush),
         locking: locking.then_some(force_share),
         is_device: kind.is_block_device(),
@@ -569,7 +577,32 @@ impl Driver for HostFile {
                 return Err(locked(&self.name, conflict));
             }
         }
-        *handles = Handles { buffered, direct };
+        *handles = Handles {
+            buffered,
+            direct,
+            read_only,
+        };
+        Ok(())
+    }
+
+    fn set_direct(&self, direct: bool) -> Result<(), OpenError> {
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        if handles.direct.is_some() == direct {
+            return Ok(());
+        }
+        if !direct {
+            handles.direct = None;
+            return Ok(());
+        }
+        let host = |source| OpenError::Host {
+            file: self.name.clone(),
+            source,
+        };
+        // What is in the page cache is not seen by those who go past it.
+        handles.buffered.sync_data().map_err(host)?;
+        let file =
+            Self::again(&handles.buffered, handles.read_only, libc::O_DIRECT).map_err(host)?;
+        handles.direct = Some(Arc::new(Open(file)));
         Ok(())
     }
 

@@ -29,14 +29,23 @@ pub(crate) struct Cache {
 impl Cache {
     /// Room for `bytes` of tables, and for some in any case.
     pub(crate) fn new(table_len: usize, bytes: u64) -> Self {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Cache {
             tables: HashMap::new(),
             table_len,
-            limit: bytes.checked_div(table_len).unwrap_or(0).max(8),
+            limit: Self::limit(table_len, bytes),
             clock: 0,
             dirty: 0,
         }
+    }
+
+    /// Room for `bytes` from now on: what is too much goes as others come.
+    pub(crate) fn set_limit(&mut self, bytes: u64) {
+        self.limit = Self::limit(self.table_len, bytes);
+    }
+
+    fn limit(table_len: usize, bytes: u64) -> usize {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        bytes.checked_div(table_len).unwrap_or(0).max(8)
     }
 
     fn touch(&mut self, node: &Node, offset: u64) -> Result<&mut Table, BlockError> {

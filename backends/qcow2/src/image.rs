@@ -11,7 +11,7 @@ use backend_block::{
     BlockError, Child, ChildDef, Detail, Driver, DriverClass, DriverKind, Extent, IoVector, Node,
     OpenError, Opening, Preallocation, Transfer,
 };
-use control_options::{PropDef, PropKind};
+use control_options::{PropDef, PropKind, Props};
 
 use crate::bitmap::{Bitmap, bitmaps};
 use crate::check::{self, Findings, Fix};
@@ -20,14 +20,10 @@ use crate::header::{Header, LAZY_REFCOUNTS, incompatible, read};
 use crate::meta::Meta;
 use crate::moving::{Alone, Moving};
 use crate::refcount::Refcounts;
+use crate::settings::Settings;
 use crate::snapshot::{NewSnapshot, Snapshot, read_table};
 use crate::sync::DataNode;
 use crate::{bytes, create};
-
-/// Memory for L2 tables: as QEMU, enough for 256 GiB with clusters of 64 KiB.
-const L2_CACHE: u64 = 32 << 20;
-/// Memory for refcount blocks.
-const REFCOUNT_CACHE: u64 = 4 << 20;
 
 const NOT_WHOLE: &str =
     "it was not closed in order and cannot be repaired; look at it with 'mimic img check'";
@@ -43,18 +39,30 @@ pub static CLASS: DriverClass = DriverClass {
             PropKind::Bool,
             "write refcounts late; default: as the image says",
         ),
-        PropDef::new("l2-cache-size", PropKind::Size, "most memory for L2 tables").or("32M"),
+        PropDef::new(
+            "l2-cache-size",
+            PropKind::Size,
+            "most memory for L2 tables; default: 32M",
+        ),
         PropDef::new(
             "refcount-cache-size",
             PropKind::Size,
-            "most memory for refcount blocks",
-        )
-        .or("4M"),
+            "most memory for refcount blocks; default: 4M",
+        ),
+        PropDef::new("cache-size", PropKind::Size, "most memory for both"),
     ],
     children: &[
         ChildDef::required("file"),
         ChildDef::refusable("backing"),
         ChildDef::optional("data-file"),
+    ],
+    changes: &[
+        "lazy-refcounts",
+        "l2-cache-size",
+        "refcount-cache-size",
+        "cache-size",
+        "file",
+        "backing",
     ],
     probe: Some(|head| head.starts_with(&crate::header::MAGIC)),
     open,
@@ -79,15 +87,9 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
     let file = opening.file()?;
     let node = file.node();
     let name = node.file().to_owned();
-    let mut header = Header::open(&node)?;
-    if let Some(lazy) = opening.props.get("lazy-refcounts") {
-        let on = *lazy == control_options::PropValue::Bool(true);
-        if on && header.version < 3 {
-            let problem = "lazy-refcounts needs qcow2 version 3 (compat=1.1)";
-            return Err(OpenError::image(&name, problem));
-        }
-        header.compatible = header.compatible & !LAZY_REFCOUNTS | u64::from(on);
-    }
+    let header = Header::open(&node)?;
+    let settings = Settings::of(&header, &opening.props);
+    let settings = settings.map_err(|problem| OpenError::image(&name, problem))?;
     let read_only = opening.options.read_only;
     if !read_only && !opening.repairs() {
         check_writable(&header, &node).map_err(|problem| OpenError::image(&name, problem))?;
@@ -104,14 +106,8 @@ fn open(opening: &mut Opening<'_>) -> Result<Box<dyn Driver>, OpenError> {
         true => None,
         false => opening.backing(named)?,
     };
-    let cache = |name: &str, usual| opening.props.unsigned(name).unwrap_or(usual);
-    let meta = load(
-        &header,
-        &node,
-        cache("l2-cache-size", L2_CACHE),
-        cache("refcount-cache-size", REFCOUNT_CACHE),
-    )
-    .map_err(|problem| OpenError::image(&name, problem))?;
+    let meta = load(&header, &node, settings);
+    let meta = meta.map_err(|problem| OpenError::image(&name, problem))?;
     let image = Qcow2 {
         file,
         data,
@@ -155,7 +151,7 @@ fn check_writable(header: &Header, node: &Node) -> Result<(), String> {
 }
 
 /// Reads the tables that are kept whole.
-fn load(header: &Header, node: &Node, l2_cache: u64, refcount_cache: u64) -> Result<Meta, String> {
+fn load(header: &Header, node: &Node, settings: Settings) -> Result<Meta, String> {
     let failed = |error: BlockError| format!("cannot read its tables: {error}");
     let len = usize::try_from(header.l1_size)
         .unwrap_or(0)
@@ -172,7 +168,7 @@ fn load(header: &Header, node: &Node, l2_cache: u64, refcount_cache: u64) -> Res
     if is_odd {
         return Err("its refcount table makes no sense".to_owned());
     }
-    let refcounts = Refcounts::new(header, table, refcount_cache);
+    let refcounts = Refcounts::new(header, table, settings.refcount_cache);
     let snapshots = read_table(header, node)?;
     if header.has_data_file() && !snapshots.is_empty() {
         return Err("it has snapshots although its data is in another file".to_owned());
@@ -182,7 +178,7 @@ fn load(header: &Header, node: &Node, l2_cache: u64, refcount_cache: u64) -> Res
         l1,
         refcounts,
         snapshots,
-        l2_cache,
+        settings,
     ))
 }
 
@@ -442,6 +438,27 @@ impl Driver for Qcow2 {
     fn children(&self) -> Vec<Child> {
         let others = self.behind().into_iter().chain(self.data.clone());
         std::iter::once(self.file.clone()).chain(others).collect()
+    }
+
+    fn set_props(&self, props: &Props) -> Result<(), OpenError> {
+        let _alone = self.alone();
+        let node = self.file.node();
+        let mut meta = self.meta();
+        let settings = Settings::of(&meta.header, props);
+        let settings = settings.map_err(|problem| OpenError::image(node.file(), problem))?;
+        meta.set(settings);
+        Ok(())
+    }
+
+    fn check_file(&self, file: &Node) -> Result<(), OpenError> {
+        let header = Header::open(file)?;
+        match header == self.meta().header {
+            true => Ok(()),
+            false => Err(OpenError::image(
+                file.file(),
+                "it is not the same image: a node keeps its image while it is open",
+            )),
+        }
     }
 
     fn set_backing(&self, backing: Option<Child>) -> Result<(), BlockError> {

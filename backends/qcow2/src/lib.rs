@@ -41,6 +41,7 @@ mod moving;
 mod now;
 mod refcount;
 mod resize;
+mod settings;
 mod snapshot;
 mod sync;
 mod write;

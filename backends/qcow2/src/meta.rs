@@ -18,8 +18,9 @@ use backend_block::{BlockError, IoVector, Node};
 use crate::bytes;
 use crate::cache::Cache;
 use crate::entry::{COPIED, Entry, Geometry, l2_offset};
-use crate::header::{Header, LAZY_REFCOUNTS, incompatible};
+use crate::header::{Header, incompatible};
 use crate::refcount::Refcounts;
+use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::sync::{DataNode, Syncing};
 
@@ -43,6 +44,8 @@ pub(crate) struct Meta {
     /// Where the next compressed cluster goes, if it fits there.
     packed_next: Option<u64>,
     pub(crate) syncing: Arc<Syncing>,
+    /// Refcounts are written late, under the dirty bit.
+    is_lazy: bool,
 }
 
 impl Meta {
@@ -51,7 +54,7 @@ impl Meta {
         l1: Vec<u64>,
         refcounts: Refcounts,
         snapshots: Vec<Snapshot>,
-        l2_cache: u64,
+        settings: Settings,
     ) -> Self {
         let geometry = Geometry::of(&header);
         let cluster = usize::try_from(geometry.cluster()).unwrap_or(0);
@@ -60,7 +63,8 @@ impl Meta {
             geometry,
             l1,
             l1_dirty: None,
-            l2: Cache::new(cluster, l2_cache),
+            l2: Cache::new(cluster, settings.l2_cache),
+            is_lazy: settings.is_lazy,
             syncing: refcounts.syncing(),
             refcounts,
             snapshots,
@@ -70,8 +74,11 @@ impl Meta {
         }
     }
 
-    fn is_lazy(&self) -> bool {
-        self.header.version >= 3 && self.header.compatible & LAZY_REFCOUNTS != 0
+    /// Other settings from now on.
+    pub(crate) fn set(&mut self, settings: Settings) {
+        self.is_lazy = settings.is_lazy;
+        self.l2.set_limit(settings.l2_cache);
+        self.refcounts.set_limit(settings.refcount_cache);
     }
 
     /// Whether writes that need an entry must fail.
@@ -291,8 +298,8 @@ impl Meta {
     pub(crate) fn write_out(&mut self, node: &Node, data: DataNode<'_>) -> Result<(), BlockError> {
         self.check_usable()?;
         let has_tables = self.l2.is_dirty() || self.l1_dirty.is_some();
-        let is_late = self.is_lazy() && !self.refcounts.is_full();
-        if self.is_lazy() && self.refcounts.is_dirty() {
+        let is_late = self.is_lazy && !self.refcounts.is_full();
+        if self.is_lazy && self.refcounts.is_dirty() {
             self.set_dirty(node)?;
         }
         if self.refcounts.is_dirty() && !is_late {

@@ -30,6 +30,11 @@ pub(crate) struct Refcounts {
 }
 
 impl Refcounts {
+    /// Memory for blocks from now on.
+    pub(crate) fn set_limit(&mut self, bytes: u64) {
+        self.blocks.set_limit(bytes);
+    }
+
     pub(crate) fn new(header: &Header, table: Vec<u64>, cache_bytes: u64) -> Self {
         let geometry = Geometry::of(header);
         let cluster = usize::try_from(geometry.cluster()).unwrap_or(0);

@@ -71,12 +71,29 @@ fn nodes_are_added_queried_reopened_and_deleted() {
         (&after["ro"], &after["detect_zeroes"]),
         (&json!(true), &json!("on"))
     );
-    let other = json!({ "options": [node(json!({ "offset": 512 }))] });
-    let error = qmp.error("blockdev-reopen", other);
-    assert_eq!(
-        error,
-        "'offset' of node 'n' cannot be changed while it is open; give it as it is"
-    );
+    let part = json!({ "options": [node(json!({ "offset": 4096 }))] });
+    qmp.execute("blockdev-reopen", part);
+    let size = &shown(&mut qmp).unwrap()["image"]["virtual-size"];
+    assert_eq!(*size, (1 << 20) - 4096);
+    let direct = json!({ "options": [node(json!({ "cache": { "direct": true } }))] });
+    qmp.execute("blockdev-reopen", direct);
+    let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true }));
+    for node in nodes.as_array().unwrap() {
+        assert_eq!(node["cache"]["direct"], true, "the file below it too");
+    }
+    for (more, error) in [
+        (
+            json!({ "force-share": true }),
+            "'force-share' of node 'n' cannot be changed while it is open; give it as it is",
+        ),
+        (
+            json!({ "offset": 512, "size": 1 << 20 }),
+            "it has 1048576 bytes: 'offset' and 'size' reach beyond them",
+        ),
+    ] {
+        let said = qmp.error("blockdev-reopen", json!({ "options": [node(more)] }));
+        assert!(said.ends_with(error), "{said}");
+    }
     qmp.execute("blockdev-reopen", json!({ "options": [node(json!({}))] }));
     assert_eq!(
         qmp.execute("block_resize", json!({ "node-name": "n", "size": 2 << 20 })),
@@ -90,6 +107,49 @@ fn nodes_are_added_queried_reopened_and_deleted() {
     assert_eq!(shown(&mut qmp), None);
     let error = qmp.error("blockdev-del", json!({ "node-name": "n" }));
     assert_eq!(error, "there is no node named 'n'");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_format_is_reopened_with_other_settings_in_another_file() {
+    let folder = Folder::new("reopen-file");
+    let mut qmp = Qmp::start("-S -machine none");
+    for (name, size) in [("one", "1M"), ("copy", "1M"), ("other", "2M")] {
+        folder.img(&format!("create -q -f qcow2 @{name} {size}"));
+        let file = json!({ "driver": "file", "node-name": name, "filename": folder.path(name) });
+        qmp.execute("blockdev-add", file);
+    }
+    let node = |more: serde_json::Value| {
+        let mut node = json!({ "driver": "qcow2", "node-name": "n", "file": "one" });
+        let more = more.as_object().unwrap().clone();
+        node.as_object_mut().unwrap().extend(more);
+        node
+    };
+    qmp.execute("blockdev-add", node(json!({})));
+    let options = |node| json!({ "options": [node] });
+    for more in [
+        json!({ "lazy-refcounts": true, "l2-cache-size": 1 << 20 }),
+        json!({ "cache-size": 2 << 20 }),
+        json!({ "file": "copy" }),
+    ] {
+        qmp.execute("blockdev-reopen", options(node(more)));
+    }
+    qmp.execute("blockdev-del", json!({ "node-name": "one" }));
+    let error = qmp.error("blockdev-del", json!({ "node-name": "copy" }));
+    assert!(error.contains("in use"), "{error}");
+    let error = qmp.error("blockdev-reopen", options(node(json!({ "file": "other" }))));
+    assert!(error.contains("it is not the same image"), "{error}");
+    let error = qmp.error("blockdev-reopen", options(node(json!({ "file": "n" }))));
+    assert!(error.contains("would have itself behind it"), "{error}");
+    let error = qmp.error(
+        "blockdev-reopen",
+        options(node(json!({ "file": "copy", "data-file": "other" }))),
+    );
+    assert!(
+        error.contains("'data-file' of node 'n' cannot be changed"),
+        "{error}"
+    );
     qmp.execute("quit", json!({}));
     assert_eq!(qmp.end(), Some(0));
 }
@@ -130,7 +190,7 @@ fn a_node_is_reopened_over_another_one() {
     let error = qmp.error("blockdev-reopen", both);
     assert_eq!(
         error,
-        "node 'one' would have itself behind it; give it another 'backing'"
+        "node 'one' would have itself behind it; give it another 'backing' or 'file'"
     );
     assert_eq!(behind(&mut qmp), json!(null));
     let error = qmp.error("blockdev-reopen", reopen(json!("nothing")));

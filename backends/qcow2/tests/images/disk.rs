@@ -239,6 +239,7 @@ static CLASS: DriverClass = DriverClass {
     kind: DriverKind::Protocol,
     props: &[],
     children: &[],
+    changes: &[],
     probe: None,
     open: |_| Err(OpenError::Other("made by the tests".into())),
     create: None,
