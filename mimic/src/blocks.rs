@@ -3,6 +3,7 @@
 pub(crate) mod jobs;
 pub(crate) mod media;
 mod query;
+mod user;
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -19,16 +20,19 @@ use control_qapi::{
     Event, EventBus, IoOperationType, IoThrottleArgs, JobChange, JobInfo, MediumChange,
     NewImageMode, ObjectOptions, Qapi, QmpError, RunState,
 };
-use machine_core::{Board, Event as MachineEvent};
+use machine_core::{Board, Event as MachineEvent, MachineDef};
 use runtime::Handle;
+
+pub(crate) use user::User;
 
 use crate::introspect;
 use crate::objects::{self, Object};
-use crate::storage::{Storage, protocol_of};
+use crate::storage::{Storage, Use, plan_drive, protocol_of};
 
 /// What a monitor needs to know of the disks.
 pub(crate) struct BlockControl {
     storage: Storage,
+    machine: &'static MachineDef,
     board: Arc<Board>,
     jobs: Jobs,
 }
@@ -44,6 +48,10 @@ fn failed(error: impl std::error::Error) -> QmpError {
     QmpError::generic(text)
 }
 
+fn chain(error: anyhow::Error) -> QmpError {
+    QmpError::generic(format!("{error:#}"))
+}
+
 fn text(text: impl Into<String>) -> Scalar {
     Scalar::Text(text.into())
 }
@@ -51,6 +59,7 @@ fn text(text: impl Into<String>) -> Scalar {
 impl BlockControl {
     pub(crate) fn new(
         storage: Storage,
+        machine: &'static MachineDef,
         board: Arc<Board>,
         events: &Arc<EventBus>,
         main_loop: &Handle,
@@ -58,6 +67,7 @@ impl BlockControl {
         let jobs = jobs::jobs(&storage.clock, events);
         let control = Arc::new(BlockControl {
             storage,
+            machine,
             board,
             jobs,
         });
@@ -98,9 +108,8 @@ impl BlockControl {
             };
             let user = control.user_of(&failure.id);
             events.emit(&Event::BlockIoError {
-                qom_path: user
-                    .map_or_else(String::new, |path| format!("/machine/peripheral/{path}")),
-                device: failure.id.clone(),
+                qom_path: user.map_or_else(String::new, |user| user.path()),
+                device: control.shown(&failure.id),
                 node_name: Some(failure.node.clone()),
                 operation: match failure.is_write {
                     true => IoOperationType::Write,
@@ -123,11 +132,16 @@ impl BlockControl {
     }
 
     /// The device that a disk is connected to.
-    fn user_of(&self, id: &str) -> Option<String> {
-        let holds = |props: &[(String, String)]| props.iter().any(|(k, v)| k == "drive" && v == id);
-        let parts = self.board.machine.fabric().parts();
-        let part = parts.iter().find(|part| holds(&part.props))?;
-        Some(part.path.clone())
+    fn user_of(&self, id: &str) -> Option<User> {
+        User::of(&self.board, id)
+    }
+
+    /// The name of a disk: those on nodes of `-blockdev`, and those that a device made for itself, have none.
+    fn shown(&self, id: &str) -> String {
+        match id.starts_with('#') || self.storage.opener.graph.find(id).is_some() {
+            true => String::new(),
+            false => id.to_owned(),
+        }
     }
 
     /// A disk by its id.
@@ -146,7 +160,8 @@ impl BlockControl {
         match (device, qdev) {
             (Some(device), None) => self.disk(device).ok_or_else(|| not_found(device)),
             (None, Some(qdev)) => {
-                let is_its = |d: &SharedBlock| self.user_of(&d.info().id).as_deref() == Some(qdev);
+                let user = |d: &SharedBlock| self.user_of(&d.info().id);
+                let is_its = |d: &SharedBlock| user(d).is_some_and(|user| user.is(qdev));
                 let found = self.storage.disks.find(is_its);
                 found.ok_or_else(|| not_found(qdev))
             }
@@ -357,6 +372,44 @@ impl Blocks for BlockControl {
         Ok(())
     }
 
+    fn add_drive(&self, text: &str) -> Result<(), QmpError> {
+        let option = "drive_add";
+        let drive = plan_drive(option, text, self.machine).map_err(chain)?;
+        let id = drive.id.as_str();
+        let is_taken = self.storage.drives.find(|tray| tray.id() == id).is_some()
+            || self.storage.opener.graph.find(id).is_some();
+        if is_taken {
+            let problem = format!("{option}: the id '{id}' is used twice; every id must be unique");
+            return Err(QmpError::generic(problem));
+        }
+        let added = self.storage.add_drive(option, &drive, Use::default());
+        added.map_err(chain)
+    }
+
+    fn delete_drive(&self, id: &str) -> Result<(), QmpError> {
+        if let Some(user) = self.user_of(id) {
+            return Err(QmpError::generic(format!(
+                "Device '{id}' is in use by '{}'; 'device_del {}' takes out both",
+                user.id, user.id
+            )));
+        }
+        if self.storage.drives.find(|tray| tray.id() == id).is_none() {
+            let is_node = self.storage.opener.graph.find(id).is_some();
+            return match is_node {
+                true => self.delete_node(id),
+                false => Err(QmpError::new(
+                    ErrorClass::DeviceNotFound,
+                    format!("Device '{id}' not found"),
+                )),
+            };
+        }
+        if let Some(disk) = self.disk(id) {
+            disk.drain();
+        }
+        self.storage.release(id);
+        Ok(())
+    }
+
     fn delete_node(&self, name: &str) -> Result<(), QmpError> {
         self.storage.opener.graph.delete(name).map_err(failed)
     }
@@ -513,7 +566,7 @@ impl Blocks for BlockControl {
         let option = "object-add";
         let opts = Opts::from_json(option, &object.to_json()).map_err(failed)?;
         let object = objects::object(option, &opts, None);
-        let object = object.map_err(|error| QmpError::generic(format!("{error:#}")))?;
+        let object = object.map_err(chain)?;
         let Object::Throttle(id, limits) = object else {
             return Err(QmpError::generic(
                 "only objects of type 'throttle-group' can be added to a machine that is there; give others on the \

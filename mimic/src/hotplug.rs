@@ -11,7 +11,7 @@ use hw_core::{Args, DeviceClass, Links, Part, PropType};
 use machine_core::{Board, DeviceSpec, Leaving};
 use runtime::Handle;
 
-use crate::blocks::{BlockControl, media};
+use crate::blocks::{BlockControl, User, media};
 use crate::build::device_args;
 use crate::devices;
 use crate::storage::{Storage, Use};
@@ -167,8 +167,8 @@ impl HotPlugControl {
 
     /// A disk has one user.
     fn check_free(&self, id: &str) -> Result<()> {
-        match media::device_of(&self.board, id) {
-            Some(user) => bail!("Drive '{id}' is already in use by device '{user}'"),
+        match User::of(&self.board, id) {
+            Some(user) => bail!("Drive '{id}' is already in use by device '{}'", user.id),
             None => Ok(()),
         }
     }

@@ -218,6 +218,7 @@ pub(crate) fn run(config: &Config, guest: &'static Guest) -> Result<i32> {
     let _ = ending.set(Arc::clone(&the_end));
     let control = BlockControl::new(
         assembly.storage.clone(),
+        plan.spec.machine,
         Arc::clone(&board),
         &events,
         &main_loop,

@@ -88,6 +88,18 @@ pub fn plan(config: &Config, machine: &MachineDef) -> Result<Disks> {
     Ok(Disks { nodes, drives })
 }
 
+/// The drive that `drive_add` asks for: one without a place, for a device to come.
+///
+/// # Errors
+/// The first mistake.
+pub fn plan_drive(option: &str, text: &str, machine: &MachineDef) -> Result<Drive> {
+    let opts = control_options::drive_opts(option, text)?;
+    if opts.text("if") != Some("none") || opts.id().is_none() {
+        bail!("{option}: give 'if=none' and an id, and connect the drive with 'device_add'");
+    }
+    drive::drive(&opts, machine, &[])
+}
+
 /// Says that a driver is not there, and what is.
 fn check_driver(option: &str, what: &str, name: &str) -> Result<()> {
     if DRIVERS.iter().any(|class| class.name == name) {
@@ -223,55 +235,58 @@ pub fn open(
         group.set_limits(*limits);
         opener.throttles.own(group);
     }
-    let mut open: Vec<SharedBlock> = Vec::new();
-    let mut add = |id: &str, node, options: BackendOptions| -> Result<SharedBlock> {
-        let used = used(id).unwrap_or_default();
-        let options = BackendOptions {
-            share_rw: used.share_rw,
-            read_only: used.is_cd,
-            clock: Some(clock.clone()),
-            on_read_error: used.on_read_error.unwrap_or(options.on_read_error),
-            on_write_error: used.on_write_error.unwrap_or(options.on_write_error),
-            ..options
-        };
-        let backend = BlockBackend::new(id, node, options).with_context(|| named(id))?;
-        backend.join(&opener.graph);
-        let backend: SharedBlock = Arc::new(backend);
-        open.push(Arc::clone(&backend));
-        Ok(backend)
+    let storage = Storage {
+        opener,
+        disks: Shelf::default(),
+        drives: Shelf::default(),
+        clock: clock.clone(),
     };
     for opts in &disks.nodes {
         let name = opts.text("node-name").unwrap_or_default();
         let option = format!("-blockdev {name}");
-        let node = opener.open(&option, opts).map_err(|error| match error {
+        let node = storage.opener.open(&option, opts);
+        let node = node.map_err(|error| match error {
             // It begins with the option already.
             OpenError::Option(error) => anyhow::Error::new(error),
             error => anyhow::Error::new(error).context(option),
         })?;
-        opener.graph.keep(Arc::clone(&node));
-        if used(name).is_some() {
-            let options = BackendOptions {
-                on_write_error: ErrorPolicy::Enospc,
-                ..BackendOptions::default()
-            };
-            add(name, node, options)?;
+        storage.opener.graph.keep(Arc::clone(&node));
+        if let Some(used) = used(name) {
+            storage.connect(name, node, used)?;
         }
     }
-    for drive in disks.drives.iter().filter(|drive| !drive.is_empty) {
+    let (empty, full): (Vec<_>, Vec<_>) = disks.drives.iter().partition(|drive| drive.is_empty);
+    for drive in full.into_iter().chain(empty) {
+        storage.add_drive("-drive", drive, used(&drive.id).unwrap_or_default())?;
+    }
+    Ok(storage)
+}
+
+impl Storage {
+    /// A drive of `-drive`, opened.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub fn add_drive(&self, option: &str, drive: &Drive, used: Use) -> Result<()> {
+        if drive.is_empty {
+            self.drives.push(Tray::new(drive.id.clone(), None));
+            return Ok(());
+        }
+        let opener = &self.opener;
         let node = match drive.is_probed {
-            true => opener.open_probed("-drive", &drive.opts),
-            false => opener.open("-drive", &drive.opts),
+            true => opener.open_probed(option, &drive.opts),
+            false => opener.open(option, &drive.opts),
         };
         let mut node = node.with_context(|| named(&drive.id))?;
         if drive.is_probed && node.class().name == "raw" && !node.options().read_only {
             log::warn!(
-                "-drive {}: the image's format was not given and is guessed to be raw; a guest could make it look \
+                "{option} {}: the image's format was not given and is guessed to be raw; a guest could make it look \
                  like another format, so writes that would are refused: add 'format=raw'",
                 node.file()
             );
         }
         if drive.is_temporary {
-            node = temporary::overlay(&opener, node, drive).with_context(|| named(&drive.id))?;
+            node = temporary::overlay(opener, node, drive).with_context(|| named(&drive.id))?;
         }
         let options = BackendOptions {
             write_back: drive.cache.write_back,
@@ -279,50 +294,52 @@ pub fn open(
             on_write_error: drive.on_write_error,
             ..BackendOptions::default()
         };
-        let backend = add(&drive.id, node, options)?;
+        let backend = self.add(&drive.id, node, used, options)?;
         if let Some(throttle) = &drive.throttle {
             let name = throttle.group.as_deref().unwrap_or(&drive.id);
-            let group = opener.throttles.group(name, clock);
+            let group = opener.throttles.group(name, &self.clock);
             if throttle.limits.is_on() {
                 group.set_limits(throttle.limits);
             }
             backend.set_throttle(Some(&group));
         }
+        Ok(())
     }
-    let full = open
-        .iter()
-        .map(|disk| Tray::new(disk.info().id, Some(disk.clone())));
-    let empty = disks.drives.iter().filter(|drive| drive.is_empty);
-    let drives = full.chain(empty.map(|drive| Tray::new(drive.id.clone(), None)));
-    Ok(Storage {
-        opener,
-        drives: drives.collect::<Vec<_>>().into(),
-        disks: open.into(),
-        clock: clock.clone(),
-    })
-}
 
-impl Storage {
-    /// Connects a node to a device that is plugged in later.
+    /// A disk on a node, in a drive of its own.
+    fn add(
+        &self,
+        id: &str,
+        node: Arc<Node>,
+        used: Use,
+        options: BackendOptions,
+    ) -> Result<SharedBlock> {
+        let options = BackendOptions {
+            share_rw: used.share_rw,
+            read_only: used.is_cd,
+            clock: Some(self.clock.clone()),
+            on_read_error: used.on_read_error.unwrap_or(options.on_read_error),
+            on_write_error: used.on_write_error.unwrap_or(options.on_write_error),
+            ..options
+        };
+        let backend = BlockBackend::new(id, node, options).with_context(|| named(id))?;
+        backend.join(&self.opener.graph);
+        let backend: SharedBlock = Arc::new(backend);
+        self.disks.push(Arc::clone(&backend));
+        self.drives.push(Tray::new(id, Some(Arc::clone(&backend))));
+        Ok(backend)
+    }
+
+    /// Connects a node to a device.
     ///
     /// # Errors
     /// What stands against it.
     pub fn connect(&self, name: &str, node: Arc<Node>, used: Use) -> Result<SharedBlock> {
-        let usual = BackendOptions::default();
         let options = BackendOptions {
-            share_rw: used.share_rw,
-            clock: Some(self.clock.clone()),
-            on_read_error: used.on_read_error.unwrap_or(usual.on_read_error),
-            on_write_error: used.on_write_error.unwrap_or(ErrorPolicy::Enospc),
-            ..usual
+            on_write_error: ErrorPolicy::Enospc,
+            ..BackendOptions::default()
         };
-        let backend = BlockBackend::new(name, node, options).with_context(|| named(name))?;
-        backend.join(&self.opener.graph);
-        let backend: SharedBlock = Arc::new(backend);
-        self.disks.push(Arc::clone(&backend));
-        self.drives
-            .push(Tray::new(name, Some(Arc::clone(&backend))));
-        Ok(backend)
+        self.add(name, node, used, options)
     }
 
     /// Lets go of the disk of a device that is gone, and of its drive.

@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Word,
     /// An expression.
     Expr,
+    /// Bytes: MiB, if no unit follows the number.
+    Size,
     /// `/10xw`, before the others.
     Format,
     /// All that is left.
@@ -102,6 +104,14 @@ impl Args {
                 Kind::Expr => {
                     let (value, after) = expr::parse(rest, register)?;
                     (Arg::Number(value), after)
+                }
+                Kind::Size => {
+                    let (text, after) = word(rest)?;
+                    let bytes = control_options::number::size(&text, 1 << 20).ok_or_else(|| {
+                        let what = format!("'{text}' is no size; write 512M or 10G");
+                        QmpError::generic(format!("'{}': {what}", def.name))
+                    })?;
+                    (Arg::Number(bytes), after)
                 }
                 Kind::Format => {
                     let (text, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));

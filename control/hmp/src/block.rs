@@ -7,6 +7,8 @@ use control_qapi::{
     json,
 };
 
+use control_options::number::readable;
+
 use crate::args::Args;
 use crate::commands::Call;
 
@@ -46,17 +48,22 @@ pub(crate) fn block(c: &Call<'_>, detail: &str) -> Text {
         return Ok(out);
     }
     let all: Vec<BlockInfo> = c.qmp("query-block")?;
-    let is_wanted = |info: &&BlockInfo| name.is_none_or(|name| info.device == name);
+    let node_name = |info: &BlockInfo| info.inserted.as_ref()?.node_name.clone();
+    // Disks on a node of -blockdev have no name but the node's.
+    let title = |info: &BlockInfo| match (info.device.as_str(), node_name(info)) {
+        ("", node) => node.unwrap_or_default(),
+        (device, Some(node)) => format!("{device} ({node})"),
+        (device, None) => device.to_owned(),
+    };
+    let is_called = |info: &BlockInfo, name: &str| match info.device.as_str() {
+        "" => node_name(info).as_deref() == Some(name),
+        device => device == name,
+    };
+    let is_wanted = |info: &&BlockInfo| name.is_none_or(|name| is_called(info, name));
     for info in all.iter().filter(is_wanted) {
         gap(&mut out);
         match &info.inserted {
-            Some(node) => {
-                let title = match &node.node_name {
-                    Some(name) => format!("{} ({name})", info.device),
-                    None => info.device.clone(),
-                };
-                medium(&mut out, &title, Some(info), node, verbose);
-            }
+            Some(node) => medium(&mut out, &title(info), Some(info), node, verbose),
             None => {
                 let _ = writeln!(out, "{}: [not inserted]", info.device);
                 device(&mut out, info);
@@ -159,9 +166,10 @@ fn medium(
 fn image(out: &mut String, image: &ImageInfo) {
     let _ = writeln!(out, "image: {}", image.filename);
     let _ = writeln!(out, "file format: {}", image.format);
-    let _ = writeln!(out, "virtual size: {} bytes", image.virtual_size);
+    let size = image.virtual_size;
+    let _ = writeln!(out, "virtual size: {} ({size} bytes)", readable(size));
     if let Some(len) = image.actual_size {
-        let _ = writeln!(out, "disk size: {len} bytes");
+        let _ = writeln!(out, "disk size: {}", readable(len));
     }
     if let Some(len) = image.cluster_size {
         let _ = writeln!(out, "cluster_size: {len}");
@@ -174,6 +182,18 @@ fn image(out: &mut String, image: &ImageInfo) {
     }
     for snapshot in image.snapshots.iter().flatten() {
         let _ = writeln!(out, "snapshot {}: {}", snapshot.id, snapshot.name);
+    }
+    let specific = image.format_specific.as_ref();
+    let Some(Value::Object(members)) = specific.and_then(|specific| specific.get("data")) else {
+        return;
+    };
+    out.push_str("Format specific information:\n");
+    for (name, value) in members {
+        let name = name.replace('-', " ");
+        let _ = match value.as_str() {
+            Some(text) => writeln!(out, "    {name}: {text}"),
+            None => writeln!(out, "    {name}: {value}"),
+        };
     }
 }
 
@@ -271,6 +291,27 @@ pub(crate) fn add(c: &Call<'_>, text: Option<&str>, first: &str, command: &str) 
         set(&mut arguments, key, value.text());
     }
     c.qmp_do(command, arguments)
+}
+
+/// `drive_add [-n] slot options`: the slot says nothing for drives without a place.
+pub(crate) fn drive_add(c: &Call<'_>, a: &Args) -> Text {
+    let words = a.text("words").unwrap_or_default();
+    let after_flag = words
+        .strip_prefix("-n")
+        .filter(|rest| rest.starts_with(' '));
+    let rest = after_flag.unwrap_or(words).trim();
+    let Some((_, options)) = rest.split_once(char::is_whitespace) else {
+        return Err(QmpError::generic(
+            "drive_add takes [-n], a slot (0 will do) and options",
+        ));
+    };
+    match after_flag {
+        Some(_) => add(c, Some(options.trim()), "driver", "blockdev-add"),
+        None => {
+            c.vm.blocks().add_drive(options.trim())?;
+            Ok("OK\n".to_owned())
+        }
+    }
 }
 
 /// `block_job_cancel [-f] device`.

@@ -92,8 +92,8 @@ pub static COMMANDS: &[CommandDef] = &[
     command!(
         "block_job_set_speed",
         "device speed",
-        "limit a job on a disk to bytes a second",
-        &[DEVICE, ArgDef::new("speed", Kind::Expr)],
+        "limit a job on a disk to so many MiB a second; other units may follow the number",
+        &[DEVICE, ArgDef::new("speed", Kind::Size)],
         |c, a| {
             let (device, speed) = (a.text("device"), a.number("speed"));
             c.qmp_do(
@@ -106,17 +106,10 @@ pub static COMMANDS: &[CommandDef] = &[
         "block_resize",
         "device size",
         "change the size of a disk, in MiB; other units may follow the number",
-        &[DEVICE, ArgDef::new("size", Kind::Word)],
+        &[DEVICE, ArgDef::new("size", Kind::Size)],
         |c, a| {
-            let text = a.text("size").unwrap_or_default();
-            let size = control_options::number::size(text, 1 << 20);
-            let size = size.ok_or_else(|| {
-                QmpError::generic(format!("'{text}' is no size; write 512M or 10G"))
-            })?;
-            c.qmp_do(
-                "block_resize",
-                json!({ "device": a.text("device"), "size": size }),
-            )
+            let (device, size) = (a.text("device"), a.number("size"));
+            c.qmp_do("block_resize", json!({ "device": device, "size": size }))
         }
     ),
     command!(
@@ -140,14 +133,14 @@ pub static COMMANDS: &[CommandDef] = &[
         "bring what lies behind a disk into it",
         &[
             DEVICE,
-            ArgDef::new("speed", Kind::Expr).or_none(),
+            ArgDef::new("speed", Kind::Size).or_none(),
             ArgDef::new("base", Kind::Word).or_none()
         ],
         block::stream
     ),
     command!(
         "change",
-        "[-f] device filename [format]",
+        "[-f] device filename [format [read-only-mode]]",
         "change the medium of a drive",
         &[ArgDef::new("words", Kind::Rest)],
         media::change
@@ -170,6 +163,23 @@ pub static COMMANDS: &[CommandDef] = &[
         "choose the vCPU that other commands are about",
         &[ArgDef::new("index", Kind::Expr)],
         cpu
+    ),
+    command!(
+        "drive_add",
+        "[-n] [[domain:]bus:]slot options",
+        "open a drive for a device to come ('if=none,id=...,file=...'); -n a node of the block graph",
+        &[ArgDef::new("words", Kind::Rest)],
+        block::drive_add
+    ),
+    command!(
+        "drive_del",
+        "device",
+        "close a drive or node that nobody uses",
+        &[DEVICE],
+        |c, a| {
+            let device = a.text("device").unwrap_or_default();
+            c.vm.blocks().delete_drive(device).map(|()| String::new())
+        }
     ),
     command!(
         "eject",
@@ -460,8 +470,31 @@ fn usage(command: &CommandDef) -> String {
     format!("{}{space}{}", command.name, command.params)
 }
 
+/// Commands of QEMU's that are not there, and what to do instead.
+const ABSENT: &[(&str, &str)] = &[
+    (
+        "drive_backup",
+        "copy the disk with QMP's 'blockdev-mirror', and end the job when it is ready",
+    ),
+    (
+        "drive_mirror",
+        "make the target with 'mimic img create', and use QMP's 'blockdev-add' and 'blockdev-mirror'",
+    ),
+    (
+        "snapshot_blkdev_internal",
+        "freeze the disk with 'snapshot_blkdev', or take the snapshot with 'mimic img snapshot' when the machine is off",
+    ),
+    (
+        "snapshot_delete_blkdev_internal",
+        "delete the snapshot with 'mimic img snapshot -d' when the machine is off",
+    ),
+];
+
 fn unknown(name: &str) -> String {
     let shown: String = name.chars().take(40).collect();
+    if let Some((_, instead)) = ABSENT.iter().find(|(absent, _)| *absent == name) {
+        return format!("'{shown}' is not available yet; {instead}\n");
+    }
     let hint = match control_options::suggest::nearest(name, COMMANDS.iter().map(|c| c.name)) {
         Some(best) => Hint::text(format!("did you mean '{best}'?")),
         None => Hint::text("'help' lists the commands"),

@@ -1,8 +1,9 @@
 //! Media of drives: `eject` and `change`.
 
-use control_qapi::{QmpError, Value, json};
+use control_qapi::{QmpError, json};
 
 use crate::args::Args;
+use crate::block::set;
 use crate::commands::Call;
 
 /// The words after a command, and whether `-f` was before them.
@@ -30,15 +31,19 @@ pub(crate) fn eject(c: &Call<'_>, a: &Args) -> Result<String, QmpError> {
 pub(crate) fn change(c: &Call<'_>, a: &Args) -> Result<String, QmpError> {
     let (force, words) = forced(a);
     let mut arguments = match words.as_slice() {
-        [device, file, ..] => json!({ "device": device, "filename": file, "force": force }),
+        [device, file] | [device, file, _] | [device, file, _, _] => {
+            json!({ "device": device, "filename": file, "force": force })
+        }
         _ => {
             return Err(QmpError::generic(
-                "change: expected [-f] device filename [format]",
+                "change: expected [-f] device filename [format [read-only-mode]]",
             ));
         }
     };
-    if let (Some(format), Value::Object(members)) = (words.get(2), &mut arguments) {
-        members.insert("format".to_owned(), json!(format));
+    for (at, name) in [(2, "format"), (3, "read-only-mode")] {
+        if let Some(word) = words.get(at) {
+            set(&mut arguments, name, *word);
+        }
     }
     c.qmp_do("blockdev-change-medium", arguments)
 }

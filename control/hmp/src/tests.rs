@@ -54,32 +54,45 @@ fn disks_and_jobs_are_changed_by_the_commands_of_qmp() {
     for line in [
         "block_resize virtio0 10",
         "block_resize virtio0 1G",
-        "block_stream virtio0 1000 base.img",
+        "block_stream virtio0 1000K base.img",
         "block_job_cancel -f virtio0",
         "block_job_set_speed virtio0 5",
         "commit all",
         "snapshot_blkdev -n virtio0 new.img",
+        "change ide0-cd0 new.iso raw retain",
+        "drive_add -n 0 null-co,node-name=n",
+        "drive_del n",
     ] {
         assert_eq!(hmp.run(line), "", "{line}");
     }
+    assert_eq!(hmp.run("drive_add 0:1 if=none,id=d"), "OK\n");
     // The members of an object come in any order.
     let calls = vm.calls();
     for (call, parts) in calls.iter().zip([
         ["resize ", "\"size\":10485760"],
         ["resize ", "\"size\":1073741824"],
-        ["\"speed\":1000", "\"base\":\"base.img\""],
+        ["\"speed\":1024000", "\"base\":\"base.img\""],
         ["block job virtio0: ", "Cancel { force: true }"],
-        ["block job virtio0: ", "SetSpeed(5)"],
+        ["block job virtio0: ", "SetSpeed(5242880)"],
         ["commit ", "all"],
         ["\"snapshot-file\":\"new.img\"", "\"mode\":\"existing\""],
+        ["change_medium ", "new.iso"],
+        ["\"driver\":\"null-co\"", "\"node-name\":\"n\""],
+        ["del drive", " n"],
+        ["add drive", " if=none,id=d"],
     ]) {
         assert!(parts.iter().all(|part| call.contains(part)), "{call}");
     }
-    assert_eq!(calls.len(), 7);
+    assert_eq!(calls.len(), 11);
     assert!(hmp.run("block_resize virtio0 x").contains("'x' is no size"));
     assert!(
         hmp.run("block_job_cancel a b")
             .contains("takes [-f] and a device")
+    );
+    assert!(hmp.run("drive_add 0").contains("takes [-n], a slot"));
+    assert!(
+        hmp.run("drive_mirror virtio0 x")
+            .contains("not available yet; make the target")
     );
 }
 
@@ -174,7 +187,7 @@ fn info_shows_what_the_queries_answer() {
         assert_eq!(run(line), text, "{line}");
     }
     let images = run("info block -n -v");
-    assert!(images.ends_with("Images:\nimage: /images/top.qcow2\nfile format: qcow2\nvirtual size: 1073741824 bytes\ndisk size: 4096 bytes\n"), "{images}");
+    assert!(images.ends_with("Images:\nimage: /images/top.qcow2\nfile format: qcow2\nvirtual size: 1 GiB (1073741824 bytes)\ndisk size: 4 KiB\n"), "{images}");
     assert_eq!(
         run("info pci"),
         "  Bus  0, device   2, function 0:\n    SCSI controller: PCI device 1af4:1001\n      PCI subsystem 1af4:0002\n      \

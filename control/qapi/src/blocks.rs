@@ -96,6 +96,18 @@ pub trait Blocks: Send + Sync {
     /// What is wrong with the properties, or the host's reason.
     fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError>;
 
+    /// Opens a drive for a device to come: the HMP command `drive_add`.
+    ///
+    /// # Errors
+    /// What is wrong with the options, or the host's reason.
+    fn add_drive(&self, options: &str) -> Result<(), QmpError>;
+
+    /// Closes a drive, or a node, that nobody uses: the HMP command `drive_del`.
+    ///
+    /// # Errors
+    /// When there is no such drive, or it is used.
+    fn delete_drive(&self, id: &str) -> Result<(), QmpError>;
+
     /// Closes a node that nobody uses.
     ///
     /// # Errors

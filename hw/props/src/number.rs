@@ -48,6 +48,31 @@ pub fn size(text: &str, default_unit: u64) -> Option<u64> {
     bytes.checked_add(u64::try_from(part).ok()?)
 }
 
+/// A size with the unit that suits it, three digits: `196 KiB`.
+pub fn readable(bytes: u64) -> String {
+    const UNITS: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut units = UNITS.iter();
+    let mut unit = units.next();
+    while value >= 1000.0
+        && let Some(next) = units.next()
+    {
+        value /= 1024.0;
+        unit = Some(next);
+    }
+    let digits = match value {
+        v if v >= 100.0 || v.fract() == 0.0 => 0,
+        v if v >= 10.0 => 1,
+        _ => 2,
+    };
+    let number = format!("{value:.digits$}");
+    let number = match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => &number,
+    };
+    format!("{number} {}", unit.unwrap_or(&""))
+}
+
 /// An unsigned number: decimal, `0x` hexadecimal, or octal with a leading zero, as C reads it.
 pub fn unsigned(text: &str) -> Option<u64> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -166,6 +191,19 @@ mod tests {
         );
         assert_eq!(signed("-9223372036854775808"), Some(i64::MIN));
         assert_eq!(signed("9223372036854775808"), None);
+    }
+
+    #[test]
+    fn sizes_are_readable() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (512, "512 B"),
+            (200_704, "196 KiB"),
+            (1 << 30, "1 GiB"),
+            (3 << 29, "1.5 GiB"),
+        ] {
+            assert_eq!(readable(bytes), text);
+        }
     }
 
     #[test]

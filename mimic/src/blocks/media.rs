@@ -8,20 +8,13 @@ use control_options::{Opts, Scalar};
 use control_qapi::{DriveName, ErrorClass, Event, EventBus, MediumChange, QmpError};
 use machine_core::Board;
 
+use super::User;
 use crate::storage::{Storage, plain_file, protocol_of};
-
-/// The path of the device that has a drive.
-pub(crate) fn device_of(board: &Board, drive: &str) -> Option<String> {
-    let parts = board.machine.fabric().parts();
-    let has = |props: &[(String, String)]| props.iter().any(|(k, v)| k == "drive" && v == drive);
-    let part = parts.iter().find(|part| has(&part.props))?;
-    Some(part.path.clone())
-}
 
 /// Tells the world when a tray moves.
 pub(crate) fn tell_moves(tray: &Tray, board: &Board, events: &Arc<EventBus>) {
     let (events, device) = (Arc::clone(events), tray.id().to_owned());
-    let id = device_of(board, &device).unwrap_or_default();
+    let id = User::of(board, &device).map_or_else(String::new, |user| user.id);
     tray.on_move(Arc::new(move |tray_open| {
         events.emit(&Event::DeviceTrayMoved {
             device: device.clone(),
@@ -36,8 +29,8 @@ fn find(board: &Board, storage: &Storage, name: DriveName<'_>) -> Result<Arc<Tra
     let (found, name) = match name {
         DriveName::Drive(id) => (drives.find(|tray| tray.id() == id), id),
         DriveName::Device(path) => {
-            let id = path.rsplit('/').next().unwrap_or(path);
-            let is = |tray: &Arc<Tray>| device_of(board, tray.id()).as_deref() == Some(id);
+            let is =
+                |tray: &Arc<Tray>| User::of(board, tray.id()).is_some_and(|user| user.is(path));
             (drives.find(is), path)
         }
     };

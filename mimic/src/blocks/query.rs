@@ -225,12 +225,8 @@ impl BlockControl {
     pub(super) fn query_disks(&self) -> Vec<BlockInfo> {
         let disk = |tray: &Arc<Tray>| {
             let shown = BlockInfo {
-                qdev: self.user_of(tray.id()),
-                // Drives that a device made for itself have no name.
-                device: match tray.id() {
-                    id if id.starts_with('#') => String::new(),
-                    id => id.to_owned(),
-                },
+                qdev: self.user_of(tray.id()).map(|user| user.qdev()),
+                device: self.shown(tray.id()),
                 kind: "unknown".to_owned(),
                 removable: tray.is_removable(),
                 locked: tray.is_locked(),
@@ -250,7 +246,10 @@ impl BlockControl {
                 ..shown
             }
         };
-        self.storage.drives.all().iter().map(disk).collect()
+        let mut all: Vec<BlockInfo> = self.storage.drives.all().iter().map(disk).collect();
+        // As QEMU: those with names come first.
+        all.sort_by_key(|info| info.device.is_empty());
+        all
     }
 
     pub(super) fn query_stats(&self, nodes: bool) -> Vec<BlockStats> {
@@ -263,8 +262,8 @@ impl BlockControl {
             let id = disk.info().id;
             let below = disk.node().map(|node| node_stats(&node));
             BlockStats {
-                qdev: self.user_of(&id),
-                device: Some(id),
+                qdev: self.user_of(&id).map(|user| user.qdev()),
+                device: Some(self.shown(&id)),
                 stats: stats(&disk.stats(), Some(now)),
                 ..below.unwrap_or_else(|| BlockStats {
                     device: None,
@@ -276,6 +275,8 @@ impl BlockControl {
                 })
             }
         };
-        self.storage.disks.all().iter().map(disk).collect()
+        let mut all: Vec<BlockStats> = self.storage.disks.all().iter().map(disk).collect();
+        all.sort_by_key(|stats| stats.device.as_deref() == Some(""));
+        all
     }
 }

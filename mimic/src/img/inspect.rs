@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use backend_block::{Detail, Node};
 use backend_qcow2::{Findings, Fix, Snapshot};
+use control_options::number::readable;
 use serde_json::{Map, Value, json};
 
 use super::args::Args;
@@ -120,31 +121,6 @@ fn snapshot_json(snapshot: &Snapshot) -> Value {
         "vm-clock-sec": snapshot.vm_clock_ns / 1_000_000_000,
         "vm-clock-nsec": snapshot.vm_clock_ns % 1_000_000_000,
     })
-}
-
-/// A size with the unit that suits it, three digits.
-fn readable(bytes: u64) -> String {
-    const UNITS: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut unit = 0;
-    let mut value = bytes as f64;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = match value {
-        v if v >= 100.0 || v.fract() == 0.0 => 0,
-        v if v >= 10.0 => 1,
-        _ => 2,
-    };
-    let number = format!("{value:.digits$}");
-    let number = match number.contains('.') {
-        true => number
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned(),
-        false => number,
-    };
-    format!("{number} {}", UNITS.get(unit).unwrap_or(&""))
 }
 
 fn info_text(node: &Node) -> String {
@@ -504,19 +480,6 @@ fn check_text(found: &Findings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_readable() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (512, "512 B"),
-            (200_704, "196 KiB"),
-            (1 << 30, "1 GiB"),
-            (3 << 29, "1.5 GiB"),
-        ] {
-            assert_eq!(readable(bytes), text);
-        }
-    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -272,7 +272,8 @@ fn is_kept(opts: &Opts) -> Result<bool> {
     Ok(is_read_only || is_told || opts.text("media") == Some("cdrom"))
 }
 
-fn drive(opts: &Opts, machine: &MachineDef, all: &[Drive]) -> Result<Drive> {
+/// A drive, beside all others.
+pub(super) fn drive(opts: &Opts, machine: &MachineDef, all: &[Drive]) -> Result<Drive> {
     let file = opts.text("file").filter(|f| !f.is_empty());
     let driver = opts.text("format").or_else(|| opts.text("driver"));
     let is_whole = opts.text("file.driver").is_some() || driver == Some("null-co");

@@ -37,9 +37,9 @@ impl<T: Clone> Shelf<T> {
     }
 }
 
-impl<T> From<Vec<T>> for Shelf<T> {
-    fn from(list: Vec<T>) -> Self {
-        Shelf(Arc::new(Mutex::new(list)))
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf(Arc::default())
     }
 }
 

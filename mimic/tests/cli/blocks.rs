@@ -264,6 +264,48 @@ fn a_disk_is_snapshot_and_committed_with_the_events_that_clients_wait_for() {
 }
 
 #[test]
+fn clients_find_disks_by_the_names_that_qemu_gives_them() {
+    let folder = Folder::new("names");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let path = folder.path("disk.qcow2");
+    let mut qmp = Qmp::start(
+        "-S -M q35 -blockdev driver=null-co,node-name=n -device virtio-blk-pci,drive=n,id=v \
+         -drive if=none,id=d,driver=null-co -device ide-hd,drive=d,id=i",
+    );
+    let disks = qmp.execute("query-block", json!({}));
+    let names = |n: usize| (disks[n]["device"].clone(), disks[n]["qdev"].clone());
+    assert_eq!(names(0), (json!("d"), json!("i")));
+    let inside = json!("/machine/peripheral/v/virtio-backend");
+    assert_eq!(names(1), (json!(""), inside.clone()));
+    for id in [inside, json!("/machine/peripheral/v"), json!("v")] {
+        let limits = json!({ "id": id, "bps": 5, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0 });
+        assert_eq!(qmp.execute("block_set_io_throttle", limits), json!({}));
+    }
+    assert!(qmp.hmp("info block n").starts_with("n: null-co"));
+    // A drive that comes, and goes again.
+    let add = format!("drive_add 0 if=none,id=late,format=qcow2,file={path}");
+    assert_eq!(qmp.hmp(&add), "OK\n");
+    assert!(qmp.hmp(&add).contains("the id 'late' is used twice"));
+    let shown = qmp.hmp("info block -v late");
+    assert!(
+        shown.contains("virtual size: 16 MiB (16777216 bytes)"),
+        "{shown}"
+    );
+    assert!(shown.contains("    refcount bits: 16\n"), "{shown}");
+    assert_eq!(qmp.hmp("drive_del late"), "");
+    assert!(
+        qmp.hmp("drive_del late")
+            .contains("Device 'late' not found")
+    );
+    assert!(
+        qmp.hmp("drive_del d")
+            .contains("'device_del i' takes out both")
+    );
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
 fn limits_of_a_drive_are_shown_and_changed() {
     let mut qmp = Qmp::start(
         "-S -M q35 -object throttle-group,id=g,x-iops-total=50 \

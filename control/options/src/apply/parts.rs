@@ -252,13 +252,22 @@ pub(crate) fn drive(b: &mut Builder, option: &str, value: &str) -> Done {
         b.ask(HelpRequest::BlockDrivers);
         return Ok(());
     }
+    b.config.drives.push(drive_opts(option, value)?);
+    Ok(())
+}
+
+/// The keys and values of `-drive`, or of `drive_add`.
+///
+/// # Errors
+/// The first that is no key of a drive's, or no value of it.
+pub fn drive_opts(option: &str, text: &str) -> Result<Opts, OptionError> {
+    let opts = Opts::parse(option, text, Some("file"))?;
     let mut own = Opts::default();
     for (key, value) in opts.iter().filter(|(key, _)| !key.contains('.')) {
         own.push(key, value.clone());
     }
     check_only(option, "a drive", &own, &[DRIVE, DRIVE_LIMITS].concat())?;
-    b.config.drives.push(opts);
-    Ok(())
+    Ok(opts)
 }
 
 /// A disk image given by itself, or by one of the short options.

@@ -143,6 +143,14 @@ impl Blocks for FakeVm {
         self.asked(&format!("add {}", options.to_json()))
     }
 
+    fn add_drive(&self, options: &str) -> Result<(), QmpError> {
+        self.asked(&format!("add drive {options}"))
+    }
+
+    fn delete_drive(&self, id: &str) -> Result<(), QmpError> {
+        self.asked(&format!("del drive {id}"))
+    }
+
     fn delete_node(&self, name: &str) -> Result<(), QmpError> {
         self.asked(&format!("del {name}"))
     }
