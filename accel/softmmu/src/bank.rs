@@ -1,5 +1,6 @@
 //! One address space's cached translations.
 
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::sync::atomic::AtomicU8;
 
 use hw_memory::PAGE_BITS;
@@ -7,7 +8,8 @@ use hw_memory::PAGE_BITS;
 /// Translation contexts of a bank. Targets number them (user, kernel, kernel with user access).
 pub const CONTEXTS: usize = 4;
 
-const ENTRY_BITS: u32 = 12;
+/// Programs leap about in tens of megabytes. What is not used of a table takes no memory.
+const ENTRY_BITS: u32 = 14;
 const ENTRIES: usize = 1 << ENTRY_BITS;
 const CODE_BITS: u32 = 11;
 const CODES: usize = 1 << CODE_BITS;
@@ -16,7 +18,8 @@ const MOST_LARGE: usize = 1024;
 /// log2 of the size up to which a large page is forgotten by itself.
 const MOST_LARGE_BITS: u32 = 22;
 
-/// Tag of an entry that matches nothing: no page has its low bits all set.
+/// Tag of an entry that matches nothing: no page has its low bits all set. So does an entry of zeros that is
+/// not page 0's; see [`Tables::new`].
 const EMPTY: u64 = u64::MAX;
 /// Low tag bit: not plain RAM; the addend gives the physical address, not the host's.
 const SLOW: u64 = 1;
@@ -64,14 +67,19 @@ impl Entry {
         }
     }
 
+    /// Whether it holds no page.
+    fn is_empty(&self) -> bool {
+        self.tag == EMPTY || self.tag | self.addend == 0
+    }
+
     /// Whether it holds the page at `va`.
     fn holds(&self, va: u64) -> bool {
-        self.tag != EMPTY && self.tag & PAGE == va & PAGE
+        !self.is_empty() && self.tag & PAGE == va & PAGE
     }
 
     /// Whether it holds no other page than that.
     fn is_of(&self, va: u64) -> bool {
-        self.tag == EMPTY || self.tag & PAGE == va & PAGE
+        self.is_empty() || self.tag & PAGE == va & PAGE
     }
 }
 
@@ -213,28 +221,20 @@ fn code_index(va: u64) -> usize {
 }
 
 impl Tables {
+    /// Empty tables. All zeros, which the host has without writing them: an entry of zeros matches nothing
+    /// but page 0, which only the first line can be of.
     pub(crate) fn new() -> Box<Self> {
-        let mut tables = Box::<Tables>::new_uninit();
-        let at = tables.as_mut_ptr();
-        // SAFETY: each field is written through the pointer before the box counts as initialized.
-        // In place, as a value on the stack would be copied.
-        unsafe {
-            for i in 0..ENTRIES {
-                (&raw mut (*at).lines[i]).write(EMPTY_LINE);
-            }
-            for i in 0..CODES {
-                (&raw mut (*at).code[i]).write(NO_CODE);
-            }
-            (&raw mut (*at).filled).write(Filled {
-                any: [0; ENTRIES / 64],
-                global: [0; ENTRIES / 64],
-            });
-            (&raw mut (*at).filled_code).write(Filled {
-                any: [0; CODES / 64],
-                global: [0; CODES / 64],
-            });
-            tables.assume_init()
+        let layout = Layout::new::<Tables>();
+        // SAFETY: the type has a size.
+        let at = unsafe { alloc_zeroed(layout) }.cast::<Tables>();
+        if at.is_null() {
+            handle_alloc_error(layout);
         }
+        // SAFETY: allocated just now with this layout; numbers and a null pointer may be zeros.
+        let mut tables = unsafe { Box::from_raw(at) };
+        tables.lines[0] = EMPTY_LINE;
+        tables.code[0] = NO_CODE;
+        tables
     }
 
     #[inline(always)]
@@ -330,7 +330,7 @@ impl Tables {
     /// Clears the pages of an aligned range of up to 2 to the [`MOST_LARGE_BITS`] bytes.
     fn clear_range(&mut self, base: u64, bits: u32) {
         let pages = 1usize << (bits.clamp(PAGE_BITS, MOST_LARGE_BITS) - PAGE_BITS);
-        let is_in = |entry: &Entry| entry.tag != EMPTY && (entry.tag ^ base) >> bits == 0;
+        let is_in = |entry: &Entry| !entry.is_empty() && (entry.tag ^ base) >> bits == 0;
         let mut next = index(base);
         let end = next + pages;
         while let Some(i) = self.filled.next(next, false).filter(|i| *i < end) {
