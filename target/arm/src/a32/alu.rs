@@ -1,6 +1,6 @@
 //! Data processing: shifts, sums, logic, saturation, bit fields, flags (DDI 0487, F2.4, F5.1).
 
-use accel_ir::{Binary, Cmp, FlagKind, Ty, Val};
+use accel_ir::{Binary, Cmp, FlagKind, Ty, Val, Via};
 
 use super::context::Ctx;
 use crate::{helper, regs};
@@ -256,7 +256,12 @@ pub(super) fn alu(
     if op.is_test() {
         return Some(());
     }
-    c.write(rd, result)
+    let via = match (op, operand) {
+        // MOV PC, LR.
+        (Alu::Mov, Operand::Shifted(14, 0, 0)) => Via::Return,
+        _ => Via::Jump,
+    };
+    c.write(rd, result, via)
 }
 
 /// The result; flags of sums and differences on the way.

@@ -1,6 +1,6 @@
 //! The A32 instruction set (DDI 0487, F4): encodings.
 
-use accel_ir::Ty;
+use accel_ir::{Ty, Via};
 
 use super::alu::{self, Alu, Operand};
 use super::bits::{self, Part};
@@ -310,11 +310,12 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::Lda { size, rn, rt, .. } => memory::load_acquire(c, exclusive(size, rn, rt)?),
         Insn::Stl { size, rn, rt, .. } => memory::store_release(c, exclusive(size, rn, rt)?),
         Insn::B { link, imm, .. } => {
-            if link != 0 {
-                c.link();
-            }
+            let via = match link {
+                0 => Via::Jump,
+                _ => c.link(),
+            };
             let target = c.pc_value().wrapping_add((i64::from(imm) << 2) as u64);
-            c.go(target);
+            c.go_via(target, via);
             Some(())
         }
         Insn::BlxImm { h, imm } => {
@@ -326,14 +327,14 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         }
         Insn::Bx { rm, .. } => {
             let target = c.r(rm);
-            c.exchange(target);
+            c.exchange(target, Ctx::by_register(rm));
             Some(())
         }
         Insn::BlxReg { rm, .. } => {
             bits::no_pc(&[rm])?;
             let target = c.r(rm);
-            c.link();
-            c.exchange(target);
+            let via = c.link();
+            c.exchange(target, via);
             Some(())
         }
         Insn::Mrs { rd, .. } => alu::read_flags(c, rd),

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use accel_ir::{Binary, Cmp, Cond, Endian, FlagKind, Mem, Op, Ordering, Ty, Val, flags};
+use accel_ir::{Binary, Cmp, Cond, Endian, FlagKind, Mem, Op, Ordering, Ty, Val, Via, flags};
 
 use crate::a64::context;
 use crate::{helper, regs};
@@ -238,10 +238,15 @@ impl Ctx {
 
     /// Ends the unit: on in this instruction set.
     pub(crate) fn go(&mut self, target: u64) {
+        self.go_via(target, Via::Jump);
+    }
+
+    /// Ends the unit: on in this instruction set.
+    pub(crate) fn go_via(&mut self, target: u64, via: Via) {
         self.settle_it();
         let target = target & 0xffff_ffff;
         if self.is_linked() {
-            self.b.goto(target);
+            self.b.goto_via(target, via);
         } else {
             self.leave_by(helper::GO, &[target]);
         }
@@ -259,21 +264,26 @@ impl Ctx {
     }
 
     /// Ends the unit: `BranchWritePC`.
-    pub(crate) fn branch_to(&mut self, target: Val) {
+    pub(crate) fn branch_to(&mut self, target: Val, via: Via) {
         let mask = if self.thumb { !1 } else { !3 };
         let target = self.b.zext(target, Ty::I64);
         let target = self.binary_imm(Binary::And, target, mask & 0xffff_ffff);
         self.settle_it();
         if self.is_linked() {
-            self.b.goto_val(target);
+            self.b.goto_val_via(target, via);
         } else {
             self.b.call_void(helper::GO, &[target]);
             self.b.leave();
         }
     }
 
+    /// What a branch to a register is: code returns by the link register.
+    pub(crate) fn by_register(n: u32) -> Via {
+        if n == 14 { Via::Return } else { Via::Jump }
+    }
+
     /// Ends the unit: `BXWritePC`. Bit 0 selects the instruction set.
-    pub(crate) fn exchange(&mut self, target: Val) {
+    pub(crate) fn exchange(&mut self, target: Val, via: Via) {
         let target = self.b.zext(target, Ty::I64);
         self.settle_it();
         if self.is_linked() {
@@ -286,7 +296,7 @@ impl Ctx {
             self.b.branch(bit, then, or);
             self.b.switch(same);
             let plain = self.binary_imm(Binary::And, target, 0xffff_fffe);
-            self.b.goto_val(plain);
+            self.b.goto_val_via(plain, via);
             self.b.switch(other);
         }
         self.b.call_void(helper::EXCHANGE, &[target]);
@@ -300,35 +310,38 @@ impl Ctx {
         self.leave_by(helper::EXCHANGE, &[target]);
     }
 
-    /// R14 is the address of the next instruction, with the instruction set in bit 0.
-    pub(crate) fn link(&mut self) {
-        let next = self.after() | u64::from(self.thumb);
-        self.set_const(regs::x(14), next);
+    /// R14 is the address of the next instruction, with the instruction set in bit 0: what the way out
+    /// is then.
+    pub(crate) fn link(&mut self) -> Via {
+        let back = self.after();
+        let value = back | u64::from(self.thumb);
+        self.set_const(regs::x(14), value);
+        Via::Call { back }
     }
 
     /// A register or the PC, as an ALU instruction writes it (`ALUWritePC`).
-    pub(crate) fn write(&mut self, n: u32, v: Val) -> Option<()> {
+    pub(crate) fn write(&mut self, n: u32, v: Val, via: Via) -> Option<()> {
         if n != 15 {
             self.set_r(n, v);
             return Some(());
         }
         self.may_branch()?;
         if self.thumb {
-            self.branch_to(v);
+            self.branch_to(v, via);
         } else {
-            self.exchange(v);
+            self.exchange(v, via);
         }
         Some(())
     }
 
     /// A register or the PC, as a load writes it (`LoadWritePC`).
-    pub(crate) fn write_loaded(&mut self, n: u32, v: Val) -> Option<()> {
+    pub(crate) fn write_loaded(&mut self, n: u32, v: Val, via: Via) -> Option<()> {
         if n != 15 {
             self.set_r(n, v);
             return Some(());
         }
         self.may_branch()?;
-        self.exchange(v);
+        self.exchange(v, via);
         Some(())
     }
 }

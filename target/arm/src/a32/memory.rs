@@ -3,7 +3,7 @@
 //! Addresses are computed in 32 bits. The registers of one LDM or STM follow each other without a wrap at
 //! the top of the address space, which is unpredictable there.
 
-use accel_ir::{Cmp, Mem, Ordering, Ty, Val};
+use accel_ir::{Cmp, Mem, Ordering, Ty, Val, Via};
 
 use super::alu::{Operand, shift_constant};
 use super::bits::no_pc;
@@ -137,7 +137,9 @@ pub(super) fn single(
         true => c.b.sext(v, Ty::I32),
         false => c.b.zext(v, Ty::I32),
     };
-    c.write_loaded(rt, v)
+    // POP {PC}.
+    let via = if rn == 13 { Via::Return } else { Via::Jump };
+    c.write_loaded(rt, v, via)
 }
 
 /// Two words as one access of 64 bits, which is atomic where its address is a multiple of eight.
@@ -255,7 +257,8 @@ pub(super) fn block(c: &mut Ctx, load: bool, index: Index, rn: u32, list: u32) -
         c.set_r(rn, moved);
     }
     for (n, v) in loaded {
-        c.write_loaded(n, v)?;
+        // Whatever is loaded with it was saved at a subroutine's beginning.
+        c.write_loaded(n, v, Via::Return)?;
     }
     Some(())
 }
@@ -386,6 +389,6 @@ pub(super) fn table_branch(c: &mut Ctx, halves: u32, rn: u32, rm: u32) -> Option
     let distance = c.shl(entry, 1);
     let pc = c.pc_value();
     let target = c.b.add_const(distance, pc);
-    c.branch_to(target);
+    c.branch_to(target, Via::Jump);
     Some(())
 }

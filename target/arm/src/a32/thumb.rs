@@ -113,10 +113,11 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
                 general(&[rm])?;
             }
             let target = c.r(rm);
-            if link != 0 {
-                c.link();
-            }
-            c.exchange(target);
+            let via = match link {
+                0 => Ctx::by_register(rm),
+                _ => c.link(),
+            };
+            c.exchange(target, via);
             Some(())
         }
         Insn::TLdrLit { rt, imm } => {

@@ -176,7 +176,7 @@ pub(super) fn wide(c: &mut Ctx, insn: Insn) -> Option<()> {
             general(&[rm])?;
             c.may_branch()?;
             let target = c.r(rm);
-            c.exchange(target);
+            c.exchange(target, Ctx::by_register(rm));
             Some(())
         }
         Insn::TwMrs { rd } => alu::read_flags(c, rd),
@@ -219,10 +219,10 @@ pub(super) fn wide(c: &mut Ctx, insn: Insn) -> Option<()> {
             low,
         } => {
             c.may_branch()?;
-            c.link();
+            let via = c.link();
             let distance = distance(s, j1, j2, high) | u64::from(low << 1);
             let target = c.pc_value().wrapping_add(distance);
-            c.go(target);
+            c.go_via(target, via);
             Some(())
         }
         Insn::TwBlx {
