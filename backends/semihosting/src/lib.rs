@@ -6,7 +6,7 @@
 //!
 //! Whoever turns semihosting on gives the guest the host's files, as far as the process may reach them. Only
 //! regular ones: a pipe or a terminal may keep whoever opens or reads it waiting, and that is a CPU.
-//! Not here: commands for the host's shell.
+//! Commands for the host's shell give no more than that; `-sandbox on,spawn=deny` refuses them.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,8 +26,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_char::{CharFrontend, CharSink};
 
+mod command;
 #[cfg(test)]
 mod tests;
+
+use command::Commands;
+pub use command::Ran;
 
 /// Files open at a time.
 const MOST_FILES: usize = 64;
@@ -82,6 +86,7 @@ pub enum Read {
 pub struct Semihosting {
     console: Option<(CharFrontend, Arc<Keys>)>,
     files: Vec<Option<Open>>,
+    commands: Commands,
     errno: i32,
 }
 
@@ -119,9 +124,10 @@ impl Semihosting {
         }
     }
 
-    /// The machine is reset: all files are closed.
+    /// The machine is reset: all files are closed, commands ended.
     pub fn reset(&mut self) {
         self.files.clear();
+        self.commands.clear();
         self.errno = 0;
     }
 
@@ -291,6 +297,19 @@ impl Semihosting {
             Some(Some(open)) => Some(matches!(open, Open::Input | Open::Output)),
             _ => self.refuse(EBADF),
         }
+    }
+
+    /// Has the host's shell run a command. Whoever asks does so again until it has ended.
+    pub fn system(&mut self, asker: usize, command: &[u8]) -> Option<Ran> {
+        let ran = self.commands.run(asker, command);
+        self.noted(ran)
+    }
+
+    /// A name for a temporary file, of which there are 256.
+    pub fn temporary(&self, number: u8) -> Vec<u8> {
+        let name = format!("mimic-{:x}{number:02x}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        path.into_os_string().into_encoded_bytes()
     }
 
     /// Removes a file.

@@ -114,3 +114,41 @@ proptest! {
         let _ = host.close(handle);
     }
 }
+
+/// Asks until the command has ended.
+fn ended(host: &mut Semihosting, asker: usize, command: &str) -> Option<i32> {
+    loop {
+        match host.system(asker, command.as_bytes())? {
+            Ran::Status(status) => return Some(status),
+            Ran::Later => std::thread::yield_now(),
+        }
+    }
+}
+
+#[test]
+fn a_command_has_a_status_and_two_may_be_at_work() {
+    let mut host = Semihosting::new(None);
+    assert_eq!(ended(&mut host, 0, "exit 3"), Some(3 << 8));
+    assert_eq!(host.system(1, b"exec tail -f /dev/null"), Some(Ran::Later));
+    // Input is at its end.
+    assert_eq!(ended(&mut host, 0, "read line || exit 5"), Some(5 << 8));
+    assert_eq!(host.system(1, b""), Some(Ran::Later));
+    // A name that the host cannot take.
+    assert_eq!(host.system(0, b"a\0b"), None);
+    assert_ne!(host.errno(), 0);
+}
+
+#[test]
+fn a_reset_ends_commands() {
+    let mut host = Semihosting::new(None);
+    assert_eq!(host.system(0, b"exec tail -f /dev/null"), Some(Ran::Later));
+    host.reset();
+    assert_eq!(ended(&mut host, 0, "exit 1"), Some(1 << 8));
+}
+
+#[test]
+fn names_of_temporary_files_differ_by_their_number() {
+    let host = Semihosting::new(None);
+    assert_ne!(host.temporary(1), host.temporary(2));
+    assert_eq!(host.temporary(1), host.temporary(1));
+}

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend_char::CharFrontend;
-use backend_semihosting::{Read, Semihosting};
+use backend_semihosting::{Ran, Read, Semihosting};
 use hw_core::{Device, DeviceError, Request, Requests, ResetKind, Section, StateError, Wiring};
 use machine_core::{BoardError, MachineSpec, Parts};
-use target_arm::{HostRead, Semihost};
+use target_arm::{HostRan, HostRead, Semihost};
 
 use crate::map::RAM_BASE;
 
@@ -16,6 +16,8 @@ const ALIGN: u64 = 1 << 16;
 /// One CPU's way to the host. Clones lead to the same.
 #[derive(Clone)]
 pub(crate) struct HostLink {
+    /// Which CPU.
+    cpu: usize,
     host: Arc<Mutex<Semihosting>>,
     requests: Requests,
     command_line: Vec<u8>,
@@ -47,12 +49,21 @@ impl HostLink {
         let device = Box::new(HostDevice(host.clone()));
         parts.add("semihosting", "semihosting", device, &[])?;
         Ok(Some(HostLink {
+            cpu: 0,
             host,
             requests: parts.fabric.requests.clone(),
             command_line: command_line(spec).into_bytes(),
             heap: heap(spec.memory),
             for_users: wanted.userspace,
         }))
+    }
+
+    /// The way of another CPU.
+    pub(crate) fn of(&self, cpu: usize) -> Self {
+        HostLink {
+            cpu,
+            ..self.clone()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Semihosting> {
@@ -122,6 +133,17 @@ impl Semihost for HostLink {
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> Option<()> {
         self.lock().rename(from, to)
+    }
+
+    fn system(&mut self, command: &[u8]) -> Option<HostRan> {
+        Some(match self.lock().system(self.cpu, command)? {
+            Ran::Status(status) => HostRan::Status(status),
+            Ran::Later => HostRan::Later,
+        })
+    }
+
+    fn temporary(&mut self, number: u8) -> Vec<u8> {
+        self.lock().temporary(number)
     }
 
     fn errno(&mut self) -> u64 {

@@ -525,7 +525,7 @@ pub(crate) fn build(
             psci: psci.clone(),
             conduit: virt.shape.conduit,
             pmu: gic.ppi(index, ppi::PMU).line(),
-            host: host.clone(),
+            host: host.as_ref().map(|host| host.of(number)),
         };
         let setup = Setup {
             mpidr: *mpidr,

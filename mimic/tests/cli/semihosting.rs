@@ -128,6 +128,115 @@ fn arguments_come_to_the_program_and_its_status_to_the_shell() {
     assert_eq!(std::fs::read(out.path()).unwrap(), b"one two");
 }
 
+/// A program that goes to EL0, to code of A32: to be followed by that.
+fn to_a32() -> [u32; 5] {
+    [
+        0xd280_0200, // mov x0, #0x10: User mode
+        0xd518_4000, // msr spsr_el1, x0
+        0x1000_0060, // adr x0, #12
+        0xd518_4020, // msr elr_el1, x0
+        0xd69f_03e0, // eret
+    ]
+}
+
+/// A request of A32: r0 is the operation, r1 points `offset` into the data.
+fn ask_32(operation: u32, offset: u32, how: u32) -> [u32; 4] {
+    let at = DATA as u32 + offset;
+    let (low, high) = (at & 0xffff, at >> 16);
+    let wide = |v: u32| (v >> 12) << 16 | v & 0xfff | 1 << 12;
+    // MOV r0; MOVW r1; MOVT r1
+    [
+        0xe3a0_0000 | operation,
+        0xe300_0000 | wide(low),
+        0xe340_0000 | wide(high),
+        how,
+    ]
+}
+
+fn block_32(words: &[u64]) -> Vec<u8> {
+    let short = |word: &u64| (*word as u32).to_le_bytes();
+    words.iter().flat_map(short).collect()
+}
+
+#[test]
+fn programs_of_a32_and_t32_ask_by_svc_and_hlt() {
+    const SVC: u32 = 0xef12_3456;
+    const HLT: u32 = 0xe10f_0070;
+    let out = Scratch::new("semihosting-32", b"");
+    let file = Scratch::new("semihosting-32-file", b"");
+    let name = file.path().as_bytes();
+    let command = format!("echo from the shell > {}; exit 7", file.path());
+    let mut code = to_a32().to_vec();
+    code.extend(ask_32(0x04, 0, SVC));
+    // SYS_OPEN and SYS_FLEN of the handle.
+    code.extend(ask_32(0x01, 0x80, HLT));
+    code.extend(ask_32(0x12, 0xa0, HLT));
+    // Its status, seven in the upper byte: lsr r0, #8; add r0, #35; str r0, [r1, #36]
+    code.extend([0xe1a0_0420, 0xe280_0023, 0xe581_0024]);
+    // add r2, pc, #1; bx r2. SYS_EXIT_EXTENDED: ldr r1; movs r0, #32; svc #0xab.
+    code.extend([0xe28f_2001, 0xe12f_ff12, 0x2020_4900, 0xdfab]);
+    // The literal is behind both, aligned.
+    let literal = code.len() * 4;
+    assert!(literal.is_multiple_of(4));
+    code[literal / 4 - 2] = 0x2020_4901;
+    code.extend([DATA as u32 + 0xc0]);
+    let program = elf(
+        &code,
+        &data(&[
+            (0, b"hello\n\0"),
+            (0x80, &block_32(&[DATA + 0x100, 0, name.len() as u64])),
+            (0xa0, &block_32(&[DATA + 0x200, command.len() as u64])),
+            (0xc0, &block_32(&[0x20026, 99])),
+            (0x100, name),
+            (0x200, command.as_bytes()),
+        ]),
+    );
+    let kernel = Scratch::new("semihosting-32-elf", &program);
+    let line = format!(
+        "-M virt -cpu max -display none -nodefaults -kernel {} -chardev file,id=c,path={} \
+         -semihosting-config enable=on,target=native,userspace=on,chardev=c",
+        kernel.path(),
+        out.path()
+    );
+    let output = run(&line);
+    assert_eq!(output.status.code(), Some(42), "{}", stderr(&output));
+    assert_eq!(std::fs::read(out.path()).unwrap(), b"hello\n");
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"from the shell\n");
+}
+
+#[test]
+fn a_sandbox_without_spawn_keeps_commands_from_the_shell() {
+    let file = Scratch::new("semihosting-command", b"");
+    let command = format!("echo no > {}", file.path());
+    let mut code = Vec::new();
+    // SYS_SYSTEM fails; SYS_ERRNO is the status.
+    code.extend(ask(0x12, 0x80));
+    code.extend(ask(0x13, 0));
+    code.extend(keep(0xc8));
+    code.extend(ask(0x20, 0xc0));
+    let program = elf(
+        &code,
+        &data(&[
+            (0x80, &block(&[DATA + 0x100, command.len() as u64])),
+            (0xc0, &block(&[0x20026, 0])),
+            (0x100, command.as_bytes()),
+        ]),
+    );
+    let kernel = Scratch::new("semihosting-command-elf", &program);
+    let line = |sandbox: &str| {
+        format!(
+            "-M virt -display none -nodefaults -kernel {} -semihosting {sandbox}",
+            kernel.path()
+        )
+    };
+    let output = run(&line("-sandbox on,spawn=deny"));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"");
+    let output = run(&line(""));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(std::fs::read(file.path()).unwrap(), b"no\n");
+}
+
 #[test]
 fn mistakes_with_semihosting_are_named() {
     let told = |line: &str| {

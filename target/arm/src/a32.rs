@@ -115,9 +115,9 @@ fn instruction(c: &mut Ctx) -> Option<()> {
     }
 }
 
-/// Instructions that an IT block does not make conditional: IT and BKPT.
+/// Instructions that an IT block does not make conditional: IT, BKPT and HLT.
 fn is_unconditional(c: &Ctx) -> bool {
-    c.thumb && c.len == 2 && matches!(c.word >> 24, 0xbe | 0xbf)
+    c.thumb && c.len == 2 && (matches!(c.word >> 24, 0xbe | 0xbf) || c.word >> 22 == 0xba << 2 | 2)
 }
 
 /// One instruction and its condition. Whether the unit goes on.

@@ -72,6 +72,8 @@ helpers! {
     SMC => calls::smc, ALL;
     BRK => calls::brk, ALL;
     SEMIHOST => semihosting::hlt, ALL;
+    SEMIHOST_32 => semihosting::hlt_32, ALL;
+    SEMIHOST_SVC_32 => semihosting::svc_32, ALL;
     ERET => calls::eret, ALL;
     YIELD => calls::yield_now, ALL;
     WFE => calls::wfe, ALL;

@@ -55,8 +55,8 @@ pub use cpu::Arm;
 pub use model::{CpuModel, HostOptions, IdRegisters, ModelError, help, models, properties};
 pub use peers::Peers;
 pub use port::{
-    Answer, Conduit, GicAccess, GicFault, HostRead, NoPort, Port, Semihost, Start, SysReg, Timer,
-    World,
+    Answer, Conduit, GicAccess, GicFault, HostRan, HostRead, NoPort, Port, Semihost, Start, SysReg,
+    Timer, World,
 };
 pub use state::{Boot, Setup, State};
 pub use system::registers::set_register;

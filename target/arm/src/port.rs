@@ -131,6 +131,15 @@ pub enum HostRead {
     Later,
 }
 
+/// What came of a command of semihosting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostRan {
+    /// It ended with this status.
+    Status(i32),
+    /// Not yet: ask again.
+    Later,
+}
+
 /// The host, for software that asks it (semihosting). `None` is failure; why is in `errno`.
 #[expect(missing_docs, reason = "the requests of the specification, chapter 6")]
 pub trait Semihost {
@@ -147,6 +156,8 @@ pub trait Semihost {
     fn is_console(&mut self, handle: u64) -> Option<bool>;
     fn remove(&mut self, name: &[u8]) -> Option<()>;
     fn rename(&mut self, from: &[u8], to: &[u8]) -> Option<()>;
+    fn system(&mut self, command: &[u8]) -> Option<HostRan>;
+    fn temporary(&mut self, number: u8) -> Vec<u8>;
     fn errno(&mut self) -> u64;
     /// What the program is told of its arguments.
     fn command_line(&mut self) -> Vec<u8>;

@@ -358,7 +358,9 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::Setpan => system::setpan(c),
         // At EL0 a NOP.
         Insn::Cps | Insn::Preload => Some(()),
+        // Conditional ones are unpredictable.
+        Insn::Hlt { imm, low } => system::hlt(c, imm << 4 | low),
         Insn::Bkpt { imm, low, .. } => system::bkpt(c, imm << 4 | low),
-        Insn::Svc { imm, .. } => system::svc(c, imm & 0xffff),
+        Insn::Svc { imm, .. } => system::svc(c, imm),
     }
 }

@@ -65,10 +65,24 @@ pub(crate) fn setend_call(core: &mut Core, [big, next, ..]: Args) -> Result<u64,
 }
 
 pub(super) fn svc(c: &mut Ctx, imm: u32) -> Option<()> {
-    c.settle_it();
-    let (next, len) = (c.after(), c.len);
-    c.leave_by(helper::SVC_32, &[imm.into(), next, len]);
+    let (next, len, it) = (c.after(), c.len, c.it_next);
+    let asks_host = imm == if c.thumb { 0xab } else { 0x12_3456 };
+    // Of A32's 24 bits the syndrome has 16.
+    let imm = u64::from(imm & 0xffff);
+    if asks_host {
+        c.leave_by(helper::SEMIHOST_SVC_32, &[imm, next, len, it.into()]);
+    } else {
+        c.settle_it();
+        c.leave_by(helper::SVC_32, &[imm, next, len]);
+    }
     Some(())
+}
+
+/// HLT: asks the host, or is UNDEFINED, as no debugger is attached that halts the CPU.
+pub(super) fn hlt(c: &mut Ctx, imm: u32) -> Option<()> {
+    let asks_host = imm == if c.thumb { 0x3c } else { 0xf000 };
+    let (next, it) = (c.after(), c.it_next);
+    asks_host.then(|| c.leave_by(helper::SEMIHOST_32, &[next, it.into()]))
 }
 
 pub(super) fn bkpt(c: &mut Ctx, imm: u32) -> Option<()> {

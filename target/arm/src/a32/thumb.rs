@@ -204,6 +204,7 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         // At EL0 a NOP.
         Insn::TCps => Some(()),
         Insn::TRev { op, rm, rd } => bits::reverse(c, op, rd, rm),
+        Insn::THlt { imm } => system::hlt(c, imm),
         Insn::TBkpt { imm } => system::bkpt(c, imm),
         Insn::TIt { cond, mask } => {
             let is_one = mask.is_power_of_two();

@@ -1,13 +1,12 @@
-//! Semihosting: HLT #0xf000 asks the host for files, a console and the end ("Semihosting for AArch32 and
-//! AArch64", version 2.0). A64 only.
-//!
-//! Not served: SYS_SYSTEM and SYS_TMPNAM, which answer as failed.
+//! Semihosting: software asks the host for files, a console, commands and the end ("Semihosting for AArch32
+//! and AArch64", version 2.0), by HLT, in A32 and T32 by SVC, too. Words of the requests are 32 bits there.
 
 use accel_core::Trap;
 
 use super::exception;
+use crate::a32;
 use crate::mode::Mode;
-use crate::port::{HostRead, Semihost};
+use crate::port::{HostRan, HostRead, Semihost};
 use crate::{Core, regs};
 
 const OPEN: u64 = 0x01;
@@ -23,8 +22,10 @@ const SEEK: u64 = 0x0a;
 const FLEN: u64 = 0x0c;
 const REMOVE: u64 = 0x0e;
 const RENAME: u64 = 0x0f;
+const TMPNAM: u64 = 0x0d;
 const CLOCK: u64 = 0x10;
 const TIME: u64 = 0x11;
+const SYSTEM: u64 = 0x12;
 const ERRNO: u64 = 0x13;
 const GET_CMDLINE: u64 = 0x15;
 const HEAPINFO: u64 = 0x16;
@@ -82,17 +83,50 @@ fn store(core: &mut Core, at: u64, bytes: &[u8]) -> Result<(), Stop> {
     Ok(())
 }
 
-/// The words of the block that x1 points to.
+/// Bytes of a word of a request.
+fn word_len(core: &Core) -> u64 {
+    if core.arch.aarch32 { 4 } else { 8 }
+}
+
+/// The words of the block that the parameter points to.
 fn words<const N: usize>(core: &mut Core, at: u64) -> Result<[u64; N], Stop> {
     let mut out = [0; N];
     let mut at = at;
     for word in &mut out {
-        let mut bytes = [0; 8];
-        load(core, at, &mut bytes)?;
-        *word = u64::from_le_bytes(bytes);
-        at = at.wrapping_add(8);
+        *word = match (core.arch.aarch32, core.arch.big_endian) {
+            (false, _) => {
+                let mut bytes = [0; 8];
+                load(core, at, &mut bytes)?;
+                u64::from_le_bytes(bytes)
+            }
+            (true, big) => {
+                let mut bytes = [0; 4];
+                load(core, at, &mut bytes)?;
+                let word = if big {
+                    u32::from_be_bytes
+                } else {
+                    u32::from_le_bytes
+                };
+                word(bytes).into()
+            }
+        };
+        at = at.wrapping_add(word_len(core));
     }
     Ok(out)
+}
+
+/// Writes words. One that is too large for a word becomes zero, which stands for "not known".
+fn store_words(core: &mut Core, at: u64, values: &[u64]) -> Result<(), Stop> {
+    let mut bytes = Vec::new();
+    for value in values {
+        let short = u32::try_from(*value).unwrap_or(0);
+        match (core.arch.aarch32, core.arch.big_endian) {
+            (false, _) => bytes.extend(value.to_le_bytes()),
+            (true, false) => bytes.extend(short.to_le_bytes()),
+            (true, true) => bytes.extend(short.to_be_bytes()),
+        }
+    }
+    store(core, at, &bytes)
 }
 
 fn name(core: &mut Core, at: u64, len: u64) -> Result<Vec<u8>, Stop> {
@@ -192,15 +226,47 @@ fn command_line(core: &mut Core, block: u64) -> Answer {
         return Ok(FAILED);
     }
     store(core, at, &text)?;
-    store(core, block.wrapping_add(8), &bytes.to_le_bytes())?;
+    let at = block.wrapping_add(word_len(core));
+    store_words(core, at, &[bytes])?;
+    Ok(0)
+}
+
+/// SYS_TMPNAM: a name that no other number has.
+fn temporary(core: &mut Core, [at, number, len]: [u64; 3]) -> Answer {
+    let mut text = host(core, |host| host.temporary(number as u8))?;
+    text.push(0);
+    if text.len() as u64 > len {
+        return Ok(FAILED);
+    }
+    store(core, at, &text)?;
+    Ok(0)
+}
+
+/// SYS_SYSTEM: the status of a command.
+fn system(core: &mut Core, [at, len]: [u64; 2]) -> Answer {
+    let command = name(core, at, len)?;
+    match host(core, |host| host.system(&command))? {
+        Some(HostRan::Status(status)) => Ok(i64::from(status).cast_unsigned()),
+        Some(HostRan::Later) => Err(Stop::Later),
+        None => Ok(FAILED),
+    }
+}
+
+/// SYS_EXIT and SYS_EXIT_EXTENDED: in AArch32 the former has a reason, and no status.
+fn exit(core: &mut Core, operation: u64, param: u64) -> Answer {
+    let [reason, code] = match core.arch.aarch32 && operation == EXIT {
+        true => [param, 0],
+        false => words(core, param)?,
+    };
+    let status = if reason == APPLICATION_EXIT { code } else { 1 };
+    host(core, |host| host.exit(status as u8))?;
     Ok(0)
 }
 
 fn heap(core: &mut Core, param: u64) -> Answer {
     let [block] = words(core, param)?;
     let values = host(core, |host| host.heap())?;
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    store(core, block, &bytes)?;
+    store_words(core, block, &values)?;
     Ok(0)
 }
 
@@ -238,7 +304,8 @@ fn serve(core: &mut Core, operation: u64, param: u64) -> Answer {
         },
         ISERROR => {
             let [status] = words(core, param)?;
-            u64::from(status.cast_signed() < 0)
+            let sign = word_len(core).wrapping_mul(8).wrapping_sub(1) as u32;
+            status.wrapping_shr(sign)
         }
         ISTTY => {
             let [handle] = words(core, param)?;
@@ -263,6 +330,14 @@ fn serve(core: &mut Core, operation: u64, param: u64) -> Answer {
             let to = name(core, to, to_len)?;
             yes_or_failed(host(core, |host| host.rename(&from, &to))?)
         }
+        TMPNAM => {
+            let block = words(core, param)?;
+            temporary(core, block)?
+        }
+        SYSTEM => {
+            let block = words(core, param)?;
+            system(core, block)?
+        }
         CLOCK => core.clock.now_ns() / (NS_PER_S / 100),
         TIME => core.clock.wall_ns() / NS_PER_S,
         ERRNO => host(core, |host| host.errno())?,
@@ -274,22 +349,51 @@ fn serve(core: &mut Core, operation: u64, param: u64) -> Answer {
             0
         }
         TICKFREQ => NS_PER_S,
-        EXIT | EXIT_EXTENDED => {
-            let [reason, code] = words(core, param)?;
-            let status = if reason == APPLICATION_EXIT { code } else { 1 };
-            host(core, |host| host.exit(status as u8))?;
-            0
-        }
+        EXIT | EXIT_EXTENDED => exit(core, operation, param)?,
         _ => FAILED,
     })
 }
 
+/// Whether software at this level may ask.
+fn is_on(core: &Core) -> bool {
+    core.port.has_semihosting(core.arch.el == 0)
+}
+
 /// (next): HLT #0xf000. Leaves.
 pub(crate) fn hlt(core: &mut Core, [next, ..]: [u64; 4]) -> Result<u64, Trap> {
-    let is_user = core.arch.el == 0;
-    if !core.port.has_semihosting(is_user) {
+    if !is_on(core) {
         return Err(exception::undefined(core));
     }
+    request(core, next)
+}
+
+/// (next, PSTATE.IT after it): HLT of A32 and T32. Leaves.
+pub(crate) fn hlt_32(core: &mut Core, [next, it, ..]: [u64; 4]) -> Result<u64, Trap> {
+    if !is_on(core) {
+        return Err(exception::undefined(core));
+    }
+    request_32(core, next, it)
+}
+
+/// (immediate, next, length, PSTATE.IT after it): SVC by which A32 and T32 ask where they may, else a
+/// system call. Leaves.
+pub(crate) fn svc_32(core: &mut Core, [imm, next, len, it]: [u64; 4]) -> Result<u64, Trap> {
+    if !is_on(core) {
+        core.regs.set(regs::IT, it);
+        return a32::system::svc_call(core, [imm, next, len, 0]);
+    }
+    request_32(core, next, it)
+}
+
+fn request_32(core: &mut Core, next: u64, it: u64) -> Result<u64, Trap> {
+    let result = request(core, next);
+    if result == Err(Trap::Leave) {
+        core.regs.set(regs::IT, it);
+    }
+    result
+}
+
+fn request(core: &mut Core, next: u64) -> Result<u64, Trap> {
     let operation = core.regs.get(regs::x(0)) & 0xffff_ffff;
     let param = core.regs.get(regs::x(1));
     let answer = match serve(core, operation, param) {
@@ -302,6 +406,11 @@ pub(crate) fn hlt(core: &mut Core, [next, ..]: [u64; 4]) -> Result<u64, Trap> {
         }
     };
     core.arch.semihost_done = 0;
+    let answer = if core.arch.aarch32 {
+        answer & 0xffff_ffff
+    } else {
+        answer
+    };
     core.regs.set(regs::x(0), answer);
     core.set_pc(next);
     Err(Trap::Leave)
