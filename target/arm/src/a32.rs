@@ -100,8 +100,22 @@ pub fn describe(word: u32, thumb: bool) -> Option<String> {
     target_decode::describe(forms, word.into())
 }
 
+/// Whether an IT block may hold an instruction that begins with this halfword, where SCTLR_ELx.ITD is set
+/// (D23.2 "SCTLR_EL1"): none of 32 bits, that touches the PC, or of several others.
+fn is_in_short_it_blocks(first: u32) -> bool {
+    !(first & 0xc000 == 0xc000
+        || first & 0xf000 == 0xb000
+        || first & 0xf800 == 0xa000
+        || first & 0xf800 == 0x4800
+        || first & 0xf478 == 0x4478
+        || first & 0xfc87 == 0x4487)
+}
+
 /// One instruction, without its condition. `None` if it is UNDEFINED.
 fn instruction(c: &mut Ctx) -> Option<()> {
+    if c.in_it_block() && c.mode.has_short_it_blocks() && !is_in_short_it_blocks(c.word >> 16) {
+        return None;
+    }
     let (group, word) = match c.len {
         2 => (Group::Own, c.word),
         _ => group(c.word, c.thumb),

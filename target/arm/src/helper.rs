@@ -111,6 +111,7 @@ helpers! {
     SETEND => a32::system::setend_call, ALL;
     READ_32 => a32::system::read_call, ALL;
     WRITE_32 => a32::system::write_call, ALL;
+    DEBUG_32 => a32::system::debug_call, ALL;
     MEDIA => a32::media::run, REGS;
     READ_FPSCR => a32::scalar::read_fpscr, READS;
     WRITE_FPSCR => a32::scalar::write_fpscr, ALL;

@@ -48,6 +48,8 @@ const BIG: u64 = 1 << 26;
 /// EL0 may not: SETEND; may: the barriers of CP15.
 const NO_SETEND: u64 = 1 << 27;
 const CP15_BARRIERS: u64 = 1 << 28;
+/// IT blocks are of one instruction of 16 bits.
+const SHORT_IT: u64 = 1 << 31;
 /// Accesses by a stack pointer that is not aligned to 16 bytes are exceptions; and it is not.
 const SP_CHECKED: u64 = 1 << 29;
 const SP_ODD: u64 = 1 << 30;
@@ -166,6 +168,11 @@ impl Mode {
         self.has(NO_SETEND)
     }
 
+    /// IT blocks have one instruction, of 16 bits, and not any.
+    pub(crate) fn has_short_it_blocks(self) -> bool {
+        self.has(SHORT_IT)
+    }
+
     /// CP15ISB, CP15DSB and CP15DMB are there.
     pub(crate) fn has_cp15_barriers(self) -> bool {
         self.has(CP15_BARRIERS)
@@ -221,6 +228,7 @@ fn current(core: &Core) -> u64 {
         add(AARCH32, true);
         add(THUMB, state.thumb);
         add(BIG, state.big_endian);
+        add(SHORT_IT, sctlr & control::sctlr_bits::ITD != 0);
         add(NO_SETEND, sctlr & control::sctlr_bits::SED != 0);
         add(CP15_BARRIERS, sctlr & control::sctlr_bits::CP15BEN != 0);
     }

@@ -6,6 +6,7 @@ mod aarch32_id;
 pub(crate) mod access;
 pub(crate) mod calls;
 pub(crate) mod control;
+pub(crate) mod dcc;
 pub(crate) mod debug;
 pub(crate) mod describe;
 pub(crate) mod exception;

@@ -70,6 +70,7 @@ pub fn run(program: &Program, executor: &mut dyn Executor<Arm>) -> Result<Vec<Re
         entry: program.entry(),
         el: 0,
         cases: program.count,
+        registers: &[],
     };
     let bytes = machine.run(executor, program.records, program.count * SIZE)?;
     Ok(program.parse(&bytes))
@@ -86,6 +87,7 @@ pub fn run_32(
         entry: aarch32::ENTRY,
         el: 1,
         cases: program.count,
+        registers: &[],
     };
     let bytes = machine.run(executor, program.records, program.count * aarch32::SIZE)?;
     Ok(program.parse(&bytes))
@@ -98,6 +100,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) entry: u64,
     pub(crate) el: u8,
     pub(crate) cases: usize,
+    /// System registers beside those that all have.
+    pub(crate) registers: &'a [(&'a str, u64)],
 }
 
 impl Machine<'_> {
@@ -149,6 +153,11 @@ impl Machine<'_> {
             "SCTLR_EL1",
             0x30d0_0800 | 1 << 14 | 1 << 15 | 1 << 26,
         );
+        for (name, value) in self.registers {
+            if !target_arm::set_register(&mut core, name, *value) {
+                return Err(format!("there is no {name}"));
+            }
+        }
         core.budget = self.cases as i64 * 1000;
         let exit = executor.run(&mut core);
         executor.flush();

@@ -1,7 +1,7 @@
 //! AArch32 at EL0 as EL1 sees it: exceptions, their syndromes, returns; branches between A32 and T32; IT
 //! blocks.
 
-use test_arm::aarch32::user::{A32, CODE, DATA, Outcome, T32, a32, run, survive, t32};
+use test_arm::aarch32::user::{A32, CODE, DATA, Outcome, T32, a32, run, run_with, survive, t32};
 use test_arm::random::Rng;
 
 type Result = std::result::Result<(), String>;
@@ -297,5 +297,95 @@ fn a_conditional_return_in_a_loop_that_is_compiled_as_one_goes_both_ways() -> Re
     assert_eq!(outcome.taken[0].class(), 0x11);
     // Three of four calls add two.
     assert_eq!(outcome.x[5], 0xffff + 2 * (0xffff - 0xffff / 4));
+    Ok(())
+}
+
+/// MRC p14, 0, r0, CRn, CRm, 0.
+fn mrc_14(crn: u32, crm: u32) -> u32 {
+    0xee10_0e10 | crn << 16 | crm
+}
+
+const SVC: u32 = 0xef00_0000;
+
+#[test]
+fn debug_registers_of_a32_say_what_there_is() -> Result {
+    let code = a32(&[
+        mrc_14(0, 0) | 4 << 12,  // DBGDIDR
+        mrc_14(0, 1) | 5 << 12,  // DBGDSCRint
+        mrc_14(0, 1) | 15 << 12, // into the flags
+        0xee00_0e15,             // DBGDTRTXint
+        0xec52_1e01,             // DBGDRAR
+        SVC,
+        mrc_14(0, 6),
+        mrc_14(1, 1),
+        0xee10_0e30 | 7 << 21, // JIDR
+        0xec52_1e03,
+    ]);
+    let returns = [0, 7, 8, 9].map(|n| (CODE + 4 * n, A32 | 0xf << 28));
+    let outcome = run(
+        &code,
+        &[&returns[..1], &[(CODE + 24, A32)], &returns[1..]].concat(),
+    )?;
+    let classes: Vec<_> = outcome.taken.iter().map(|t| t.class()).collect();
+    assert_eq!(classes, [0x11, 0, 0, 0, 0], "{:x?}", outcome.taken);
+    // Four watchpoints, six breakpoints, two on contexts; Armv8.
+    assert_eq!(outcome.x[4], 0x3516_8000);
+    assert_eq!((outcome.x[1], outcome.x[2], outcome.x[5]), (0, 0, 0));
+    assert_eq!(outcome.taken[0].spsr >> 28, 0);
+    Ok(())
+}
+
+#[test]
+fn debug_registers_of_a32_trap_where_el1_says_so() -> Result {
+    let code = a32(&[
+        mrc_14(0, 0) | 3 << 12,
+        mrc_14(0, 5),
+        0xee00_0e15,
+        mrc_14(1, 0),
+        0xec52_1e02, // DBGDSAR
+        mrc_14(0, 6),
+    ]);
+    let returns = [0, 1, 2, 3, 4, 5].map(|n| (CODE + 4 * n, A32));
+    let outcome = run_with(&code, &returns, &[("MDSCR_EL1", 1 << 12)])?;
+    let classes: Vec<_> = outcome.taken.iter().map(|t| t.class()).collect();
+    assert_eq!(classes, [5, 5, 5, 5, 0xc, 0]);
+    let all = 1 << 25 | 1 << 24 | 0xe << 20;
+    assert_eq!(outcome.taken[0].esr & 0x3ff_ffff, all | 3 << 5 | 1);
+    assert_eq!(
+        outcome.taken[4].esr & 0x3ff_ffff,
+        all | 2 << 10 | 1 << 5 | 2 << 1 | 1
+    );
+    Ok(())
+}
+
+#[test]
+fn it_blocks_are_short_where_el1_says_so() -> Result {
+    const ITD: u64 = 1 << 7;
+    let sctlr = [("SCTLR_EL1", 0x30d0_0800 | ITD)];
+    let classes = |block: &[u16]| -> std::result::Result<_, String> {
+        let code = [&[0x2000, 0x2800], block, &[0xdf00]].concat();
+        // movs r0, #0; cmp r0, #0; the block.
+        let with = run_with(&t32(&code), &[(CODE, T32)], &sctlr)?.taken[0];
+        let without = run_with(&t32(&code), &[(CODE, T32)], &[])?.taken[0];
+        assert_eq!(without.class(), 0x11, "{block:x?}");
+        Ok((with.class(), with.pc.wrapping_sub(CODE + 4)))
+    };
+    // it eq; addeq r0, #1.
+    assert_eq!(classes(&[0xbf08, 0x3001])?.0, 0x11);
+    // itt eq, it eq with add.w, nop, ldr r0, [pc], add r0, pc, mov pc, lr (which is not done).
+    assert_eq!(classes(&[0xbf04, 0x3001, 0x3001])?, (0, 0));
+    for insn in [
+        &[0xf100u16, 0x0001][..],
+        &[0xbf00],
+        &[0x4800],
+        &[0xa000],
+        &[0x4478],
+    ] {
+        assert_eq!(
+            classes(&[&[0xbf08][..], insn].concat())?,
+            (0, 2),
+            "{insn:x?}"
+        );
+    }
     Ok(())
 }

@@ -178,6 +178,49 @@ fn the_os_lock_and_other_contexts_hold_them_off() {
 }
 
 #[test]
+fn a_breakpoint_on_a_context_stops_each_of_its_instructions() {
+    let control = AT_EL1 | 0xf << 5;
+    let body = [NOP, UNMASK_DEBUG, NOP];
+    let with = |n: u16, kind: u64, context: u64| {
+        let registers = [
+            (CONTEXTIDR, context),
+            (bvr(n), 77),
+            (bcr(n), control | kind << 20),
+        ];
+        let (code, at) = program(&registers, &body);
+        let outcome = run(&code);
+        let taken = outcome.taken.iter();
+        taken.map(|t| (t.pc - at, t.class())).collect::<Vec<_>>()
+    };
+    let hits = vec![(0, BREAKPOINT), (8, BREAKPOINT)];
+    assert_eq!(with(5, 2, 77), hits);
+    assert_eq!(with(5, 2, 78), []);
+    // The last two only are on contexts; one that is linked to does nothing by itself.
+    assert_eq!(with(4, 2, 77), hits);
+    assert_eq!(with(3, 2, 77), []);
+    assert_eq!(with(5, 3, 77), []);
+    // CONTEXTIDR_EL1 by its other name needs an EL2 with VHE.
+    assert_eq!(with(5, 6, 77), []);
+}
+
+#[test]
+fn the_debug_channel_is_empty() {
+    let channel = |crm: u16| SysReg::new(2, 3, 0, crm, 0);
+    let read = |reg, rt| bare::mrs(rt, reg);
+    let body = [
+        read(channel(1), 0),
+        read(channel(4), 1),
+        read(channel(5), 2),
+        bare::msr(channel(5), 11),
+        read(SysReg::new(2, 0, 0, 6, 2), 3),
+    ];
+    let (code, _) = program(&[], &body);
+    let outcome = run(&code);
+    assert_eq!(outcome.taken, []);
+    assert_eq!(outcome.x[..4], [0; 4]);
+}
+
+#[test]
 fn registers_that_are_not_there_are_undefined() {
     let (code, _) = program(&[(bvr(6), 1)], &[]);
     // Without an end of it: the exception comes back to the same instruction, so look at the first only.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use accel_core::{Executor, Guest};
 use hw_clock::Clock;
 use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
-use target_arm::{Arm, Boot, CpuModel, NoPort, Setup, SysReg, new_core, set_register};
+use target_arm::{
+    Arm, Boot, Core, CpuModel, CpuState, NoPort, Setup, SysReg, new_core, set_register,
+};
 use test_arm::bare::mrs;
 
 const LEN: u64 = 0x1_0000;
@@ -18,6 +20,9 @@ const STAGE_1: u64 = 0x3000;
 const IPA: u64 = 0x4000_0000;
 const AF: u64 = 1 << 10;
 const BLOCK: u64 = 1;
+const TABLE: u64 = 3;
+/// An intermediate address that stage 2 does not map.
+const NOWHERE: u64 = 0x8000_0000;
 /// Stage 2: readable and writable, normal memory.
 const READ_WRITE: u64 = 3 << 6 | 0xf << 2;
 const PAR_EL1: SysReg = SysReg::new(3, 0, 7, 4, 0);
@@ -28,6 +33,14 @@ const STOP: u32 = 0x1400_0000;
 
 /// PAR_EL1 after an AT of x0 at EL2, for a guest with both stages of 1 GiB blocks.
 fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
+    let mut core = after(at, va, 2, executor);
+    let registers = Arm::registers(&mut core);
+    let x1 = registers.iter().find(|(name, _)| name == "x1");
+    x1.map(|(_, value)| *value as u64).unwrap()
+}
+
+/// The CPU after an AT at an exception level.
+fn after(at: u32, va: u64, el: u8, executor: &mut dyn Executor<Arm>) -> Core {
     let map = MemoryMap::default();
     let block = Arc::new(RamBlock::new("ram", LEN).unwrap());
     map.add(MappingSpec {
@@ -50,6 +63,11 @@ fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
     block.write(at, &second.to_le_bytes()).unwrap();
     let first = IPA | AF | BLOCK;
     block.write(STAGE_1, &first.to_le_bytes()).unwrap();
+    // From 1 GiB on: a table where the hypervisor has nothing.
+    let next = NOWHERE | TABLE;
+    block.write(STAGE_1 + 8, &next.to_le_bytes()).unwrap();
+    // An exception from EL1.
+    block.write(0x400, &STOP.to_le_bytes()).unwrap();
     let mut model = CpuModel::parse("max").unwrap();
     model.set_el2(true);
     model.set_el3(false);
@@ -57,7 +75,7 @@ fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
         boot: Some(Boot {
             pc: CODE,
             x: [va, 0, 0, 0],
-            el: Some(2),
+            el: Some(el),
         }),
         ..Setup::default()
     };
@@ -77,9 +95,7 @@ fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
     core.budget = 100;
     executor.run(&mut core);
     executor.flush();
-    let registers = Arm::registers(&mut core);
-    let x1 = registers.iter().find(|(name, _)| name == "x1");
-    x1.map(|(_, value)| *value as u64).unwrap()
+    core
 }
 
 #[test]
@@ -101,5 +117,37 @@ fn what_the_guest_has_not_mapped_is_a_fault_of_its_own_stage() {
         // Level 1 of the guest has nothing for this address.
         let par = par_of(AT_S1E1R, 0x8000_0000, executor.as_mut());
         assert_eq!(par & 0x37f, 1 | 0x05 << 1, "{name}: {par:#x}");
+    }
+}
+
+#[test]
+fn tables_of_a_guest_that_its_hypervisor_has_not_mapped_are_a_fault_of_stage_2() {
+    let va = 0x4000_5008;
+    for (name, mut executor) in test_arm::executors() {
+        for at in [AT_S1E1R, AT_S12E1R] {
+            let par = par_of(at, va, executor.as_mut());
+            // Stage 2, in a walk; translation, level 1.
+            let wanted = 1 | 1 << 9 | 1 << 8 | 0x05 << 1;
+            assert_eq!(par & 0x37f, wanted, "{name}: {par:#x}");
+        }
+        // From the guest itself it is an abort that EL2 takes: CM, S1PTW, WnR.
+        let core = after(AT_S1E1R, va, 1, executor.as_mut());
+        let state = CpuState::of(&core);
+        let value = |reg: SysReg| {
+            state
+                .system
+                .iter()
+                .find(|(r, _)| *r == reg)
+                .map(|(_, v)| *v)
+        };
+        let esr = value(SysReg::new(3, 4, 5, 2, 0)).unwrap();
+        assert_eq!(
+            esr,
+            0x24 << 26 | 1 << 25 | 1 << 8 | 1 << 7 | 1 << 6 | 5,
+            "{name}"
+        );
+        let hpfar = value(SysReg::new(3, 4, 6, 0, 4)).unwrap();
+        assert_eq!(hpfar, NOWHERE >> 12 << 4, "{name}");
+        assert_eq!(value(SysReg::new(3, 4, 6, 0, 0)), Some(va), "{name}");
     }
 }

@@ -6,7 +6,7 @@ use accel_ir::{Ty, Val};
 use super::context::Ctx;
 use crate::model::Feature;
 use crate::system::exception::{self, class, esr};
-use crate::system::{access, control};
+use crate::system::{access, control, dcc};
 use crate::{Core, helper, mode, regs};
 
 mod table {
@@ -173,6 +173,66 @@ fn a64_word(crn: u32, crm: u32, op2: u32, read: bool) -> u64 {
     base | u64::from(crn << 12 | crm << 8 | op2 << 5)
 }
 
+/// What a register of CP14 is to EL0.
+#[derive(Clone, Copy)]
+enum DebugValue {
+    /// DBGDIDR.
+    Identification,
+    /// DBGDRAR, DBGDSAR: none is known.
+    RomAddress,
+    /// DBGDSCRint, DBGDTRRXint, DBGDTRTXint: empty.
+    Channel,
+}
+
+/// An access to CP14, or the trap of it.
+fn debug_value(c: &mut Ctx, word: u32, what: DebugValue) -> Val {
+    let own = c.imm(Ty::I64, word.into());
+    let what = c.imm(Ty::I64, what as u64);
+    c.call(helper::DEBUG_32, &[own, what])
+}
+
+/// (instruction, what): its value.
+pub(crate) fn debug_call(core: &mut Core, [word, what, ..]: Args) -> Result<u64, Trap> {
+    let is_address = what == DebugValue::RomAddress as u64;
+    let bit = match is_address {
+        true => control::mdcr::TDRA,
+        false => control::mdcr::TDA,
+    };
+    if let Some(to) = dcc::trapped_to(core, bit) {
+        return Err(exception::raise_to(core, to, syndrome(word), None));
+    }
+    let identifies = what == DebugValue::Identification as u64;
+    Ok(if identifies { dcc::dbgdidr(core) } else { 0 })
+}
+
+/// The registers of CP14 that EL0 may reach (G8.3).
+fn debug_register(
+    c: &mut Ctx,
+    word: u32,
+    read: bool,
+    (op1, crn, crm, op2): (u32, u32, u32, u32),
+    rt: u32,
+) -> Option<()> {
+    let what = match (op1, crn, crm, op2, read) {
+        (0, 0, 0, 0, true) => DebugValue::Identification,
+        (0, 1 | 2, 0, 0, true) => DebugValue::RomAddress,
+        (0, 0, 1, 0, true) | (0, 0, 5, 0, _) => DebugValue::Channel,
+        _ => return None,
+    };
+    let is_status = crm == 1;
+    if !is_status {
+        super::bits::no_pc(&[rt])?;
+    }
+    let v = debug_value(c, word, what);
+    match (read, rt) {
+        // DBGDSCRint's upper bits into the flags.
+        (true, 15) => super::alu::write_nzcv(c, v),
+        (true, _) => c.set_r(rt, v),
+        (false, _) => {}
+    }
+    Some(())
+}
+
 fn register(
     c: &mut Ctx,
     word: u32,
@@ -180,10 +240,10 @@ fn register(
     (op1, crn, crm, op2): (u32, u32, u32, u32),
     rt: u32,
 ) -> Option<()> {
-    if cp15 == 0 {
-        return None;
-    }
     let read = read != 0;
+    if cp15 == 0 {
+        return debug_register(c, word, read, (op1, crn, crm, op2), rt);
+    }
     match (op1, crn, crm, op2, read) {
         // CP15ISB, CP15DSB, CP15DMB.
         (0, 7, 5, 4, false) | (0, 7, 10, 4 | 5, false) => {
@@ -256,11 +316,18 @@ fn wide(
     (op1, crm): (u32, u32),
     (rt, rt2): (u32, u32),
 ) -> Option<()> {
-    if cp15 == 0 {
-        return None;
-    }
     super::bits::no_pc(&[rt, rt2])?;
     let read = read != 0;
+    if cp15 == 0 {
+        // DBGDRAR, DBGDSAR.
+        if !(read && op1 == 0 && matches!(crm, 1 | 2)) || rt == rt2 {
+            return None;
+        }
+        let v = debug_value(c, word, DebugValue::RomAddress);
+        c.set_r(rt, v);
+        c.set_r(rt2, v);
+        return Some(());
+    }
     // CNTPCT, CNTVCT, CNTP_CVAL, CNTV_CVAL, PMCCNTR.
     let (crn, crm, op2) = match (crm, op1, read) {
         (14, 0, true) => (14, 0, 1),
@@ -297,15 +364,19 @@ fn syndrome(word: u64) -> u64 {
     let field = |shift: u32, mask: u64| word.wrapping_shr(shift) & mask;
     let always = 1 << 24 | 0xe << 20;
     let read = field(20, 1);
+    let (narrow, wide) = match field(8, 1) {
+        0 => (class::CP14, class::CP14_WIDE),
+        _ => (class::CP15, class::CP15_WIDE),
+    };
     if field(24, 15) == 0b1110 {
         let iss = field(5, 7) << 17 | field(21, 7) << 14 | field(16, 15) << 10;
         return esr(
-            class::CP15,
+            narrow,
             always | iss | field(12, 15) << 5 | field(0, 15) << 1 | read,
         );
     }
     let iss = field(4, 15) << 16 | field(16, 15) << 10 | field(12, 15) << 5;
-    esr(class::CP15_WIDE, always | iss | field(0, 15) << 1 | read)
+    esr(wide, always | iss | field(0, 15) << 1 | read)
 }
 
 /// A trap of the A64 register becomes that of the instruction at hand.

@@ -208,6 +208,9 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::TBkpt { imm } => system::bkpt(c, imm),
         Insn::TIt { cond, mask } => {
             let is_one = mask.is_power_of_two();
+            if c.mode.has_short_it_blocks() && mask != 8 {
+                return None;
+            }
             if c.in_it_block() || cond == 15 || cond == 14 && !is_one {
                 return None;
             }

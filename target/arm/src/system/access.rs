@@ -292,6 +292,15 @@ fn translate(core: &mut Core, (op1, crm, op2): (u16, u16, u16), va: u64) -> Resu
     let par = match translation::find(core, &query) {
         // Normal memory, inner and outer write-back, outer shareable.
         Ok(found) => 0xff << 56 | found.physical & 0x0000_ffff_ffff_f000 | 2 << 7 | 1 << 11,
+        // A guest's own tables that its hypervisor has not mapped: as an access would.
+        Err(fault) if fault.is_in_walk() && core.arch.el == 1 => {
+            let trap = translation::abort(core, va, query.access, fault);
+            if let Some(exception) = &mut core.arch.exception {
+                // CM and WnR.
+                exception.esr |= 1 << 8 | 1 << 6;
+            }
+            return Err(trap);
+        }
         Err(fault) => {
             let stage = u64::from(fault.is_stage_2()) << 9;
             let walk = u64::from(fault.is_in_walk()) << 8;

@@ -14,6 +14,7 @@ pub(crate) mod sctlr_bits {
     pub(crate) const SA: u64 = 1 << 3;
     pub(crate) const SA0: u64 = 1 << 4;
     pub(crate) const CP15BEN: u64 = 1 << 5;
+    pub(crate) const ITD: u64 = 1 << 7;
     pub(crate) const SED: u64 = 1 << 8;
     pub(crate) const UMA: u64 = 1 << 9;
     pub(crate) const DZE: u64 = 1 << 14;
@@ -180,6 +181,12 @@ pub(crate) fn is_host_user(core: &Core) -> bool {
     core.arch.el == 0 && hcr_in_effect(core) & both == both
 }
 
+/// Bits of a VMID in use (VTCR_EL2.VS).
+pub(crate) fn vmid_bits(core: &Core) -> u32 {
+    let wide = core.arch.model.has(Feature::Vmid16) && core.regs.get(sys::VTCR_EL2) >> 19 & 1 != 0;
+    if wide { 16 } else { 8 }
+}
+
 /// The exception level whose translation regime and controls are in force: EL0 has EL1's or, under a
 /// host, EL2's.
 pub(crate) fn regime(core: &Core) -> u8 {
@@ -251,6 +258,8 @@ pub(crate) fn mdcr_in_effect(core: &Core) -> u64 {
 pub(crate) mod mdcr {
     /// Debug exceptions go to EL2.
     pub(crate) const TDE: u64 = 1 << 8;
+    /// Accesses to the debug ROM's address trap.
+    pub(crate) const TDRA: u64 = 1 << 11;
     /// Accesses to debug registers trap.
     pub(crate) const TDA: u64 = 1 << 9;
     /// Accesses to OS lock registers trap.

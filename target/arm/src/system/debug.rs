@@ -1,7 +1,6 @@
 //! Self-hosted debug: breakpoints and watchpoints (DDI 0487, D2.8 and D2.9).
 //!
-//! Not modelled: breakpoints on a context or a VMID by themselves (they may be linked to), vector catch,
-//! breakpoints in AArch32 that match half of a word.
+//! Not modelled: vector catch, breakpoints in AArch32 that match half of a word.
 
 use accel_core::{Access, Trap, Watch};
 
@@ -9,6 +8,7 @@ use super::control;
 use super::exception::{class, esr, raise_to};
 use super::registers as sys;
 use crate::mode::Mode;
+use crate::model::Feature;
 use crate::{Core, regs};
 
 /// Registers by the op2 of their encoding.
@@ -25,11 +25,15 @@ const E: u64 = 1;
 const BCR_MASK: u64 = 0x00ff_e1e7;
 /// And of DBGWCR: E, PAC, LSC, BAS, HMC, SSC, LBN, WT, MASK.
 const WCR_MASK: u64 = 0x1f1f_ffff;
-/// Kinds of breakpoints (DBGBCR.BT).
+/// Kinds of breakpoints (DBGBCR.BT), without the lowest bit: the breakpoint is linked, or linked to.
 mod kind {
     pub(super) const ADDRESS: u64 = 0;
-    pub(super) const LINKED_ADDRESS: u64 = 1;
-    pub(super) const LINKED_CONTEXT: u64 = 3;
+    pub(super) const CONTEXT: u64 = 2;
+    pub(super) const CONTEXT_EL1: u64 = 6;
+    pub(super) const VMID: u64 = 8;
+    pub(super) const VMID_CONTEXT: u64 = 10;
+    pub(super) const CONTEXT_EL2: u64 = 12;
+    pub(super) const BOTH_CONTEXTS: u64 = 14;
 }
 /// Fault status code of a debug exception.
 const DEBUG_STATUS: u64 = 0x22;
@@ -81,12 +85,23 @@ fn breakpoints(core: &Core) -> impl Iterator<Item = Point> {
     (0..16).filter_map(move |n| {
         let control = core.arch.debug_register(n, BCR);
         let first = address(core.arch.debug_register(n, BVR));
-        let is_address = matches!(control >> 20 & 15, kind::ADDRESS | kind::LINKED_ADDRESS);
+        let is_address = control >> 20 & 14 == kind::ADDRESS;
         (control & E != 0 && is_address).then_some(Point {
             control,
             first,
             last: first.saturating_add(3),
         })
+    })
+}
+
+/// Breakpoints on a context alone that are enabled.
+fn context_breakpoints(core: &Core) -> impl Iterator<Item = u16> {
+    let all = count(core, BCR);
+    (0..16).filter(move |n| {
+        let control = core.arch.debug_register(*n, BCR);
+        let kind = control >> 20 & 15;
+        let is_context = kind & 1 == 0 && kind != kind::ADDRESS;
+        u64::from(*n) < all && control & E != 0 && is_context
     })
 }
 
@@ -131,6 +146,13 @@ pub(crate) fn arm(core: &mut Core) {
         };
         watches.extend(breakpoints(core).map(|point| watch(point, true)));
         watches.extend(watchpoints(core).map(|point| watch(point, false)));
+        if context_breakpoints(core).next().is_some() {
+            watches.push(Watch {
+                first: 0,
+                last: u64::MAX,
+                code: true,
+            });
+        }
     }
     core.mmu.set_watches(watches);
 }
@@ -142,29 +164,71 @@ fn is_enabled(core: &Core) -> bool {
 
 /// Whether a point is for this exception level (D2.8.3, D2.9.3), and its context is the one at hand.
 fn applies(core: &Core, point: &Point) -> bool {
-    let bit = |n: u32| point.control.wrapping_shr(n) & 1 != 0;
+    let linked = point.control >> 20 & 1 != 0;
+    let to = (point.control >> 16 & 15) as u16;
+    is_for_level(core, point.control) && (!linked || is_linked_to(core, to))
+}
+
+fn is_for_level(core: &Core, control: u64) -> bool {
+    let bit = |n: u32| control.wrapping_shr(n) & 1 != 0;
     let level = match core.arch.el {
         0 => bit(2),
         1 => bit(1),
         _ => bit(13),
     };
     // SSC: 1 is Non-secure only, 2 Secure only.
-    let is_elsewhere = match point.control >> 14 & 3 {
+    let is_elsewhere = match control >> 14 & 3 {
         1 => control::is_secure(core),
         2 => !control::is_secure(core),
         _ => false,
     };
-    let linked = bit(20).then_some((point.control >> 16 & 15) as u16);
-    level && !is_elsewhere && linked.is_none_or(|n| has_context(core, n))
+    level && !is_elsewhere
 }
 
 /// Whether the breakpoint that another point is linked to matches the context.
-fn has_context(core: &Core, n: u16) -> bool {
+fn is_linked_to(core: &Core, n: u16) -> bool {
     let control = core.arch.debug_register(n, BCR);
-    let wanted = core.arch.debug_register(n, BVR) as u32;
-    control & E != 0
-        && control >> 20 & 15 == kind::LINKED_CONTEXT
-        && core.regs.get(sys::CONTEXTIDR_EL1) as u32 == wanted
+    control & E != 0 && control >> 20 & 1 != 0 && has_context(core, n)
+}
+
+/// Whether the context at hand is the one that a breakpoint is on (`AArch64.StateMatch...`, D2.8.2).
+fn has_context(core: &Core, n: u16) -> bool {
+    let all = count(core, BCR);
+    let aware = (core.arch.model.id.dfr0 >> 28 & 15).wrapping_add(1);
+    let n64 = u64::from(n);
+    if n64 >= all || n64 < all.saturating_sub(aware) {
+        return false;
+    }
+    let value = core.arch.debug_register(n, BVR);
+    let el = core.arch.el;
+    let host = el == 2 && super::is_host(core) || control::is_host_user(core);
+    let is_guest = el < 2 && !host;
+    let get = |slot| core.regs.get(slot);
+    let el1 = || is_guest && get(sys::CONTEXTIDR_EL1) as u32 == value as u32;
+    let vmid = || {
+        let bits = control::vmid_bits(core);
+        let mask = 0xffffu64.wrapping_shr(16u32.wrapping_sub(bits));
+        is_guest
+            && control::el2_enabled(core)
+            && (get(sys::VTTBR_EL2) >> 48 ^ value >> 32) & mask == 0
+    };
+    let el2 = |wanted: u64| {
+        let there = el == 2 || el < 2 && control::el2_enabled(core);
+        there && get(sys::CONTEXTIDR_EL2) as u32 == wanted as u32
+    };
+    let model = &core.arch.model;
+    let has_vmid = model.has(Feature::El2);
+    let has_both = has_vmid && model.has(Feature::Vhe);
+    match core.arch.debug_register(n, BCR) >> 20 & 14 {
+        kind::CONTEXT if host => el2(value),
+        kind::CONTEXT => el1(),
+        kind::CONTEXT_EL1 => has_both && el1(),
+        kind::VMID => has_vmid && vmid(),
+        kind::VMID_CONTEXT => has_vmid && vmid() && el1(),
+        kind::CONTEXT_EL2 => has_both && el2(value >> 32),
+        kind::BOTH_CONTEXTS => has_both && el1() && el2(value >> 32),
+        _ => false,
+    }
 }
 
 /// The class for the level at hand, and where the exception goes.
@@ -189,7 +253,10 @@ pub(crate) fn before_step(core: &mut Core) -> Result<(), Trap> {
         return Ok(());
     }
     let pc = core.regs.get(regs::PC) & !3;
-    let is_hit = breakpoints(core).any(|point| point.first == pc && applies(core, &point));
+    let on_context =
+        |n: u16| is_for_level(core, core.arch.debug_register(n, BCR)) && has_context(core, n);
+    let is_hit = breakpoints(core).any(|point| point.first == pc && applies(core, &point))
+        || context_breakpoints(core).any(on_context);
     if is_hit {
         return Err(raise(core, class::BREAKPOINT_LOWER, DEBUG_STATUS, None));
     }

@@ -16,6 +16,8 @@ pub(crate) mod class {
     pub(crate) const WFX: u64 = 0x01;
     pub(crate) const CP15: u64 = 0x03;
     pub(crate) const CP15_WIDE: u64 = 0x04;
+    pub(crate) const CP14: u64 = 0x05;
+    pub(crate) const CP14_WIDE: u64 = 0x0c;
     pub(crate) const FP: u64 = 0x07;
     pub(crate) const PAUTH: u64 = 0x09;
     pub(crate) const BTI: u64 = 0x0d;

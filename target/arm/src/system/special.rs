@@ -4,7 +4,7 @@ use accel_core::{Trap, reason};
 
 use super::access::{leave, trap};
 use super::exception::undefined;
-use super::{control, debug, exception, pmu, registers as sys};
+use super::{control, dcc, debug, exception, pmu, registers as sys};
 use crate::model::Feature;
 use crate::port::{GicAccess, GicFault, SysReg, Timer};
 use crate::{Core, mode, regs};
@@ -224,7 +224,13 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
         }
         (2, 0, 7, 8, 6) if privileged => 0xff,
         (2, 0, 1, 0, 0) | (2, 0, 7, 9 | 14, 6) if privileged => 0,
-        (2, 3, 0, 1, 0) => 0,
+        // MDCCSR_EL0, DBGDTR_EL0, DBGDTRRX_EL0.
+        (2, 3, 0, 1 | 4 | 5, 0) => {
+            channel_access(core, word)?;
+            0
+        }
+        // OSDTRRX_EL1, OSDTRTX_EL1, OSECCR_EL1.
+        (2, 0, 0, 0 | 3 | 6, 2) if privileged => 0,
         (3, 0, 10, 4, 7) if privileged && has(Feature::Lor) => 0,
         (3, 0, 10, 4, 0..=3) if has_lor(core) => 0,
         _ => return Err(undefined(core)),
@@ -241,6 +247,14 @@ fn has_lor(core: &Core) -> bool {
 
 fn reset_level(core: &Core) -> u8 {
     super::reset::highest_el(core)
+}
+
+/// Traps of the communications channel.
+fn channel_access(core: &mut Core, word: u64) -> Result<(), Trap> {
+    match dcc::trapped_to(core, control::mdcr::TDA) {
+        Some(to) => Err(trap(core, to, word)),
+        None => Ok(()),
+    }
 }
 
 fn fp_access(core: &mut Core) -> Result<(), Trap> {
@@ -390,6 +404,9 @@ pub(super) fn write(
             debug::set(core, n, kind, value);
             return leave(core, next);
         }
+        // DBGDTR_EL0, DBGDTRTX_EL0.
+        (2, 3, 0, 4 | 5, 0) => channel_access(core, word)?,
+        (2, 0, 0, 0 | 3 | 6, 2) if privileged => {}
         (2, 0, 7, 8 | 9, 6) if privileged => {}
         (3, 0, 10, 4, 0..=3) if has_lor(core) => {}
         _ => return Err(undefined(core)),

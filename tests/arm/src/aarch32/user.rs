@@ -125,6 +125,7 @@ fn image(code: &[u8], returns: &[(u64, u64)]) -> Vec<u8> {
 fn run_one(
     code: &[u8],
     returns: &[(u64, u64)],
+    registers: &[(&str, u64)],
     executor: &mut dyn Executor<Arm>,
 ) -> Result<Outcome, String> {
     let machine = Machine {
@@ -133,6 +134,7 @@ fn run_one(
         entry: ENTRY,
         el: 1,
         cases: 4000,
+        registers,
     };
     let memory = machine.run(executor, 0, LEN)?;
     let word = |at: u64| {
@@ -158,9 +160,18 @@ fn run_one(
 /// Runs a program on every executor: all come to the same. It begins at the first of `returns` (an address
 /// and SPSR), goes on at the others after its exceptions, and ends with the exception after the last.
 pub fn run(code: &[u8], returns: &[(u64, u64)]) -> Result<Outcome, String> {
+    run_with(code, returns, &[])
+}
+
+/// As [`run`], with system registers set before.
+pub fn run_with(
+    code: &[u8],
+    returns: &[(u64, u64)],
+    registers: &[(&str, u64)],
+) -> Result<Outcome, String> {
     let mut first: Option<Outcome> = None;
     for (name, mut executor) in crate::engine::executors() {
-        let outcome = run_one(code, returns, executor.as_mut());
+        let outcome = run_one(code, returns, registers, executor.as_mut());
         let outcome = outcome.map_err(|error| format!("{name}: {error}"))?;
         match &first {
             Some(first) if *first != outcome => {
@@ -175,7 +186,7 @@ pub fn run(code: &[u8], returns: &[(u64, u64)]) -> Result<Outcome, String> {
 /// Runs anything: that it ends, or still runs when its time is over.
 pub fn survive(code: &[u8], returns: &[(u64, u64)]) -> Result<(), String> {
     for (name, mut executor) in crate::engine::executors() {
-        match run_one(code, returns, executor.as_mut()) {
+        match run_one(code, returns, &[], executor.as_mut()) {
             Err(error) if !error.starts_with("Budget") && !error.starts_with("Halted") => {
                 return Err(format!("{name}: {error}"));
             }
