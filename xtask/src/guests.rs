@@ -16,8 +16,9 @@
 //! amd64/disk.raw           a disk with Debian on it, which boots from a BIOS and from UEFI; for tests only
 //! arm64/initrd-armhf       busybox, bash and perl of armhf: programs of 32 bits alone
 //! arm64/disk.raw           the same for UEFI alone
-//! share/seabios/*.bin      firmware, by the name of its folder under /usr/share
+//! share/seabios/*.bin      firmware, by the name of its folder in the package
 //! share/AAVMF/*.fd         UEFI for arm64, likewise
+//! share/qemu_arm64/*       U-Boot for `virt`
 //! ```
 
 mod apt;
@@ -45,7 +46,7 @@ struct Guest {
     /// The meta package whose dependency is the current kernel. Never an exact version: kernels
     /// are superseded every few weeks.
     kernel: &'static str,
-    /// Packages whose `/usr/share/<folder>` is firmware.
+    /// Packages, and the folder in each with firmware.
     firmware: &'static [(&'static str, &'static str)],
     /// Drivers of `initrd-modules`, without what they depend on.
     modules: &'static [&'static str],
@@ -69,7 +70,11 @@ const GUESTS: &[Guest] = &[AMD64, ARM64];
 const AMD64: Guest = Guest {
     arch: "amd64",
     kernel: "linux-image-cloud-amd64",
-    firmware: &[("seabios", "seabios"), ("ovmf", "OVMF"), ("ovmf", "ovmf")],
+    firmware: &[
+        ("seabios", "usr/share/seabios"),
+        ("ovmf", "usr/share/OVMF"),
+        ("ovmf", "usr/share/ovmf"),
+    ],
     modules: &[
         "virtio_pci",
         "virtio_mmio",
@@ -109,8 +114,9 @@ const ARM64: Guest = Guest {
     arch: "arm64",
     kernel: "linux-image-cloud-arm64",
     firmware: &[
-        ("qemu-efi-aarch64", "AAVMF"),
-        ("qemu-efi-aarch64", "qemu-efi-aarch64"),
+        ("qemu-efi-aarch64", "usr/share/AAVMF"),
+        ("qemu-efi-aarch64", "usr/share/qemu-efi-aarch64"),
+        ("u-boot-qemu", "usr/lib/u-boot/qemu_arm64"),
     ],
     modules: &[
         "virtio_pci",
@@ -243,12 +249,10 @@ fn fetch(
 
     let kernel = unpacked(guest.kernel, folder, &mut manifest, &mut apt, update)?;
     let busybox = unpacked(BUSYBOX, folder, &mut manifest, &mut apt, update)?;
-    for (package, share) in guest.firmware {
+    for (package, from) in guest.firmware {
         let tree = unpacked(package, folder, &mut manifest, &mut apt, update)?;
-        copy_folder(
-            &tree.join("usr/share").join(share),
-            &folder.join("share").join(share),
-        )?;
+        let name = from.rsplit('/').next().unwrap_or(from);
+        copy_folder(&tree.join(from), &folder.join("share").join(name))?;
     }
 
     let home = folder.join(guest.arch);

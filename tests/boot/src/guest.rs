@@ -31,6 +31,8 @@ pub struct Guest {
     pub seabios: PathBuf,
     /// Folder of UEFI images for `virt`.
     pub aavmf: PathBuf,
+    /// U-Boot for `virt`. See [`Guest::has_u_boot`].
+    pub u_boot: PathBuf,
     /// Its first serial port, as Linux names it.
     pub console: &'static str,
     /// The kernel's release, as `uname -r` prints it.
@@ -58,6 +60,7 @@ impl Guest {
             ovmf: cache.join("share/OVMF"),
             seabios: cache.join("share/seabios"),
             aavmf: cache.join("share/AAVMF"),
+            u_boot: cache.join("share/qemu_arm64/u-boot.bin"),
             console: if arch == "arm64" { "ttyAMA0" } else { "ttyS0" },
             release: std::fs::read_to_string(home.join("release"))
                 .unwrap_or_default()
@@ -100,6 +103,19 @@ impl Guest {
             skip(&format!(
                 "no programs of armhf ({} is missing): run `cargo xtask guests`",
                 self.initrd_armhf.display()
+            ))?;
+        }
+        Ok(is_there)
+    }
+
+    /// Whether U-Boot is there, which guests fetched earlier may lack; if not, that is said as by
+    /// [`Guest::find`].
+    pub fn has_u_boot(&self) -> Result<bool, Error> {
+        let is_there = self.u_boot.exists();
+        if !is_there {
+            skip(&format!(
+                "no U-Boot ({} is missing): run `cargo xtask guests`",
+                self.u_boot.display()
             ))?;
         }
         Ok(is_there)
