@@ -83,6 +83,18 @@ impl Mem {
             disp,
         }
     }
+
+    /// So many bytes further on.
+    pub(crate) fn after(self, bytes: i32) -> Mem {
+        match self {
+            Mem::At { base, index, disp } => Mem::At {
+                base,
+                index,
+                disp: disp + bytes,
+            },
+            Mem::Code(at) => Mem::Code(at + bytes),
+        }
+    }
 }
 
 impl From<Reg> for Rm {

@@ -608,6 +608,9 @@ enum Plain {
     /// By a register and an offset, of some size and byte order.
     Load(Slot, Slot, u64, Ty, Endian),
     Store(Slot, Slot, u64, Ty, Endian),
+    /// Two registers as one vector, or as two after a look at both places: what must be done whole.
+    Pair([Slot; 2], Slot, u64),
+    Both([Slot; 2], Slot, u64),
     /// At the register, which moves down before, or up after.
     Push(Slot, Slot),
     Pop(Slot, Slot),
@@ -625,7 +628,10 @@ fn plain(random: &mut impl FnMut() -> u64) -> Plain {
     let ty = [Ty::I8, Ty::I16, Ty::I32, Ty::I64][random() as usize % 4];
     let endian = [Endian::Little, Endian::Little, Endian::Big][random() as usize % 3];
     let offset = (random() % 80).wrapping_sub(40).wrapping_mul(random() % 6);
-    match random() % 16 {
+    let pair = [data, slot(3 + random() % 4)];
+    match random() % 19 {
+        16 | 17 => Plain::Pair(pair, base, offset),
+        18 => Plain::Both(pair, base, offset),
         0 => Plain::Add(base, offset),
         1..=4 => Plain::Load(data, base, offset, ty, endian),
         5..=8 => Plain::Store(data, base, offset, ty, endian),
@@ -668,6 +674,23 @@ fn plain_unit(insns: &[Plain], from: usize) -> Unit {
                 let addr = b.add_const(base, offset);
                 let v = b.get_low(from, ty);
                 b.store(addr, v, mem(ty, endian));
+            }
+            Plain::Pair(from, base, offset) => {
+                let [lo, hi] = from.map(|slot| b.get(slot));
+                let base = b.get(base);
+                let addr = b.add_const(base, offset);
+                let v = b.vec_make(lo, hi);
+                b.store(addr, v, mem(Ty::V128, Endian::Little));
+            }
+            Plain::Both(from, base, offset) => {
+                let [lo, hi] = from.map(|slot| b.get(slot));
+                let base = b.get(base);
+                let addr = b.add_const(base, offset);
+                let next = b.add_const(addr, 8);
+                let mem = mem(Ty::I64, Endian::Little);
+                b.probe(next, mem);
+                b.store(addr, lo, mem);
+                b.store(next, hi, mem);
             }
             Plain::Push(from, base) => {
                 let v = b.get(from);

@@ -4,7 +4,7 @@ use accel_core::{Effects, Helper, Intrinsic};
 use accel_ir::HelperId;
 
 use crate::cpu::Arm;
-use crate::system::{access, calls, pauth, semihosting};
+use crate::system::{access, calls, pauth, semihosting, special};
 use crate::{a32, a64, float, simd};
 
 const ALL: Effects = Effects::ALL;
@@ -82,6 +82,8 @@ helpers! {
     DSB => calls::dsb, VALUE;
     SYS_TRAP => access::sys_trap, ALL;
     MRS => access::mrs, ALL;
+    COUNTER => special::read_counter, VALUE;
+    VIRTUAL_COUNTER => special::read_virtual_counter, VALUE;
     MSR => access::msr, ALL;
     MSR_IMM => access::msr_imm, ALL;
     SYS => access::sys, ALL;

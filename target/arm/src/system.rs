@@ -17,7 +17,7 @@ pub(crate) mod registers;
 pub(crate) mod reset;
 pub(crate) mod saved;
 pub(crate) mod semihosting;
-mod special;
+pub(crate) mod special;
 pub(crate) mod syndrome;
 pub(crate) mod tlb;
 pub(crate) mod translation;

@@ -7,7 +7,7 @@
 //! address, the table is looked at at once. All else goes to a thunk that calls Rust. A store is announced
 //! afterwards if its page is flagged.
 
-use accel_ir::{Endian, Mem as Access, Rmw, Ty, Val};
+use accel_ir::{Endian, Mem as Access, Op, Rmw, Ty, Val};
 use accel_softmmu::{layout, recent_layout as recent};
 
 use super::ends::Exit;
@@ -33,6 +33,8 @@ pub(super) enum Loaded {
 pub(super) enum Stored {
     Reg(Reg),
     Xmm(Xmm),
+    /// The halves of a vector.
+    Pair(Reg, Reg),
     Imm(i32),
 }
 
@@ -130,6 +132,10 @@ impl Compiler<'_> {
         match kept {
             Stored::Reg(reg) => self.places.lock(reg),
             Stored::Xmm(reg) => self.places.lock_v(reg),
+            Stored::Pair(low, high) => {
+                self.places.lock(low);
+                self.places.lock(high);
+            }
             Stored::Imm(_) => {}
         }
         self.places.lock(HOST);
@@ -434,11 +440,29 @@ impl Compiler<'_> {
         }
     }
 
+    /// Whether the halves of a vector are stored one by one, not made one before. Where tables are looked
+    /// up, there are not enough registers for that.
+    pub(super) fn stores_halves(&self, addr: Val, mem: &Access) -> bool {
+        mem.endian == Endian::Little && !mem.aligned && self.base(addr) != Base::Wild
+    }
+
     pub(super) fn store(&mut self, addr: Val, v: Val, mem: &Access) -> Result<(), TooBig> {
         if mem.endian == Endian::Big && mem.ty == Ty::V128 {
             return Err(TooBig);
         }
-        self.ready(v)?;
+        let halves = match self.places.deferred(v) {
+            Some(&Op::VecMake { lo, hi, .. }) => {
+                self.places.take_deferred(v);
+                self.consume(v);
+                self.ready(lo)?;
+                self.ready(hi)?;
+                Some((lo, hi))
+            }
+            _ => {
+                self.ready(v)?;
+                None
+            }
+        };
         let shared = self.plan.sharing.find(self.block, self.op);
         if shared.is_none_or(|shared| shared.leads) {
             self.claim(HOST)?;
@@ -446,7 +470,10 @@ impl Compiler<'_> {
         self.claim(FLAGS)?;
         let size = size_of(mem.ty);
         let value = match (mem.ty, self.places.constant(v)) {
-            (Ty::V128, _) => Stored::Xmm(self.xmm(v)?),
+            (Ty::V128, _) => match halves {
+                Some((lo, hi)) => Stored::Pair(self.clean(lo)?, self.clean(hi)?),
+                None => Stored::Xmm(self.xmm(v)?),
+            },
             (ty, Some(value)) if mem.endian == Endian::Little && imm_of(ty, value).is_some() => {
                 Stored::Imm(imm_of(ty, value).unwrap_or(0))
             }
@@ -467,12 +494,12 @@ impl Compiler<'_> {
             let to = Mem::base(host, shared.offset);
             self.put(size, to, value);
             self.announce_at(to, shared, mem, vectors);
-            self.consume(v);
+            self.consume_stored(v, halves);
             self.share(self.group_value(shared), shared);
         } else {
             let by = self.locate(addr, mem, value)?;
             let check = self.check(by, mem, true, mem.aligned);
-            self.consume(v);
+            self.consume_stored(v, halves);
             let ways = self.ways(Kind::Store, mem, vectors);
             self.put(size, check.at, value);
             self.announce(by, mem, vectors);
@@ -482,6 +509,16 @@ impl Compiler<'_> {
             self.fence();
         }
         Ok(())
+    }
+
+    fn consume_stored(&mut self, v: Val, halves: Option<(Val, Val)>) {
+        match halves {
+            Some((lo, hi)) => {
+                self.consume(lo);
+                self.consume(hi);
+            }
+            None => self.consume(v),
+        }
     }
 
     /// Orders stores before loads that follow. Between a CPU that runs alone and devices, devices see to that.
@@ -497,6 +534,10 @@ impl Compiler<'_> {
         match value {
             Stored::Reg(reg) => self.asm.mov_to(size, to, reg),
             Stored::Xmm(reg) => self.asm.movups_to(to, reg),
+            Stored::Pair(low, high) => {
+                self.asm.mov_to(Size::Q, to, low);
+                self.asm.mov_to(Size::Q, to.after(8), high);
+            }
             Stored::Imm(imm) => self.asm.mov_imm_to(size, to, imm),
         }
     }
@@ -527,6 +568,15 @@ impl Compiler<'_> {
     }
 
     pub(super) fn probe(&mut self, addr: Val, mem: &Access) -> Result<(), TooBig> {
+        if let Some(shared) = self.plan.sharing.find(self.block, self.op) {
+            if shared.leads {
+                self.shared(addr, mem, true, shared)?;
+            } else {
+                // The group's first has looked at it.
+                self.consume(self.group_value(shared));
+            }
+            return Ok(());
+        }
         self.claim(HOST)?;
         let by = self.locate(addr, mem, NOTHING)?;
         let check = self.check(by, mem, true, mem.aligned);
@@ -816,7 +866,7 @@ impl Compiler<'_> {
                 Slow::Store { value, .. } => match *value {
                     Stored::Reg(reg) => self.asm.mov(Size::Q, FLAGS, reg),
                     Stored::Imm(imm) => self.asm.mov_imm(FLAGS, i64::from(imm) as u64),
-                    Stored::Xmm(_) => self.give(&access),
+                    Stored::Xmm(_) | Stored::Pair(..) => self.give(&access),
                 },
                 _ => self.give(&access),
             }
@@ -857,6 +907,10 @@ impl Compiler<'_> {
             Slow::Store { value, .. } => match value {
                 Stored::Reg(reg) => self.asm.mov_to(Size::Q, at(1), reg),
                 Stored::Xmm(reg) => self.asm.movups_to(at(1), reg),
+                Stored::Pair(low, high) => {
+                    self.asm.mov_to(Size::Q, at(1), low);
+                    self.asm.mov_to(Size::Q, at(2), high);
+                }
                 Stored::Imm(imm) => self.asm.mov_imm_to(Size::Q, at(1), imm),
             },
             Slow::Complex { args, what, .. } => {

@@ -286,7 +286,7 @@ impl Plan {
             }
             for (n, op) in block.ops.iter().enumerate().rev() {
                 match op {
-                    Op::Load { .. } | Op::Store { .. } if self.follows(i, n) => {
+                    Op::Load { .. } | Op::Store { .. } | Op::Probe { .. } if self.follows(i, n) => {
                         if let Op::Store { v, .. } = op {
                             self.add_use(*v);
                         }

@@ -110,7 +110,7 @@ impl Access {
             Op::Load { addr, mem, .. } => (addr, mem, false, true),
             Op::Store { addr, mem, .. } => (addr, mem, true, true),
             Op::Rmw { addr, mem, .. } | Op::Cas { addr, mem, .. } => (addr, mem, true, false),
-            Op::Probe { addr, mem } => (addr, mem, true, false),
+            Op::Probe { addr, mem } => (addr, mem, true, true),
             _ => return None,
         };
         Some(Access {

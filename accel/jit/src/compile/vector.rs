@@ -214,7 +214,12 @@ impl Compiler<'_> {
     pub(super) fn vec_make(&mut self, d: Val, lo: Val, hi: Val) -> Result<(), TooBig> {
         let ops = &self.unit.blocks[self.block].ops;
         let next = ops.get(self.op + 1);
-        if matches!(next, Some(accel_ir::Op::SetV { v, .. }) if *v == d) && self.can_defer(d) {
+        let is_written_whole = match next {
+            Some(accel_ir::Op::SetV { v, .. }) => *v == d,
+            Some(accel_ir::Op::Store { v, addr, mem }) => *v == d && self.stores_halves(*addr, mem),
+            _ => false,
+        };
+        if is_written_whole && self.can_defer(d) {
             self.places.defer(d, accel_ir::Op::VecMake { d, lo, hi });
             return Ok(());
         }

@@ -608,7 +608,7 @@ fn pair(
             _ => (c.v_low(rt, ty), c.v_low(rt2, ty)),
         };
         if ty == Ty::I32 {
-            // One store of twice the size, where that faults alike.
+            // One store of twice the size (as below), where that faults alike.
             let a = c.b.zext(a, Ty::I64);
             let both = c.b.insert(a, b, 32, 32);
             let mem = Mem {
@@ -623,6 +623,13 @@ fn pair(
                 };
                 c.b.probe(address, aligned);
             }
+            c.b.store(address, both, mem);
+        } else if ty == Ty::I64 && !c.mode.is_aligned() {
+            let both = c.b.vec_make(a, b);
+            let mem = Mem {
+                ty: Ty::V128,
+                ..mem
+            };
             c.b.store(address, both, mem);
         } else {
             // Both or none.

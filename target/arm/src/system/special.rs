@@ -76,6 +76,18 @@ fn check_timer(core: &mut Core, word: u64, bit: u32, physical: Option<u32>) -> R
     Ok(())
 }
 
+/// (instruction): CNTPCT_EL0.
+pub(crate) fn read_counter(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Trap> {
+    check_timer(core, word, 0, Some(0))?;
+    Ok(counter(core))
+}
+
+/// (instruction): CNTVCT_EL0.
+pub(crate) fn read_virtual_counter(core: &mut Core, [word, ..]: [u64; 4]) -> Result<u64, Trap> {
+    check_timer(core, word, 1, None)?;
+    Ok(counter(core).wrapping_sub(virtual_offset(core)))
+}
+
 fn gic_access(core: &Core, reg: SysReg) -> Option<GicAccess> {
     let (op0, op1, crn, crm, _) = reg.fields();
     let is_gic = op0 == 3
@@ -209,14 +221,8 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
             }
             get(sys::CNTFRQ_EL0)
         }
-        (3, 3, 14, 0, 1) => {
-            check_timer(core, word, 0, Some(0))?;
-            counter(core)
-        }
-        (3, 3, 14, 0, 2) => {
-            check_timer(core, word, 1, None)?;
-            counter(core).wrapping_sub(virtual_offset(core))
-        }
+        (3, 3, 14, 0, 1) => return read_counter(core, [word, 0, 0, 0]),
+        (3, 3, 14, 0, 2) => return read_virtual_counter(core, [word, 0, 0, 0]),
         (3, op1, 14, crm, op2 @ 0..=2) => return timer_read(core, (op1, crm, op2), word),
         (2, 0, 1, 1, 4) if privileged => OS_LOCK | u64::from(core.arch.os_lock) << 1,
         (2, 0, 0, n, kind @ 4..=7) if privileged && debug::exists(core, n, kind) => {
