@@ -8,8 +8,7 @@
 //! and a CPU whose input rises is told.
 //!
 //! Not modelled: the virtual CPU interface of version 2, 1-of-N routing, extended ranges of interrupts,
-//! the GICv3 legacy (non-affinity) mode, interrupts that Secure software lets Non-secure software
-//! have a part in (`NSACR`), the locks of `CP15SDISABLE`.
+//! the GICv3 legacy (non-affinity) mode, version 2's `NSACR`, the locks of `CP15SDISABLE`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -79,6 +79,8 @@ pub struct GicBank {
     pub edges: u32,
     /// `IPRIORITYR`.
     pub priority: [u8; GIC_BANK],
+    /// Version 3, `NSACR`: what Non-secure software may do to Secure interrupts, two bits each.
+    pub lent: u64,
 }
 
 impl GicBank {
@@ -105,6 +107,7 @@ impl GicBank {
             lines,
             edges,
             priority,
+            lent,
         } = self;
         Section::new("gic-bank", 1)
             .with(1, *group)
@@ -115,6 +118,7 @@ impl GicBank {
             .with(6, *edges)
             .with(7, priority.to_vec())
             .with(8, *modifier)
+            .with(9, *lent)
     }
 
     fn restore(s: &Section) -> Result<Self, StateError> {
@@ -128,6 +132,7 @@ impl GicBank {
             edges: s.u32(6)?,
             priority: s.array::<GIC_BANK>(7)?.map(|p| p & GIC_PRIORITY),
             modifier: added(s, 8, 0)?,
+            lent: s.get(9).map_or(Ok(0), |_| s.u64(9))?,
         })
     }
 }

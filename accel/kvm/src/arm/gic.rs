@@ -114,6 +114,7 @@ impl<A: Attributes> BankAt<'_, A> {
             priority: [0; GIC_BANK],
             // There is one Security state.
             modifier: 0,
+            lent: 0,
         };
         for (word, bytes) in (0..).zip(bank.priority.as_chunks_mut::<4>().0) {
             *bytes = self

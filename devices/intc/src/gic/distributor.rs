@@ -4,7 +4,7 @@
 use hw_intc::{GicBank, GicVersion};
 
 use super::model::Model;
-use super::security::View;
+use super::security::{View, lent};
 
 /// SGIs, whose trigger mode is fixed.
 const SGIS: u32 = 0xffff;
@@ -32,6 +32,8 @@ pub(super) enum Reg {
     Config(usize, bool),
     /// `IGRPMODR`
     Modifier(usize),
+    /// `NSACR`, of version 3: bank, and whether its upper half.
+    Access(usize, bool),
 }
 
 impl Reg {
@@ -58,6 +60,10 @@ impl Reg {
                 Reg::Config(n >> 1, n & 1 != 0)
             }
             0xd00..0xd80 => Reg::Modifier(word),
+            0xe00..0xf00 => {
+                let n = usize::try_from(offset & 0xff).ok()? >> 2;
+                Reg::Access(n >> 1, n & 1 != 0)
+            }
             _ => return None,
         })
     }
@@ -74,13 +80,26 @@ impl Reg {
             | Reg::ClearActive(n)
             | Reg::Priority(n, _)
             | Reg::Config(n, _)
+            | Reg::Access(n, _)
             | Reg::Modifier(n) => n,
         }
     }
 
     /// Whether it is for Secure software alone.
     fn is_secure(self) -> bool {
-        matches!(self, Reg::Group(_) | Reg::Modifier(_))
+        matches!(self, Reg::Group(_) | Reg::Modifier(_) | Reg::Access(..))
+    }
+
+    /// The interrupts of a bank that it shows, or a write changes.
+    fn seen(self, bank: &GicBank, view: View, is_write: bool) -> u32 {
+        match self {
+            Reg::SetPending(_) => view.visible_if(bank, lent::SET_PENDING),
+            Reg::ClearPending(_) => view.visible_if(bank, lent::CLEAR_PENDING),
+            Reg::SetActive(_) | Reg::ClearActive(_) if !is_write => {
+                view.visible_if(bank, lent::CLEAR_PENDING)
+            }
+            _ => view.visible(bank),
+        }
     }
 
     /// Reads it as `cpu`. A bank that is not there reads as zero.
@@ -91,12 +110,15 @@ impl Reg {
         if self.is_secure() && !view.is_whole() {
             return 0;
         }
-        let seen = view.visible(bank);
+        let seen = self.seen(bank, view, false);
         let shown = |bits: u32| u64::from(bits & seen);
         match self {
             Reg::Group(_) => bank.group.into(),
             Reg::Modifier(_) if model.state.has_two_states() => bank.modifier.into(),
-            Reg::Modifier(_) => 0,
+            Reg::Access(_, upper) if is_lending(model) => {
+                bank.lent.wrapping_shr(if upper { 32 } else { 0 }) & 0xffff_ffff
+            }
+            Reg::Modifier(_) | Reg::Access(..) => 0,
             Reg::SetEnable(_) | Reg::ClearEnable(_) => shown(bank.enabled),
             Reg::SetPending(_) | Reg::ClearPending(_) => shown(bank.pending()),
             Reg::SetActive(_) | Reg::ClearActive(_) => shown(bank.active),
@@ -125,15 +147,23 @@ impl Reg {
         let n = self.bank();
         let fixed = if n == 0 && is_v2 { SGIS } else { 0 };
         let two_states = model.state.has_two_states();
+        let is_lending = is_lending(model);
         let Some(bank) = model.state.bank_mut(cpu, n) else {
             return;
         };
-        let seen = view.visible(bank);
+        let seen = self.seen(bank, view, true);
         let bits = value as u32 & seen;
         match self {
             Reg::Group(_) => bank.group = bits,
             Reg::Modifier(_) if two_states => bank.modifier = bits,
-            Reg::Modifier(_) => {}
+            // PPIs are never lent.
+            Reg::Access(0, true) => {}
+            Reg::Access(_, upper) if is_lending => {
+                let shift = if upper { 32u32 } else { 0 };
+                let kept = bank.lent & !0xffff_ffffu64.wrapping_shl(shift);
+                bank.lent = kept | (value & 0xffff_ffff).wrapping_shl(shift);
+            }
+            Reg::Modifier(_) | Reg::Access(..) => {}
             Reg::SetEnable(_) => bank.enabled |= bits,
             Reg::ClearEnable(_) => bank.enabled &= !bits,
             Reg::SetPending(_) => bank.latched |= bits & !fixed,
@@ -152,6 +182,11 @@ impl Reg {
             Reg::Config(_, upper) => configure(bank, n, upper, (value as u32, seen)),
         }
     }
+}
+
+/// Whether Secure interrupts can be lent to Non-secure software: not by a version 2 controller here.
+fn is_lending(model: &Model) -> bool {
+    model.state.has_two_states() && model.state.version == GicVersion::V3
 }
 
 fn half(bits: u32, upper: bool) -> u32 {

@@ -1,6 +1,6 @@
 //! What the Non-secure state sees of a controller with two Security states (IHI 0048B sections 3.6 and
 //! 4.1.3, IHI 0069H sections 4.6 and 4.8): its own interrupts, which are those of group 1, and their half of the
-//! priorities.
+//! priorities; and what of version 3's Secure interrupts it was lent (section 12.9.25 "GICD_NSACR").
 
 use hw_core::{Access, Initiator};
 use hw_intc::{GIC_IDLE, GIC_PRIORITY, GicBank};
@@ -16,7 +16,33 @@ pub(super) enum View {
     NonSecure,
 }
 
+/// What Non-secure software may do to a Secure interrupt, by its field of `NSACR`: each has those before.
+pub(super) mod lent {
+    /// Make it pending, or send it if it is software generated and of group 0.
+    pub(crate) const SET_PENDING: u64 = 1;
+    /// Take that back, see whether it is active, or send it if it is of Secure group 1.
+    pub(crate) const CLEAR_PENDING: u64 = 2;
+    /// Route it.
+    pub(crate) const ROUTE: u64 = 3;
+}
+
+/// The interrupts of a bank that are lent so far, a bit each.
+fn lent_to(bank: &GicBank, least: u64) -> u32 {
+    (0..32u32)
+        .filter(|n| bank.lent.wrapping_shr(n.wrapping_mul(2)) & 3 >= least)
+        .fold(0, |bits, n| bits | 1u32.wrapping_shl(n))
+}
+
 impl View {
+    /// The interrupts of a bank that are seen where those lent so far are, too.
+    pub(super) fn visible_if(self, bank: &GicBank, least: u64) -> u32 {
+        match self {
+            View::Whole => u32::MAX,
+            View::NonSecure if bank.lent == 0 => bank.group,
+            View::NonSecure => bank.group | lent_to(bank, least),
+        }
+    }
+
     pub(super) fn is_whole(self) -> bool {
         self == View::Whole
     }

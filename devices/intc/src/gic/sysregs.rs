@@ -7,7 +7,7 @@ use super::model::{
     Candidate, FIRST_SPECIAL, GROUP_1, Model, SECURE_GROUP_1, SPURIOUS, active_group, icc_ctlr,
     running,
 };
-use super::security::View;
+use super::security::{View, lent};
 use super::virt;
 
 /// A register by its encoding: `op0 << 14 | op1 << 11 | CRn << 7 | CRm << 3 | op2`.
@@ -225,10 +225,16 @@ fn set_control_el3(own: &mut GicCpu, value: u64) {
 }
 
 /// Whether a software generated interrupt reaches a CPU that has it in group `there`: it was sent as one of
-/// `group`, perhaps by Non-secure software (section 4.7 "Software Generated Interrupts").
-fn is_forwarded(group: usize, there: usize, is_secure: bool) -> bool {
+/// `group`, perhaps by Non-secure software, which it may be `lent` to (section 4.7 "Software Generated
+/// Interrupts").
+fn is_forwarded(group: usize, there: usize, is_secure: bool, field: u64) -> bool {
     let fits = group == there || group == SECURE_GROUP_1 && there == 0;
-    fits && (is_secure || there == GROUP_1)
+    let is_lent = match there {
+        0 => field >= lent::SET_PENDING,
+        SECURE_GROUP_1 => field >= lent::CLEAR_PENDING,
+        _ => false,
+    };
+    fits && (is_secure || there == GROUP_1 || is_lent)
 }
 
 /// The CPUs that a software generated interrupt is for.
@@ -400,7 +406,9 @@ impl Gic {
         };
         let is_secure = access.is_secure() || !two_states;
         for to in receivers(&model, from, value) {
-            if is_forwarded(group, model.group_of(to, sgi), is_secure) {
+            let bank = model.state.bank(to, 0);
+            let field = bank.map_or(0, |bank| bank.lent.wrapping_shr(sgi.wrapping_mul(2)) & 3);
+            if is_forwarded(group, model.group_of(to, sgi), is_secure, field) {
                 model.send_sgi(from, to, sgi);
                 self.follow(&model, Some(to));
             }

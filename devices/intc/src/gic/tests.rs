@@ -468,6 +468,75 @@ proptest! {
 }
 
 #[test]
+fn secure_interrupts_are_lent_to_non_secure_software_bit_by_bit() {
+    let b = Bench::with(GicVersion::V3, 1, Security::Two);
+    let map = b.fabric.memory.snapshot();
+    let by = Initiator::Cpu(0);
+    let write = |secure: bool, at: u64, size: u8, value: u64| {
+        let attrs = Attrs {
+            secure,
+            ..Attrs::default()
+        };
+        map.write(at, size, value, ByteOrder::Little, by, attrs)
+            .unwrap();
+    };
+    let read = |secure: bool, at: u64, size: u8| {
+        let attrs = Attrs {
+            secure,
+            ..Attrs::default()
+        };
+        map.read(at, size, ByteOrder::Little, by, attrs).unwrap()
+    };
+    // SPI 36, in group 0: its field is bits 9 and 8 of the third word.
+    let (nsacr, bit) = (DIST + 0xe08, 1 << 4);
+    let (set, clear, active) = (DIST + 0x204, DIST + 0x284, DIST + 0x304);
+    let route = DIST + 0x6000 + 8 * 36;
+    write(true, DIST, 4, 0x37);
+    let outcome = |field: u64| {
+        write(true, nsacr, 4, field << 8);
+        assert_eq!(read(true, nsacr, 4), field << 8);
+        // Non-secure software does not see what it was lent.
+        write(false, nsacr, 4, u64::MAX >> 32);
+        assert_eq!(read(false, nsacr, 4), 0);
+        write(true, clear, 4, bit);
+        write(false, set, 4, bit);
+        let sets = read(true, set, 4) & bit != 0;
+        write(true, set, 4, bit);
+        write(false, clear, 4, bit);
+        let clears = read(true, set, 4) & bit == 0;
+        write(true, active, 4, bit);
+        let sees = read(false, active, 4) & bit != 0;
+        write(false, active + 0x80, 4, bit);
+        assert_eq!(read(true, active, 4) & bit, bit, "never changed");
+        write(true, route, 8, 0);
+        write(false, route, 8, 0x101);
+        [sets, clears, sees, read(true, route, 8) != 0]
+    };
+    assert_eq!(outcome(0), [false, false, false, false]);
+    assert_eq!(outcome(1), [true, false, false, false]);
+    assert_eq!(outcome(2), [true, true, true, false]);
+    assert_eq!(outcome(3), [true, true, true, true]);
+    // Private ones: only SGIs are lent.
+    write(true, REDIST + SGI_FRAME + 0xe00, 4, 0x5);
+    write(true, REDIST + SGI_FRAME + 0xe04, 4, 0x5);
+    assert_eq!(read(true, REDIST + SGI_FRAME + 0xe00, 4), 5);
+    assert!(b.gic.snapshot().cpus[0].bank.lent == 5);
+    // SGI 1, of group 0, by ICC_SGI0R_EL1; SGI 2 is not lent.
+    let sgi = |n: u64| {
+        let access = GicSystemAccess {
+            encoding: icc(11, 7),
+            el: 1,
+            groups: 0,
+            monitored: 0,
+            secure: false,
+        };
+        b.gic.write_system(0, access, n << 24 | 1).unwrap();
+        read(true, REDIST + SGI_FRAME + 0x200, 4) >> n & 1
+    };
+    assert_eq!((sgi(1), sgi(2)), (1, 0));
+}
+
+#[test]
 fn a_state_of_another_shape_is_refused() {
     let two = Bench::v2(2);
     let saved = two.part.with(|d| d.save());

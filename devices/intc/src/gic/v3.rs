@@ -11,7 +11,7 @@ use hw_intc::{GIC_MAX_CPUS, GicVersion};
 
 use super::distributor::Reg;
 use super::model::Model;
-use super::security::View;
+use super::security::{View, lent};
 use super::{Gic, IIDR, cpu_of, id_register};
 
 const DISTRIBUTOR_LEN: u64 = 0x1_0000;
@@ -163,18 +163,18 @@ fn read_distributor(model: &Model, access: &Access) -> Result<u64, Fault> {
         }
         GICD_IIDR => IIDR,
         GICD_TYPER2 | GICD_STATUSR => 0,
-        // NSACR: Non-secure software is given nothing of what is Secure. Beside it, what is reserved.
-        0x0d80..0x0f00 => 0,
+        // Reserved.
+        0x0d80..0x0e00 => 0,
         IDS.. => id_register(offset & 0xfff, 3).ok_or(Fault::NoRegister)?,
         _ => return Err(Fault::NoRegister),
     })
 }
 
-/// Whether a shared interrupt is seen.
+/// Whether the route of a shared interrupt is seen.
 fn sees(model: &Model, spi: usize, view: View) -> bool {
     let bank = model.state.spis.get(spi / 32);
     let bit = 1u32.wrapping_shl(spi as u32 & 31);
-    bank.is_some_and(|bank| view.visible(bank) & bit != 0)
+    bank.is_some_and(|bank| view.visible_if(bank, lent::ROUTE) & bit != 0)
 }
 
 /// `GICD_CTLR`.
@@ -218,7 +218,7 @@ fn write_distributor(model: &mut Model, access: &Access, value: u64) -> Result<(
     }
     match (offset, size) {
         (GICD_CTLR, 4) => set_control(model, view, value),
-        (GICD_STATUSR, 4) | (0x0d80..0x0f00, 4) => {}
+        (GICD_STATUSR, 4) | (0x0d80..0x0e00, 4) => {}
         (_, 4) => return Err(Fault::NoRegister),
         _ => return Err(Fault::BadSize),
     }
@@ -236,8 +236,6 @@ fn read_redistributor(
         let reg = Reg::at(offset, access.size).filter(|reg| reg.bank() == 0);
         return match (reg, offset) {
             (Some(reg), _) => Ok(reg.read(model, cpu, access.size, view)),
-            // GICR_NSACR.
-            (None, 0xe00) => Ok(0),
             (None, IDS..) => id_register(offset & 0xfff, 3).ok_or(Fault::NoRegister),
             (None, _) => Err(Fault::NoRegister),
         };
@@ -282,7 +280,6 @@ fn write_redistributor(
                 reg.write(model, cpu, access.size, value, view);
                 Ok(())
             }
-            (None, 0xe00) => Ok(()),
             (None, _) => Err(Fault::NoRegister),
         };
     }

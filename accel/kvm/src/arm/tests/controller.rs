@@ -63,6 +63,7 @@ prop_compose! {
             lines: lines & !edges,
             priority: priority.map(|p| p & 0xf8),
             modifier: 0,
+            lent: 0,
         }
     }
 }
