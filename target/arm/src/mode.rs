@@ -248,6 +248,7 @@ fn current(core: &Core) -> u64 {
 
 /// Brings the packed mode in line with the state. Whether it is another now.
 pub(crate) fn refresh(core: &mut Core) -> bool {
+    core.arch.pauth = None;
     let mode = current(core);
     core.attrs.user = core.arch.el == 0;
     core.attrs.secure = control::is_secure(core);

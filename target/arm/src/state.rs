@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::model::CpuModel;
 use crate::peers::{Peer, Peers};
+use crate::system::pauth::PauthShape;
 use crate::system::pmu::Pmu;
 
 /// What the board's loader puts into registers before the first instruction.
@@ -99,6 +100,8 @@ pub struct State {
     /// DBGBVR, DBGBCR, DBGWVR, DBGWCR by number.
     pub(crate) debug: [[u64; 4]; 16],
     pub(crate) pmu: Pmu,
+    /// What pointer authentication found out of the registers, until the mode is looked at again.
+    pub(crate) pauth: Option<PauthShape>,
     /// Bytes that the semihosting request at hand has written.
     pub(crate) semihost_done: u64,
     pub(crate) exception: Option<Exception>,
@@ -141,6 +144,7 @@ impl State {
             os_lock: true,
             debug: [[0; 4]; 16],
             pmu: Pmu::default(),
+            pauth: None,
             semihost_done: 0,
             exception: None,
             peer,

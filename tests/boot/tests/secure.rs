@@ -416,6 +416,55 @@ fn interrupts_of_a_gicv3_reach_the_world_they_are_for() -> Result<(), Error> {
 }
 
 #[test]
+fn interrupts_of_the_secure_world_are_lent_to_the_other() -> Result<(), Error> {
+    const GICD_NSACR2: u64 = GICD + 0xe08;
+    const GICD_IROUTER: u64 = GICD + 0x6100;
+    const GICR_NSACR: u64 = GICR_SGI + 0xe00;
+    for machine in MACHINES {
+        compare(&format!("{machine},gic-version=3"), |p| {
+            set_up_gic_v3(p);
+            for field in 0..4u32 {
+                p.poke(GICD_NSACR2, field * 0b01_0101)
+                    .poke(GICR_NSACR, field * 0x5555_5555);
+                p.poke(GICD + 0x304, 7);
+                p.peek("GICD_NSACR2", GICD_NSACR2)
+                    .peek("GICR_NSACR", GICR_NSACR);
+                p.at(1, RW | NS, MASKED, |p| {
+                    p.peek("GICD_NSACR2", GICD_NSACR2)
+                        .peek("GICR_NSACR", GICR_NSACR);
+                    p.poke(GICD + 0x204, 7);
+                    p.peek("GICD_ISPENDR1", GICD + 0x204);
+                    p.peek("GICD_ICPENDR1", GICD + 0x284);
+                    p.peek("GICD_ISACTIVER1", GICD + 0x304);
+                    p.poke(GICD_IROUTER, 1).poke(GICD_IROUTER + 8, 1);
+                    p.poke(GICD + 0x384, 7).poke(GICD + 0x184, 7);
+                    for reg in [icc(11, 7), icc(11, 5), icc(11, 6)] {
+                        for sgi in [0u64, 4, 8] {
+                            p.set(reg, sgi << 24 | 1);
+                        }
+                    }
+                });
+                p.peek("GICD_ISPENDR1", GICD + 0x204);
+                p.peek("GICD_ISACTIVER1", GICD + 0x304);
+                p.peek("GICD_ISENABLER1", GICD + 0x104);
+                p.peek("GICD_IROUTER32", GICD_IROUTER);
+                p.peek("GICD_IROUTER33", GICD_IROUTER + 8);
+                p.peek("GICR_ISPENDR0", GICR_SGI + 0x200);
+                p.poke(GICD + 0x204, 7).at(1, RW | NS, MASKED, |p| {
+                    p.poke(GICD + 0x284, 7).poke(GICR_SGI + 0x280, 0xffff);
+                });
+                p.peek("GICD_ISPENDR1", GICD + 0x204);
+                p.peek("GICR_ISPENDR0", GICR_SGI + 0x200);
+                p.poke(GICD + 0x284, 7).poke(GICD + 0x384, 7);
+                p.poke(GICR_SGI + 0x280, 0xffff);
+                p.poke(GICD_IROUTER, 0).poke(GICD_IROUTER + 8, 0);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn interrupts_are_taken_to_the_level_that_routing_says() -> Result<(), Error> {
     for machine in MACHINES {
         compare(&format!("{machine},gic-version=3"), |p| {

@@ -93,6 +93,8 @@ impl Reg {
     /// The interrupts of a bank that it shows, or a write changes.
     fn seen(self, bank: &GicBank, view: View, is_write: bool) -> u32 {
         match self {
+            // Of private ones, only sending software generated interrupts is lent.
+            _ if self.bank() == 0 => view.visible(bank),
             Reg::SetPending(_) => view.visible_if(bank, lent::SET_PENDING),
             Reg::ClearPending(_) => view.visible_if(bank, lent::CLEAR_PENDING),
             Reg::SetActive(_) | Reg::ClearActive(_) if !is_write => {

@@ -32,15 +32,60 @@ fn code(pointer: u64, modifier: u64, (low, high): (u64, u64)) -> u64 {
     h
 }
 
-/// Where the code is in a pointer: all bits that translation does not use but bit 55.
-fn mask(core: &Core, pointer: u64) -> (u64, bool) {
-    let (bottom, tbi) = translation::address_bits(core, control::regime(core), pointer);
-    let top = if tbi { 1 << 55 } else { 0 };
-    let all = match tbi {
-        true => u64::wrapping_sub(top, 1),
-        false => !(1 << 55),
-    };
-    (all & u64::MAX.wrapping_shl(bottom), tbi)
+/// What the registers in force say of pointers: worked out once, as each function of a guest may ask.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PauthShape {
+    /// Where the code is in a pointer of the lower and of the upper range: all bits that translation does
+    /// not use but bit 55.
+    masks: [u64; 2],
+    /// The top byte is not part of the address.
+    tagged: [bool; 2],
+    /// SCTLR_ELx.
+    sctlr: u64,
+}
+
+impl PauthShape {
+    fn of(core: &mut Core) -> Self {
+        if let Some(shape) = core.arch.pauth {
+            return shape;
+        }
+        let regime = control::regime(core);
+        let [low, high] = [0, 1 << 55].map(|pointer| {
+            let (bottom, tbi) = translation::address_bits(core, regime, pointer);
+            let all = match tbi {
+                true => (1 << 55) - 1,
+                false => !(1 << 55),
+            };
+            (all & u64::MAX.wrapping_shl(bottom), tbi)
+        });
+        let shape = PauthShape {
+            masks: [low.0, high.0],
+            tagged: [low.1, high.1],
+            sctlr: control::sctlr(core),
+        };
+        core.arch.pauth = Some(shape);
+        shape
+    }
+
+    fn mask(self, pointer: u64) -> (u64, bool) {
+        let [low, high] = self.masks;
+        let [low_tagged, high_tagged] = self.tagged;
+        match pointer >> 55 & 1 {
+            0 => (low, low_tagged),
+            _ => (high, high_tagged),
+        }
+    }
+
+    /// Whether SCTLR_ELx lets a key be used.
+    fn is_on(self, how: u64) -> bool {
+        let enable = match how & 3 {
+            0 => sctlr_bits::ENIA,
+            1 => sctlr_bits::ENIB,
+            2 => sctlr_bits::ENDA,
+            _ => sctlr_bits::ENDB,
+        };
+        self.sctlr & enable != 0
+    }
 }
 
 /// A pointer without its code.
@@ -52,31 +97,21 @@ fn plain(pointer: u64, mask: u64) -> u64 {
     }
 }
 
-/// Whether SCTLR_ELx lets a key be used.
-fn is_on(core: &Core, how: u64) -> bool {
-    let enable = match how & 3 {
-        0 => sctlr_bits::ENIA,
-        1 => sctlr_bits::ENIB,
-        2 => sctlr_bits::ENDA,
-        _ => sctlr_bits::ENDB,
-    };
-    control::sctlr(core) & enable != 0
-}
-
 /// (key, or [`GENERIC`]): an instruction that EL2 wants to see, unless its key is off.
 pub(crate) fn trap(core: &mut Core, [how, ..]: [u64; 4]) -> Result<u64, Trap> {
-    if how & GENERIC == 0 && !is_on(core, how) {
+    if how & GENERIC == 0 && !PauthShape::of(core).is_on(how) {
         return Ok(0);
     }
     Err(raise_to(core, 2, esr(class::PAUTH, 0), None))
 }
 
 /// Signs (`how` bit 2 clear) or authenticates a pointer; bits 1 and 0 are the key's number.
-pub(super) fn process(core: &Core, pointer: u64, modifier: u64, how: u64) -> u64 {
-    if !is_on(core, how) {
+pub(super) fn process(core: &mut Core, pointer: u64, modifier: u64, how: u64) -> u64 {
+    let shape = PauthShape::of(core);
+    if !shape.is_on(how) {
         return pointer;
     }
-    let (mask, tbi) = mask(core, pointer);
+    let (mask, tbi) = shape.mask(pointer);
     let original = plain(pointer, mask);
     let wanted = code(original, modifier, key(core, how)) & mask;
     if how & 4 == 0 {
@@ -107,7 +142,7 @@ pub(crate) fn pointer_auth(
 
 /// (pointer): the pointer without its code.
 pub(crate) fn strip(core: &mut Core, [pointer, ..]: [u64; 4]) -> Result<u64, Trap> {
-    let (mask, _) = mask(core, pointer);
+    let (mask, _) = PauthShape::of(core).mask(pointer);
     Ok(plain(pointer, mask))
 }
 
