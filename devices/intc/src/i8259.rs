@@ -17,6 +17,8 @@ use hw_core::{
 use hw_intc::{I8259Chip, I8259State};
 use runtime::{Rank, Ranked, RankedGuard};
 
+use crate::kept::Kept;
+
 mod chip;
 #[cfg(test)]
 mod tests;
@@ -37,6 +39,8 @@ const SLAVE_ELCR: u8 = 0xde;
 pub struct I8259 {
     state: Ranked<I8259State>,
     output: OnceLock<IrqLine>,
+    /// Of the master.
+    kept: Kept,
 }
 
 impl std::fmt::Debug for I8259 {
@@ -51,6 +55,7 @@ impl I8259 {
         Arc::new(I8259 {
             state: Ranked::new(Rank::InterruptController, I8259State::default()),
             output: OnceLock::new(),
+            kept: Kept::default(),
         })
     }
 
@@ -66,6 +71,15 @@ impl I8259 {
         }
         if let Some(output) = self.output.get() {
             output.set(state.master.pending(Some(CASCADE)).is_some());
+        }
+    }
+
+    /// What is masked or was forgotten is not given later.
+    fn forget_edges(&self, state: &I8259State) {
+        for n in 0..8 {
+            if state.master.irr & !state.master.imr & bit(n) == 0 {
+                self.kept.forget(n.into());
+            }
         }
     }
 
@@ -85,6 +99,9 @@ impl I8259 {
             }
             Some(n) => {
                 state.master.acknowledge(n);
+                if self.kept.done(n.into()) {
+                    state.master.irr |= bit(n);
+                }
                 state.master.irq_base | n
             }
             None => state.master.irq_base | SPURIOUS,
@@ -137,6 +154,10 @@ impl I8259 {
 }
 
 impl IrqSink for I8259 {
+    fn keep_edges(&self, pin: u32) {
+        self.kept.keep(pin);
+    }
+
     fn set(&self, pin: u32, level: bool) {
         let mut state = self.state();
         let state = &mut *state;
@@ -144,7 +165,13 @@ impl IrqSink for I8259 {
         match pin {
             // Nothing else drives the cascade.
             2 => return,
-            0..8 => state.master.set_line(n, level),
+            0..8 => {
+                let rose = level && state.master.lines & bit(n) == 0;
+                state.master.set_line(n, level);
+                if rose && state.master.imr & bit(n) == 0 {
+                    self.kept.rise(pin);
+                }
+            }
             8..16 => state.slave.set_line(n, level),
             _ => return,
         }
@@ -185,6 +212,7 @@ impl Device for I8259Device {
         let lines = (state.master.lines, state.slave.lines);
         *state = I8259State::default();
         (state.master.lines, state.slave.lines) = lines;
+        self.pic.forget_edges(&state);
     }
 
     fn after_reset(&mut self) {
@@ -207,6 +235,7 @@ impl Device for I8259Device {
             return Ok(chip.peek(odd).into());
         }
         let value = chip.read(odd, cascade);
+        self.pic.forget_edges(state);
         self.pic.sync(state);
         Ok(value.into())
     }
@@ -235,6 +264,7 @@ impl Device for I8259Device {
         } else {
             chip.write_command(value);
         }
+        self.pic.forget_edges(state);
         self.pic.sync(state);
         Ok(())
     }

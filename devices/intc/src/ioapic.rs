@@ -7,6 +7,7 @@
 //!
 //! Not modelled: the APIC bus and its arbitration.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hw_core::{
@@ -15,6 +16,8 @@ use hw_core::{
 };
 use hw_intc::{IOAPIC_PINS, IoApicState, redirection};
 use runtime::{Rank, Ranked, RankedGuard};
+
+use crate::kept::Kept;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,11 @@ const VERSION: u32 = 0x0017_0020;
 pub struct IoApic {
     state: Ranked<IoApicState>,
     messages: OnceLock<Msi>,
+    kept: Kept,
+    /// Whether it waits for the end of an edge interrupt: local APICs tell of these only then.
+    awaits: AtomicBool,
+    /// How many I/O APICs do.
+    awaiting: OnceLock<Arc<AtomicU32>>,
 }
 
 impl std::fmt::Debug for IoApic {
@@ -48,36 +56,85 @@ impl std::fmt::Debug for IoApic {
     }
 }
 
-/// Delivers input `n` if its line, entry and history say so.
-fn service(state: &mut IoApicState, messages: Option<&Msi>, n: usize, edge: bool) {
-    use redirection::{LEVEL, MASKED, REMOTE_IRR};
-    let line = state.lines & 1u32.wrapping_shl(n as u32) != 0;
-    let Some(entry) = state.entries.get_mut(n) else {
-        return;
-    };
-    let is_level = *entry & LEVEL != 0;
-    // An edge on a masked input is "ignored (i.e. not delivered or held pending)".
-    if *entry & MASKED != 0 || !line || (!is_level && !edge) {
-        return;
-    }
-    if is_level {
-        if *entry & REMOTE_IRR != 0 {
+impl IoApic {
+    /// Delivers input `n` if its line, entry and history say so.
+    fn service(&self, state: &mut IoApicState, n: usize, edge: bool) {
+        use redirection::{LEVEL, MASKED, REMOTE_IRR};
+        let pin = n as u32;
+        let line = state.lines & 1u32.wrapping_shl(pin) != 0;
+        let Some(entry) = state.entries.get_mut(n) else {
+            return;
+        };
+        let is_level = *entry & LEVEL != 0;
+        // An edge on a masked input is "ignored (i.e. not delivered or held pending)".
+        if *entry & MASKED != 0 || !line || (!is_level && !edge) {
             return;
         }
-        *entry |= REMOTE_IRR;
+        if is_level {
+            if *entry & REMOTE_IRR != 0 {
+                return;
+            }
+            *entry |= REMOTE_IRR;
+        } else {
+            self.kept.rise(pin);
+            self.say_awaiting();
+        }
+        self.send(*entry);
     }
-    let (address, data) = redirection::message(*entry);
-    if let Some(messages) = messages {
-        messages.send(address, data);
-    }
-}
 
-impl IoApic {
+    fn send(&self, entry: u64) {
+        let (address, data) = redirection::message(entry);
+        if let Some(messages) = self.messages.get() {
+            messages.send(address, data);
+        }
+    }
+
+    /// A local APIC ended an edge interrupt: the next one of that vector that is owed follows. As
+    /// [`eoi`](Self::eoi).
+    pub(crate) fn end_of_edge(&self, vector: u8) {
+        let state = self.state();
+        for (pin, entry) in (0..).zip(state.entries) {
+            if entry as u8 == vector
+                && entry & redirection::LEVEL == 0
+                && self.kept.is_waiting(pin)
+                && self.kept.done(pin)
+            {
+                self.send(entry);
+            }
+        }
+        self.say_awaiting();
+    }
+
+    /// Tells local APICs whether ends of edge interrupts are waited for. With the lock held.
+    fn say_awaiting(&self) {
+        let awaits = self.kept.is_any_waiting();
+        if self.awaits.swap(awaits, Ordering::SeqCst) != awaits
+            && let Some(awaiting) = self.awaiting.get()
+        {
+            match awaits {
+                true => awaiting.fetch_add(1, Ordering::SeqCst),
+                false => awaiting.fetch_sub(1, Ordering::SeqCst),
+            };
+        }
+    }
+
+    pub(crate) fn awaits_edges(&self) -> bool {
+        self.awaits.load(Ordering::SeqCst)
+    }
+
+    /// Where it is counted how many wait. Once, before anything is delivered.
+    pub(crate) fn tell_awaiting(&self, awaiting: &Arc<AtomicU32>) {
+        let _ = self.awaiting.set(awaiting.clone());
+    }
+
     /// An I/O APIC after power on.
     pub fn new() -> Arc<Self> {
         Arc::new(IoApic {
             state: Ranked::new(Rank::InterruptController, IoApicState::default()),
             messages: OnceLock::new(),
+            kept: Kept::default(),
+            awaits: AtomicBool::default(),
+            awaiting: OnceLock::new(),
         })
     }
 
@@ -96,7 +153,7 @@ impl IoApic {
                 && *entry & redirection::REMOTE_IRR != 0
             {
                 *entry &= !redirection::REMOTE_IRR;
-                service(&mut state, self.messages.get(), n, false);
+                self.service(&mut state, n, false);
             }
         }
     }
@@ -184,7 +241,11 @@ impl IoApic {
         if *entry & redirection::LEVEL == 0 {
             *entry &= !redirection::REMOTE_IRR;
         }
-        service(state, self.messages.get(), n, false);
+        if *entry & (redirection::LEVEL | redirection::MASKED) != 0 {
+            self.kept.forget(n as u32);
+            self.say_awaiting();
+        }
+        self.service(state, n, false);
     }
 }
 
@@ -196,6 +257,10 @@ fn table_index(select: u8) -> Option<(usize, bool)> {
 }
 
 impl IrqSink for IoApic {
+    fn keep_edges(&self, pin: u32) {
+        self.kept.keep(pin);
+    }
+
     fn set(&self, pin: u32, level: bool) {
         let Some(n) = usize::try_from(pin).ok().filter(|n| *n < IOAPIC_PINS) else {
             return;
@@ -208,7 +273,7 @@ impl IrqSink for IoApic {
         } else {
             state.lines &= !bit;
         }
-        service(&mut state, self.messages.get(), n, rose);
+        self.service(&mut state, n, rose);
     }
 }
 
@@ -238,6 +303,10 @@ impl Device for IoApicDevice {
             lines: state.lines,
             ..IoApicState::default()
         };
+        (0..)
+            .zip(state.entries)
+            .for_each(|(pin, _)| self.ioapic.kept.forget(pin));
+        self.ioapic.say_awaiting();
     }
 
     fn read(&mut self, access: Access) -> Result<u64, Fault> {

@@ -60,7 +60,24 @@ impl IsaLines {
     }
 }
 
+/// The I/O APIC's input of a line. ACPI and MP tables say so: interrupt 0 is overridden to pin 2, and
+/// interrupt 2 is the cascade, which no device drives.
+fn ioapic_pin(line: u32) -> u32 {
+    if line == 0 { TIMER_PIN } else { line }
+}
+
 impl IrqSink for IsaLines {
+    fn keep_edges(&self, pin: u32) {
+        if pin < 16
+            && let Some(pic) = &self.pic
+        {
+            pic.keep_edges(pin);
+        }
+        if let Some(ioapic) = &self.ioapic {
+            ioapic.keep_edges(ioapic_pin(pin));
+        }
+    }
+
     fn set(&self, pin: u32, level: bool) {
         let count = usize::try_from(pin).ok().and_then(|n| self.counts.get(n));
         if let Some(count) = count.filter(|_| level) {
@@ -72,9 +89,7 @@ impl IrqSink for IsaLines {
             pic.set(pin, level);
         }
         if let Some(ioapic) = &self.ioapic {
-            // ACPI and MP tables say so: interrupt 0 is overridden to pin 2, and interrupt 2 is the
-            // cascade, which no device drives.
-            ioapic.set(if pin == 0 { TIMER_PIN } else { pin }, level);
+            ioapic.set(ioapic_pin(pin), level);
         }
     }
 }

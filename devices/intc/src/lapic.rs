@@ -50,6 +50,7 @@ enum Mode {
 struct Config {
     clock: Clock,
     has_x2apic: bool,
+    awaits_edges: Arc<AtomicU32>,
 }
 
 /// One CPU's local APIC.
@@ -60,6 +61,8 @@ pub struct LocalApic {
     has_x2apic: bool,
     bus: Weak<ApicBus>,
     kick: OnceLock<Arc<dyn Kick>>,
+    /// Of the bus.
+    awaits_edges: Arc<AtomicU32>,
 
     base: AtomicU64,
     tpr: AtomicU32,
@@ -87,6 +90,7 @@ impl LocalApic {
             has_x2apic: config.has_x2apic,
             bus,
             kick: OnceLock::new(),
+            awaits_edges: config.awaits_edges.clone(),
             base: AtomicU64::default(),
             tpr: AtomicU32::default(),
             ldr: AtomicU32::default(),
@@ -217,11 +221,16 @@ impl LocalApic {
         };
         self.isr.clear(vector);
         let suppressed = self.svr.load(Ordering::Acquire) & svr::NO_EOI_BROADCAST != 0;
-        if self.tmr.test(vector)
-            && !suppressed
+        let is_level = self.tmr.test(vector);
+        let is_awaited = !is_level && self.awaits_edges.load(Ordering::SeqCst) != 0;
+        if (is_level && !suppressed || is_awaited)
             && let Some(bus) = self.bus.upgrade()
         {
-            bus.broadcast_eoi(vector);
+            if is_level {
+                bus.broadcast_eoi(vector);
+            } else {
+                bus.end_of_edge(vector);
+            }
         }
         self.recheck();
     }

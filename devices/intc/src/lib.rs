@@ -17,6 +17,7 @@ mod gic;
 mod i8259;
 mod ioapic;
 mod isa;
+mod kept;
 mod lapic;
 
 pub use gic::{

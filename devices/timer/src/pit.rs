@@ -3,7 +3,8 @@
 //! Spec: Intel 8254 (231164-005); port 61h: Intel 82371AB (PIIX4), 7.3.1.
 //!
 //! Counter 0's interrupt is a pulse at each rising edge of its output; only those edges are armed.
-//! Missed periods are one interrupt, and the phase stays.
+//! Periods that the host was too late for are made up for, one pulse each, and the interrupt controllers keep
+//! those that the guest is too slow for: kernels count their time by them.
 //!
 //! Not modelled: sound; a new count in the periodic modes begins at once instead of after the
 //! running period; the parity and channel check bits of port 61h.
@@ -32,6 +33,9 @@ const CONTROL: u64 = 3;
 const READ_BACK: u8 = 3;
 const READ_BACK_NO_COUNT: u8 = 1 << 5;
 const READ_BACK_NO_STATUS: u8 = 1 << 4;
+
+/// Most periods that are made up for at once: beyond, the host was suspended.
+const MOST_LATE: u64 = 1000;
 
 /// Where a PC has it.
 const PORT_40: u64 = 0x40;
@@ -97,17 +101,21 @@ impl Pit {
 
     fn fire(&mut self) {
         let now = self.now();
-        if self.state.fires_at.is_none_or(|at| at > now) {
+        let Some(due) = self.state.fires_at.filter(|at| *at <= now) else {
             return self.sync();
-        }
+        };
         if self.legacy.is_on() {
             // Nothing is to be heard before the interrupt is given back.
             self.state.fires_at = None;
             return;
         }
-        self.irq.set(false);
-        self.irq.set(true);
         let wait = hw_clock::ns_to_ticks(MIN_PERIOD_NS, PIT_HZ);
+        let period = self.state.channels[0].period().map(|n| n.max(wait));
+        let late = period.and_then(|n| now.saturating_sub(due).checked_div(n));
+        for _ in 0..=late.unwrap_or(0).min(MOST_LATE) {
+            self.irq.set(false);
+            self.irq.set(true);
+        }
         self.schedule(now);
         if self
             .state
@@ -184,6 +192,7 @@ impl Device for Pit {
         w.ports(Region::new("pit", self.iobase, 4).sizes(AccessSizes::BYTE));
         (self.port_61, _) = w.ports(Region::new("pcspk", PORT_61, 1).sizes(AccessSizes::BYTE));
         self.irq = w.irq(IrqPin::Bus(0));
+        self.irq.keep_edges();
         self.clock = Some(w.clock());
         self.deadline = w.timer(FIRE);
         self.legacy.on_change(w.timer(REPLACED));

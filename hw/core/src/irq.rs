@@ -9,6 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub trait IrqSink: Send + Sync {
     /// The level of input `pin` changed.
     fn set(&self, pin: u32, level: bool);
+
+    /// From now on no edge of input `pin` is to be lost because the CPU had not taken the one before: it is
+    /// given when that is done. Sinks that know no edges do nothing.
+    fn keep_edges(&self, pin: u32) {
+        let _ = pin;
+    }
 }
 
 impl<F: Fn(u32, bool) + Send + Sync> IrqSink for F {
@@ -111,6 +117,15 @@ impl IrqLine {
             && driver.level.swap(level, Ordering::AcqRel) != level
         {
             driver.hub.change(level);
+        }
+    }
+
+    /// Has what this pin drives count edges that the CPU is too slow for, and give them later, one by one
+    /// ([`IrqSink::keep_edges`]).
+    pub fn keep_edges(&self) {
+        if let Some(driver) = &self.driver {
+            let hub = &driver.hub.inner;
+            hub.sink.keep_edges(hub.pin);
         }
     }
 

@@ -281,3 +281,43 @@ proptest! {
         prop_assert_eq!(other.intr(), b.intr());
     }
 }
+
+#[test]
+fn edges_that_are_kept_are_given_one_by_one_and_others_are_one() {
+    let b = Bench::ready();
+    b.pic.keep_edges(0);
+    let take = || {
+        b.pic.is_pending().then(|| {
+            let vector = b.pic.ack();
+            b.wr(0x20, 0x20);
+            vector
+        })
+    };
+    for line in [0, 1] {
+        for _ in 0..4 {
+            b.pic.set(line, true);
+            b.pic.set(line, false);
+        }
+    }
+    let taken: Vec<u8> = std::iter::from_fn(take).collect();
+    assert_eq!(taken, [0x30, 0x30, 0x30, 0x30, 0x31]);
+    b.pic.set(0, true);
+    b.pic.set(0, false);
+    assert_eq!(std::iter::from_fn(take).count(), 1);
+}
+
+#[test]
+fn kept_edges_of_an_input_that_is_masked_are_forgotten() {
+    let b = Bench::ready();
+    b.pic.keep_edges(0);
+    for _ in 0..4 {
+        b.pic.set(0, true);
+        b.pic.set(0, false);
+    }
+    b.wr(0x21, 1);
+    assert!(!b.pic.is_pending());
+    b.wr(0x21, 0);
+    assert_eq!(b.pic.ack(), 0x30);
+    b.wr(0x20, 0x20);
+    assert!(!b.pic.is_pending());
+}

@@ -1,7 +1,7 @@
 //! The bus between local APICs: who a message is for, and what is wired to all of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use hw_core::{Clock, IrqSink, MsiSink};
@@ -22,6 +22,8 @@ pub struct ApicBus {
     by_id: BTreeMap<u32, usize>,
     pub(super) pic: OnceLock<Weak<I8259>>,
     ioapics: RwLock<Arc<[Weak<IoApic>]>>,
+    /// How many of them wait for ends of edge interrupts.
+    awaits_edges: Arc<AtomicU32>,
     pub(super) lint0: AtomicBool,
     pub(super) lint1: AtomicBool,
 }
@@ -33,6 +35,7 @@ impl ApicBus {
         let config = Config {
             clock: clock.clone(),
             has_x2apic,
+            awaits_edges: Arc::default(),
         };
         Arc::new_cyclic(|bus: &Weak<ApicBus>| {
             let apics: Vec<_> = (0u32..)
@@ -44,6 +47,7 @@ impl ApicBus {
                 apics,
                 pic: OnceLock::new(),
                 ioapics: RwLock::new(Arc::new([])),
+                awaits_edges: config.awaits_edges.clone(),
                 lint0: AtomicBool::new(false),
                 lint1: AtomicBool::new(false),
             }
@@ -68,6 +72,7 @@ impl ApicBus {
     /// Says who is told of ends of level interrupts. By the board, for each I/O APIC.
     pub fn connect_ioapic(&self, ioapic: &Arc<IoApic>) {
         let mut list = self.ioapics.write().unwrap_or_else(PoisonError::into_inner);
+        ioapic.tell_awaiting(&self.awaits_edges);
         *list = list
             .iter()
             .cloned()
@@ -75,14 +80,23 @@ impl ApicBus {
             .collect();
     }
 
+    fn ioapics(&self) -> Arc<[Weak<IoApic>]> {
+        let list = self.ioapics.read().unwrap_or_else(PoisonError::into_inner);
+        list.clone()
+    }
+
     pub(super) fn broadcast_eoi(&self, vector: u8) {
-        let list = self
-            .ioapics
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        for ioapic in list.iter().filter_map(Weak::upgrade) {
+        for ioapic in self.ioapics().iter().filter_map(Weak::upgrade) {
             ioapic.eoi(vector);
+        }
+    }
+
+    /// Tells those that wait for it of the end of an edge interrupt.
+    pub(super) fn end_of_edge(&self, vector: u8) {
+        for ioapic in self.ioapics().iter().filter_map(Weak::upgrade) {
+            if ioapic.awaits_edges() {
+                ioapic.end_of_edge(vector);
+            }
         }
     }
 

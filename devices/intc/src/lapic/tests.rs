@@ -629,3 +629,61 @@ proptest! {
         prop_assert!(two.apics.with(|d| d.restore(&section)).is_err());
     }
 }
+
+/// Takes interrupts of a vector until there are none, and says how many there were.
+fn take_all(b: &Bench, vector: u8) -> usize {
+    let take = || {
+        let taken = b.cpu(0).ack()?;
+        assert_eq!(taken, vector);
+        b.wr(0, reg::EOI, 0);
+        Some(taken)
+    };
+    std::iter::from_fn(take).count()
+}
+
+fn pulse(b: &Bench, line: u32) {
+    b.lines.set(line, true);
+    b.lines.set(line, false);
+}
+
+#[test]
+fn edges_that_are_kept_are_given_one_by_one_and_others_are_one() {
+    let b = Bench::new(1);
+    b.lines.keep_edges(0);
+    b.ioapic_entry(2, 0x60);
+    b.ioapic_entry(4, 0x61);
+    for line in [0, 0, 0, 0, 0] {
+        pulse(&b, line);
+    }
+    assert_eq!(take_all(&b, 0x60), 5);
+    pulse(&b, 4);
+    pulse(&b, 4);
+    assert_eq!(take_all(&b, 0x61), 1);
+    pulse(&b, 0);
+    assert_eq!(take_all(&b, 0x60), 1);
+}
+
+#[test]
+fn a_kept_edge_that_comes_in_service_is_not_given_twice() {
+    let b = Bench::new(1);
+    b.lines.keep_edges(0);
+    b.ioapic_entry(2, 0x60);
+    pulse(&b, 0);
+    assert_eq!(b.cpu(0).ack(), Some(0x60));
+    pulse(&b, 0);
+    b.wr(0, reg::EOI, 0);
+    assert_eq!(take_all(&b, 0x60), 1);
+}
+
+#[test]
+fn kept_edges_of_an_input_that_is_masked_are_forgotten() {
+    let b = Bench::new(1);
+    b.lines.keep_edges(0);
+    b.ioapic_entry(2, 0x60);
+    for _ in 0..3 {
+        pulse(&b, 0);
+    }
+    b.ioapic_entry(2, 0x1_0060);
+    b.ioapic_entry(2, 0x60);
+    assert_eq!(take_all(&b, 0x60), 1);
+}

@@ -28,6 +28,8 @@ pub(super) trait Counter {
     fn next_rise(&self, now: u64) -> Option<u64>;
     /// Whether it starts again by itself.
     fn is_periodic(&self) -> bool;
+    /// Ticks after which it does.
+    fn period(&self) -> Option<u64>;
 }
 
 /// Control word: RW field.
@@ -246,5 +248,9 @@ impl Counter for I8254Channel {
 
     fn is_periodic(&self) -> bool {
         matches!(self.mode, 2 | 3)
+    }
+
+    fn period(&self) -> Option<u64> {
+        self.is_periodic().then(|| count(self))
     }
 }
