@@ -196,8 +196,11 @@ pub struct Shadow {
     start: Start,
     /// Instructions done in units that were left.
     insns: u64,
-    /// Pages that code was found in since the beginning: guest's address and identity.
+    /// Pages that code was found in since the beginning, or since pages may be mapped otherwise: guest's
+    /// address and identity.
     pages: Vec<(u64, u64)>,
+    /// Of the translations that they are true for.
+    changes: u64,
     /// Instructions up to and with the one that was resumed last: no way back before that.
     done: u64,
     stopped: Option<usize>,
@@ -242,6 +245,7 @@ impl Default for Shadow {
             start: Start::default(),
             insns: 0,
             pages: Vec::new(),
+            changes: 0,
             done: 0,
             stopped: None,
             has_walked: false,
@@ -266,7 +270,7 @@ impl Shadow {
         self.state.before = self.state.regs.clone();
         self.state.forget();
         self.runs.clear();
-        self.pages.clear();
+        self.forget_pages(core);
         self.insns = 0;
         self.has_long = false;
         self.done = 0;
@@ -316,6 +320,9 @@ impl Shadow {
             self.state.regs.set(Slot(slot), core.regs.get(Slot(slot)));
         }
         self.state.forget();
+        if core.mmu.changes() != self.changes {
+            self.forget_pages(core);
+        }
         // Only the unit at hand is gone on with.
         let last = self.runs.len().saturating_sub(1);
         self.runs.drain(..last);
@@ -327,6 +334,11 @@ impl Shadow {
             regs: self.state.regs.clone(),
         };
         self.run_ahead(core, distance);
+    }
+
+    fn forget_pages<T: Target>(&mut self, core: &Core<T>) {
+        self.pages.clear();
+        self.changes = core.mmu.changes();
     }
 
     /// Whether it could not begin: nothing can be compared.
@@ -570,7 +582,9 @@ impl Shadow {
         let made = make(core, va, ctx).map(Arc::new);
         let is_long = made.as_ref().is_some_and(|made| made.code.pages.len() > 1);
         self.has_walked |= !is_at_hand[0] || is_long && !is_at_hand[1];
-        let made = made?;
+        let is_there =
+            |made: &Arc<Made>| made.code.pages.first().map(PageRef::page_id) == Some(page);
+        let made = made.filter(is_there)?;
         if self.units.len() >= MOST_UNITS {
             self.units.clear();
         }

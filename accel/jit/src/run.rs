@@ -194,9 +194,8 @@ impl<T: Target> Jit<T> {
         })
     }
 
-    /// Samples once in so many instructions, and makes regions of what is sampled once.
-    #[cfg(test)]
-    pub(crate) fn hasten(&mut self, slice: i64) {
+    /// Samples once in so many instructions, and makes regions of what is sampled once: for tests.
+    pub fn hasten(&mut self, slice: i64) {
         self.slice = slice;
         self.hot = 1;
     }
@@ -638,16 +637,16 @@ impl<T: Target> Jit<T> {
                 }
                 _ => {
                     let at = self.cache.at(site).and_then(|(_, block)| {
-                        let mark = block.mark_of(site)?;
-                        Some((block.mark(mark)?.pc, mark))
+                        let mark = block.mark(block.mark_of(site)?)?;
+                        Some((mark.pc, mark.done))
                     });
                     let Some((pc, since)) = at else {
                         return Err(Exit::Internal("stale code of no unit"));
                     };
                     core.set_pc(pc);
-                    core.budget -= since as i64;
-                    core.counters.insns += since as u64;
-                    self.check_exit(core, done + since as i64, pc, out.site)?;
+                    core.budget -= i64::from(since);
+                    core.counters.insns += u64::from(since);
+                    self.check_exit(core, done + i64::from(since), pc, out.site)?;
                     return Ok(());
                 }
             }
