@@ -10,6 +10,8 @@
 pub mod fuzz;
 mod machine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod overwrite;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod system;
 
 pub use machine::{Emulated, executors};

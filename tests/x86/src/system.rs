@@ -14,6 +14,17 @@ use crate::machine::ram;
 /// Instructions a run may execute.
 const BUDGET: i64 = 200_000;
 
+fn cpu(index: u32, map: MemoryMap) -> Core {
+    system::new_core(
+        index,
+        Arc::new(CpuModel::default()),
+        Topology::default(),
+        Box::new(NoPort { a20: true }),
+        map,
+        Clock::manual().0,
+    )
+}
+
 /// A CPU and its memory, from physical address 0 on.
 pub struct EmulatedSystem {
     core: Core,
@@ -26,24 +37,35 @@ impl EmulatedSystem {
     pub fn new(len: usize, engine: Box<dyn Executor<X86>>) -> Self {
         let map = MemoryMap::default();
         let memory = ram(&map, "memory", 0, len as u64);
-        let core = system::new_core(
-            0,
-            Arc::new(CpuModel::default()),
-            Topology::default(),
-            Box::new(NoPort { a20: true }),
-            map,
-            Clock::manual().0,
-        );
         EmulatedSystem {
-            core,
+            core: cpu(0, map),
             engine,
             memory,
+        }
+    }
+
+    /// Another CPU with the same memory.
+    pub fn beside(&self, engine: Box<dyn Executor<X86>>) -> Self {
+        EmulatedSystem {
+            core: cpu(1, self.map().clone()),
+            engine,
+            memory: self.memory.clone(),
         }
     }
 
     /// The map that `memory` is in, to put more there.
     pub fn map(&self) -> &MemoryMap {
         self.core.mmu.map()
+    }
+
+    /// What the executor counts.
+    pub fn report(&self) -> Vec<(&'static str, u64)> {
+        self.engine.report()
+    }
+
+    /// Instructions executed.
+    pub fn insns(&self) -> u64 {
+        self.core.counters.insns
     }
 
     /// Copies memory out.
@@ -133,13 +155,18 @@ impl EmulatedSystem {
 
     /// Runs from `state` until something ends it.
     pub fn run(&mut self, state: &mut SystemState) -> Stop {
+        self.run_for(state, BUDGET)
+    }
+
+    /// As [`run`](Self::run), but so many instructions.
+    pub fn run_for(&mut self, state: &mut SystemState, budget: i64) -> Stop {
         self.load(state);
-        self.core.budget = BUDGET;
+        self.core.budget = budget;
         let stop = loop {
             match self.engine.run(&mut self.core) {
                 Exit::Halted => break Stop::Halted,
                 Exit::Shutdown => break Stop::Shutdown,
-                Exit::Yield => {}
+                Exit::Yield => std::thread::yield_now(),
                 // One CPU is always alone.
                 Exit::Exclusive if !self.core.alone => self.core.alone = true,
                 _ => break Stop::Other,
