@@ -222,7 +222,8 @@ fn code_index(va: u64) -> usize {
 
 impl Tables {
     /// Empty tables. All zeros, which the host has without writing them: an entry of zeros matches nothing
-    /// but page 0, which only the first line can be of.
+    /// but what ends in page 0. That is looked for in the first line, and if it begins in the last page of all,
+    /// in the last.
     pub(crate) fn new() -> Box<Self> {
         let layout = Layout::new::<Tables>();
         // SAFETY: the type has a size.
@@ -233,6 +234,7 @@ impl Tables {
         // SAFETY: allocated just now with this layout; numbers and a null pointer may be zeros.
         let mut tables = unsafe { Box::from_raw(at) };
         tables.lines[0] = EMPTY_LINE;
+        tables.lines[index(u64::MAX)] = EMPTY_LINE;
         tables.code[0] = NO_CODE;
         tables
     }

@@ -270,3 +270,14 @@ fn many_bytes_are_at_hand_within_a_page_and_stores_of_them_tell() {
     assert_eq!(block.load(0x4ff8, 8), Some(0x11));
     assert_eq!(mmu.fill_bytes(0, 0x6f88, 128, 0x11), Fast::Slow);
 }
+
+#[test]
+fn what_reaches_over_the_end_of_all_addresses_is_not_taken_for_page_0_of_empty_tables() {
+    let (mmu, _, _) = mmu();
+    for va in [0, 1, u64::MAX, u64::MAX - 2] {
+        assert_eq!(mmu.load32(0, va), None, "{va:#x}");
+        assert_eq!(mmu.load64(0, va), None, "{va:#x}");
+        assert_eq!(mmu.store32(0, va, 7), Fast::Slow, "{va:#x}");
+        assert_eq!(mmu.rmw128(0, va, Some), Fast::Slow, "{va:#x}");
+    }
+}
