@@ -9,6 +9,7 @@ use crate::{Core, helper, regs};
 mod branch;
 pub(crate) mod context;
 pub(crate) mod float;
+mod float_away;
 mod float_int;
 mod float_lanes;
 mod immediate;

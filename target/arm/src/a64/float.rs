@@ -11,6 +11,7 @@ use accel_ir::{
 };
 
 use super::context::Ctx;
+use super::float_away;
 use super::float_int::integer;
 use super::float_lanes::mul_add;
 use crate::simd::moves::float_immediate;
@@ -324,6 +325,18 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
             let result = c.b.fp(how(op, fmt, FpShape::Scalar), n, n);
             settle(c, fmt, result, rd, &[rn]);
         }
+        // FRINTA.
+        12 if !c.mode.flushes() && c.fp_host.rounds => {
+            let bits = bits_of(c, fmt, rn);
+            let magnitude = c.binary_imm(Binary::And, bits, !sign(fmt));
+            let limit = c.imm(Ty::I64, float_away::least_whole(fmt));
+            let is_small = c.b.cmp(Cmp::Ltu, magnitude, limit);
+            when(c, is_small, |c| {
+                let n = scalar(c, fmt, rn);
+                let result = float_away::rounded(c, fmt, FpShape::Scalar, n);
+                c.b.set_v(regs::v(rd), result);
+            });
+        }
         // FCVT between single and double.
         4 | 5 if !c.mode.flushes() && opcode & 1 != ty => {
             let to = format(opcode & 1)?;
@@ -336,6 +349,19 @@ fn one(c: &mut Ctx, ty: u32, opcode: u32, rn: u32, rd: u32) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// Runs `fast` where a condition holds, else has a helper compute the instruction.
+pub(super) fn when(c: &mut Ctx, holds: Val, fast: impl FnOnce(&mut Ctx)) {
+    let (yes, slow, done) = (c.b.block(), c.b.block(), c.b.block());
+    c.b.branch(holds, yes, slow);
+    c.b.switch(slow);
+    again(c, helper::FLOAT);
+    c.b.jump(done, &[]);
+    c.b.switch(yes);
+    fast(c);
+    c.b.jump(done, &[]);
+    c.b.switch(done);
 }
 
 /// A vector with the sign of its low lane changed.

@@ -4,21 +4,9 @@
 use accel_ir::{Binary, Cmp, FpFmt, FpOp, FpRound, FpRules, FpShape, ToInt, Ty, Val};
 
 use super::context::{Ctx, width};
-use super::float::{again, bits_of, format, how, scalar, set_bits, sign};
-use crate::{helper, regs};
-
-/// Runs `fast` where a condition holds, else has a helper compute the instruction.
-fn when(c: &mut Ctx, holds: Val, fast: impl FnOnce(&mut Ctx)) {
-    let (yes, slow, done) = (c.b.block(), c.b.block(), c.b.block());
-    c.b.branch(holds, yes, slow);
-    c.b.switch(slow);
-    again(c, helper::FLOAT);
-    c.b.jump(done, &[]);
-    c.b.switch(yes);
-    fast(c);
-    c.b.jump(done, &[]);
-    c.b.switch(done);
-}
+use super::float::{bits_of, format, how, scalar, set_bits, sign, when};
+use super::float_away;
+use crate::regs;
 
 pub(super) fn integer(
     c: &mut Ctx,
@@ -68,27 +56,34 @@ pub(super) fn integer(
             when(c, is_right, |c| c.set_x(rd, result));
         }
         // The others: what is surely in range, for SSE is not only invalid where it is not.
-        (_, 0 | 1) if !c.mode.flushes() => {
+        (_, 0 | 1) | (0, 4 | 5) if !c.mode.flushes() => {
             let fmt = format(ty)?;
+            let is_away = opcode >= 4;
             let round = match rmode {
+                0 if is_away => None,
                 0 => Some(FpRound::Nearest),
                 1 => Some(FpRound::Up),
                 2 => Some(FpRound::Down),
                 _ => None,
             };
-            if round.is_some() && !c.fp_host.rounds {
+            if (round.is_some() || is_away) && !c.fp_host.rounds {
                 return None;
             }
             let bits = bits_of(c, fmt, rn);
             // A negative number is, as bits, greater than all positive ones.
-            let magnitude = match opcode {
+            let magnitude = match opcode & 1 {
                 0 => c.binary_imm(Binary::And, bits, !sign(fmt)),
                 _ => bits,
             };
             let limit = c.imm(Ty::I64, half_of_range(fmt, sf));
             let is_within = c.b.cmp(Cmp::Ltu, magnitude, limit);
             when(c, is_within, |c| {
-                let result = to_int(c, fmt, sf, round, rn);
+                let mut result = to_int(c, fmt, sf, round, rn);
+                if is_away {
+                    let n = scalar(c, fmt, rn);
+                    let more = float_away::correction(c, fmt, n, width(sf));
+                    result = c.b.add(result, more);
+                }
                 c.set_x(rd, result);
             });
         }

@@ -1,9 +1,11 @@
 //! Floating point in lanes as operations of the IR: as [`super::float`] has it, all lanes at once.
 
-use accel_ir::{Cmp, Fp, FpCmp, FpFmt, FpMulAdd, FpOp, FpRound, FpRules, FpShape, Ty, Val, VecOp};
+use accel_ir::{
+    Binary, Cmp, Fp, FpCmp, FpFmt, FpMulAdd, FpOp, FpRound, FpRules, FpShape, Ty, Val, VecOp,
+};
 
 use super::context::Ctx;
-use super::float;
+use super::{float, float_away};
 use crate::{helper, regs};
 
 fn packed(op: FpOp, fmt: FpFmt) -> Fp {
@@ -264,7 +266,9 @@ pub(super) fn two_misc(
         (0b11001, 0, _) => round(FpRound::Zero, false),
         (0b11001, 1, 0) => round(FpRound::Current, true),
         (0b11001, 1, _) => round(FpRound::Current, false),
+        (0b11000, 1, 0) => return round_away(c, fmt, q, n, rd),
         (0b11101, 0, 0) => return from_integers(c, fmt, q, n, rd),
+        (0b11101, 1, 0) => return from_unsigned(c, fmt, q, n, rd),
         (0b11011, 0, 1) => return to_integers(c, fmt, q, n, rd),
         _ => return None,
     };
@@ -318,6 +322,62 @@ fn from_integers(c: &mut Ctx, fmt: FpFmt, q: u32, n: Val, rd: u32) -> Option<()>
         }
     };
     c.set_vec(rd, q, result);
+    Some(())
+}
+
+/// UCVTF: the halves of each number are exact, and so is the product; their sum is rounded.
+fn from_unsigned(c: &mut Ctx, fmt: FpFmt, q: u32, n: Val, rd: u32) -> Option<()> {
+    let (high, low, scale) = match fmt {
+        FpFmt::F32 => {
+            let mask = c.all_lanes(0xffff, 2);
+            let halves = [
+                c.vec_imm(VecOp::ShrImm32, n, 16),
+                c.vec(VecOp::And, n, mask),
+            ];
+            let [high, low] = halves.map(|half| c.b.fp(packed(FpOp::FromI32, fmt), half, half));
+            (high, low, 0x4780_0000)
+        }
+        FpFmt::F64 => {
+            let lanes = [false, true].map(|upper| {
+                let lane = c.b.vec_half(n, upper);
+                let halves = [
+                    c.shift(Binary::Shr, lane, 32),
+                    c.binary_imm(Binary::And, lane, 0xffff_ffff),
+                ];
+                halves.map(|half| c.b.fp_from_int(fmt, FpRules::Sse, n, half))
+            });
+            let [[high, low], [next_high, next_low]] = lanes;
+            let high = c.vec(VecOp::UnpackLo64, high, next_high);
+            let low = c.vec(VecOp::UnpackLo64, low, next_low);
+            (high, low, 0x41f0_0000_0000_0000)
+        }
+    };
+    let scale = c.all_lanes(scale, size_of(fmt));
+    let high = c.b.fp(packed(FpOp::Mul, fmt), high, scale);
+    let result = c.b.fp(packed(FpOp::Add, fmt), high, low);
+    c.set_vec(rd, q, result);
+    Some(())
+}
+
+/// FRINTA, if each number can have a fraction.
+fn round_away(c: &mut Ctx, fmt: FpFmt, q: u32, n: Val, rd: u32) -> Option<()> {
+    if !c.fp_host.rounds {
+        return None;
+    }
+    let sign = signs(c, fmt);
+    let magnitude = c.vec(VecOp::AndNot, sign, n);
+    let whole = float_away::least_whole(fmt);
+    // By the upper halves of doubles: no lower one is greater than this as a signed number.
+    let most = match fmt {
+        FpFmt::F32 => whole.wrapping_sub(1),
+        FpFmt::F64 => whole.wrapping_sub(1 << 32) & !0xffff_ffff | 0x7fff_ffff,
+    };
+    let most = c.all_lanes(most, size_of(fmt));
+    let rare = c.vec(VecOp::CmpGt32, magnitude, most);
+    unless(c, rare, |c| {
+        let result = float_away::rounded(c, fmt, FpShape::Packed, n);
+        c.set_vec(rd, q, result);
+    });
     Some(())
 }
 
