@@ -80,6 +80,27 @@ pub(super) struct Plan {
     pub(super) own: Option<Own>,
 }
 
+/// The instruction of A64 on the registers themselves, where that changes no other half: the destination is a
+/// Q register, and the operands Q registers or the lower halves of some.
+pub(super) fn word(insn: Insn) -> Option<u32> {
+    let of_two = |insn| three(insn).or_else(|| diff(insn));
+    let (plan, second) = match of_two(insn) {
+        Some(plan) => (plan, true),
+        None => (two(insn).or_else(|| shift(insn))?, false),
+    };
+    let is_whole = |r: Reg| r.n & 1 == 0;
+    let fits = plan.d.q && [plan.d, plan.n, plan.m].into_iter().all(is_whole);
+    if !fits || plan.own.is_some() || plan.word == 0 {
+        return None;
+    }
+    let [d, n, m] = [plan.d, plan.n, plan.m].map(|r| r.n >> 1);
+    let word = match second {
+        true => plan.word & !(31 << 16) | m << 16,
+        false => plan.word,
+    };
+    Some(word | d | n << 5)
+}
+
 /// Floating-point arithmetic of two roundings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Own {
@@ -430,4 +451,20 @@ pub(super) fn shift(insn: Insn) -> Option<Plan> {
         m: n,
         own: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::neon::decode;
+
+    #[test]
+    fn what_is_in_whole_registers_is_the_same_in_a64() {
+        let word = |word| decode(word).and_then(super::word);
+        // VADD.I32 q0, q1, q2; VMULL.U32 q0, d2, d4.
+        assert_eq!(word(0xf222_0844), Some(0x4ea2_8420));
+        assert_eq!(word(0xf3a2_0c04), Some(0x2ea2_c020));
+        // VADD.I32 d0, d1, d2; VMULL.U32 q0, d1, d4: an upper half is one of them.
+        assert_eq!(word(0xf221_0802), None);
+        assert_eq!(word(0xf3a1_0c04), None);
+    }
 }

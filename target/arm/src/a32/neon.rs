@@ -1,10 +1,12 @@
-//! Advanced SIMD (DDI 0487, F5.1): translation. Loads and stores of whole registers are IR, all else is done
-//! by [`super::lanes`] and [`super::structures`].
+//! Advanced SIMD (DDI 0487, F5.1): translation. Loads and stores of whole registers are IR, and integers in
+//! Q registers as they are in A64; all else is done by [`super::lanes`] and [`super::structures`].
 
 use accel_ir::{Binary, Mem, Ty, Val};
 
+use super::as_a64;
 use super::context::Ctx;
 use super::vfp::{d_slot, number};
+use crate::a64::simd;
 use crate::helper;
 
 mod table {
@@ -72,6 +74,10 @@ pub(super) fn translate(c: &mut Ctx, word: u32) -> Option<()> {
         _ => {
             if !super::lanes::is_there(&c.model, insn) {
                 return None;
+            }
+            let own = as_a64::word(insn);
+            if own.and_then(|own| simd::integers(c, own)).is_some() {
+                return Some(());
             }
             let word = c.imm(Ty::I64, word.into());
             c.b.call_void(helper::LANES_32, &[word]);
