@@ -101,7 +101,7 @@ pub static ACCELERATORS: &[AccelDef] = &[
             PropDef::new(
                 "tb-size",
                 PropKind::U32,
-                "MiB of generated code to keep for each vCPU; 0: a default",
+                "most MiB of generated code to keep for each vCPU; 0: a default",
             )
             .or("0"),
             PropDef::new(

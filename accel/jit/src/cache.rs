@@ -6,6 +6,7 @@ use crate::compile::{Compiled, Mark, Way};
 use crate::memory::{CodeMemory, cell};
 use crate::notes::Notes;
 use crate::places::ByPlace;
+use crate::ring::Ring;
 use crate::table;
 
 /// What a unit is for: everything its translation depended on.
@@ -98,33 +99,39 @@ impl Blocks {
     }
 }
 
-/// A compiled unit.
+/// A compiled unit. There are tens of thousands: what few of them have is elsewhere.
 pub(crate) struct Block {
     pub(crate) key: Key,
     /// The PC it begins at.
     pub(crate) pc: u64,
-    /// Offset of its code.
-    pub(crate) start: usize,
-    len: usize,
+    /// Offset and length of its code.
+    start: u32,
+    len: u32,
     notes: Notes,
     /// Where it was read from.
     page: PageRef,
-    /// The rest of that, of regions and what crosses into another page.
-    more_pages: Box<[PageRef]>,
-    /// Pages beside the first that it is from, and the identities that the code checks them for.
-    pub(crate) others: Box<[(u64, u32)]>,
-    /// What only regions have.
-    region_parts: Option<Box<RegionParts>>,
-    /// The region that is run in its place.
-    region: Option<Id>,
-    /// It ends with a computed jump.
-    computes: bool,
-    /// Where its computed jump went so far.
-    pub(crate) went: Vec<u64>,
-    /// Times it was about to run when a slice ended.
-    pub(crate) heat: u8,
     /// Ways of others that are linked to it.
     incoming: Vec<(Id, u16)>,
+    rare: Option<Box<Rare>>,
+    /// It ends with a computed jump.
+    computes: bool,
+    /// Times it was about to run when a slice ended.
+    pub(crate) heat: u8,
+}
+
+/// What few units have.
+#[derive(Default)]
+struct Rare {
+    /// The rest of where it was read from, of regions and what crosses into another page.
+    more_pages: Box<[PageRef]>,
+    /// Pages beside the first that it is from, and the identities that the code checks them for.
+    others: Box<[(u64, u32)]>,
+    /// What only regions have.
+    region_parts: Option<RegionParts>,
+    /// The region that is run in its place.
+    region: Option<Id>,
+    /// Where its computed jump went so far.
+    went: Vec<u64>,
 }
 
 /// What a region has beside what all units have.
@@ -136,19 +143,46 @@ struct RegionParts {
 }
 
 impl Block {
+    /// Offset of its code.
+    pub(crate) fn start(&self) -> usize {
+        self.start as usize
+    }
+
     /// Bytes of its code.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
+    }
+
+    fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn region_parts(&self) -> Option<&RegionParts> {
+        self.rare()?.region_parts.as_ref()
+    }
+
+    /// Pages beside the first that it is from, and the identities that the code checks them for.
+    pub(crate) fn others(&self) -> &[(u64, u32)] {
+        self.rare().map_or(&[], |rare| &rare.others)
+    }
+
+    /// Where its computed jump went so far.
+    pub(crate) fn went(&self) -> &[u64] {
+        self.rare().map_or(&[], |rare| &rare.went)
     }
 
     /// Whether it is a region.
     pub(crate) fn is_region(&self) -> bool {
-        self.region_parts.is_some()
+        self.region_parts().is_some()
     }
 
     /// Its units and how many targets of each one's computed jump were known, if it is a region.
     pub(crate) fn shape(&self) -> &[(u64, usize)] {
-        self.region_parts.as_ref().map_or(&[], |parts| &parts.shape)
+        self.region_parts().map_or(&[], |parts| &parts.shape)
     }
 
     /// Its instructions.
@@ -163,7 +197,8 @@ impl Block {
 
     /// What it was read from.
     pub(crate) fn pages(&self) -> impl Iterator<Item = &PageRef> {
-        std::iter::once(&self.page).chain(&self.more_pages)
+        let more = self.rare().map_or(&[][..], |rare| &rare.more_pages);
+        std::iter::once(&self.page).chain(more)
     }
 
     /// Whether it was made from any of these granules of a page.
@@ -173,8 +208,9 @@ impl Block {
     }
 
     fn note_target(&mut self, pc: u64) {
-        if self.went.len() < MOST_TARGETS && !self.went.contains(&pc) {
-            self.went.push(pc);
+        let went = &mut self.rare_mut().went;
+        if went.len() < MOST_TARGETS && !went.contains(&pc) {
+            went.push(pc);
         }
     }
 
@@ -182,12 +218,12 @@ impl Block {
     pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
         let ways = self.notes.ways(self.pc).filter(|way| !way.is_wary);
         let ways = ways.map(|way| way.pc);
-        ways.chain(self.went.iter().copied())
+        ways.chain(self.went().iter().copied())
     }
 
     /// The number of the instruction that a return address belongs to.
     pub(crate) fn insn_of(&self, at: usize) -> Option<usize> {
-        let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
+        let at = u32::try_from(at.checked_sub(self.start())?).ok()?;
         let site = self.notes.sites().find(|site| site.at == at)?;
         Some(site.insn.into())
     }
@@ -199,14 +235,14 @@ impl Block {
 
     /// The way out whose stub a return address belongs to.
     pub(crate) fn way_of(&self, at: usize) -> Option<(u16, Way)> {
-        let at = u32::try_from(at.checked_sub(self.start)?).ok()?;
+        let at = u32::try_from(at.checked_sub(self.start())?).ok()?;
         let mut ways = (0..).zip(self.notes.ways(self.pc));
         ways.find(|(_, way)| way.site == at)
     }
 
     /// The instruction before which code was overwritten by a call that returns to this address.
     pub(crate) fn mark_of(&self, at: usize) -> Option<usize> {
-        let at = u32::try_from(at.checked_sub(self.start + CALL)?).ok()?;
+        let at = u32::try_from(at.checked_sub(self.start() + CALL)?).ok()?;
         self.notes.marks(self.pc).position(|m| m.at == at)
     }
 }
@@ -224,8 +260,6 @@ const JMP: u8 = 0xe9;
 
 /// Bytes of code after which what was written before has settled: most ways are linked soon.
 const SETTLES_AFTER: usize = 1 << 20;
-/// Pieces that the code memory is freed in, the oldest first.
-const PIECES: usize = 8;
 
 /// All compiled units of a CPU.
 pub(crate) struct Cache {
@@ -238,6 +272,7 @@ pub(crate) struct Cache {
     /// Where the first unit's code may be: behind the thunks.
     first: usize,
     next: usize,
+    ring: Ring,
     /// End of the piece that is being filled.
     end: usize,
     /// Bytes of code of units that are alive.
@@ -260,6 +295,7 @@ const RECENT: usize = 1024;
 impl Cache {
     pub(crate) fn new(memory: std::sync::Arc<CodeMemory>, first: usize, link: usize) -> Self {
         let first = first.next_multiple_of(CHUNK);
+        let end = cell::CODE + memory.len();
         let mut cache = Cache {
             memory,
             blocks: Blocks::default(),
@@ -268,6 +304,7 @@ impl Cache {
             by_page: Map::default(),
             first,
             next: first,
+            ring: Ring::new(end.saturating_sub(first), CHUNK),
             end: first,
             used: 0,
             recent: vec![None; RECENT].into(),
@@ -276,33 +313,32 @@ impl Cache {
             link,
             forgotten: 0,
         };
-        cache.end = cache.piece_end(first);
+        cache.next_piece();
         cache
     }
 
-    fn limit(&self) -> usize {
-        cell::CODE + self.memory.len()
-    }
-
-    fn piece_end(&self, at: usize) -> usize {
-        let size = self.largest();
-        let n = (at - self.first) / size;
-        if n + 1 >= PIECES {
-            self.limit()
-        } else {
-            self.first + (n + 1) * size
-        }
+    /// Begins the next piece. Whether code may be in it.
+    fn next_piece(&mut self) -> bool {
+        let (piece, is_old) = self.ring.advance();
+        self.next = self.first + piece * self.ring.size();
+        self.end = self.next + self.ring.size();
+        is_old
     }
 
     /// Most bytes that one unit's code may have: all of a piece. No chunk is in two pieces, as it is one
     /// unit's.
     pub(crate) fn largest(&self) -> usize {
-        ((self.limit() - self.first) / PIECES / CHUNK * CHUNK).max(CHUNK)
+        self.ring.size()
     }
 
     /// How often code was forgotten.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
+    }
+
+    /// Bytes that code may take by now.
+    pub(crate) fn room(&self) -> usize {
+        self.ring.room()
     }
 
     /// Units alive, and bytes of their code.
@@ -356,7 +392,7 @@ impl Cache {
     pub(crate) fn at(&self, at: usize) -> Option<(Id, &Block)> {
         let id = self.by_place.before(at)?;
         let block = self.get(id)?;
-        (at <= block.start + block.len).then_some((id, block))
+        (at <= block.start() + block.len()).then_some((id, block))
     }
 
     /// Where the next unit's code will be.
@@ -370,16 +406,15 @@ impl Cache {
         if self.next + len <= self.end {
             return true;
         }
-        self.next = if self.end + self.largest() / 2 > self.limit() {
-            self.first
-        } else {
-            self.end
-        };
-        self.end = self.piece_end(self.next);
-        for id in self.by_place.within(self.next, self.end) {
-            self.kill(id);
+        if self.next_piece() {
+            for id in self.by_place.within(self.next, self.end) {
+                if let Some(hash) = self.get(id).map(|block| block.key.hash()) {
+                    self.ring.drive_out(hash);
+                }
+                self.kill(id);
+            }
+            self.sites.fill((0, 0, 0));
         }
-        self.sites.fill((0, 0, 0));
         false
     }
 
@@ -398,6 +433,7 @@ impl Cache {
         }
         let id = self.keep(key, pc, compiled, pages, others);
         self.index.insert(key.hash(), id);
+        self.ring.note_made(key.hash());
         id
     }
 
@@ -416,14 +452,15 @@ impl Cache {
         }
         let id = self.keep(key, key.va, compiled, pages, others);
         if let Some(region) = self.blocks.get_mut(id) {
-            let stale = compiled.stale.unwrap_or(region.start);
-            region.region_parts = Some(Box::new(RegionParts { stale, shape }));
+            let stale = compiled.stale.unwrap_or(region.start());
+            region.rare_mut().region_parts = Some(RegionParts { stale, shape });
         }
         let Some(block) = self.blocks.get_mut(unit) else {
             return;
         };
-        block.region = Some(id);
-        let (pc, start, incoming) = (block.pc, block.start, std::mem::take(&mut block.incoming));
+        block.rare_mut().region = Some(id);
+        let (pc, start) = (block.pc, block.start());
+        let incoming = std::mem::take(&mut block.incoming);
         table::remove(&self.memory, pc, start);
         self.unlink(&incoming);
     }
@@ -448,7 +485,7 @@ impl Cache {
 
     /// The region that is run in place of a unit.
     pub(crate) fn region_of(&self, unit: Id) -> Option<Id> {
-        let id = self.get(unit)?.region?;
+        let id = self.get(unit)?.rare()?.region?;
         self.blocks.get(id).map(|_| id)
     }
 
@@ -470,21 +507,25 @@ impl Cache {
             self.memory.settle(start);
         }
         self.used += len;
+        let has_more = !more_pages.is_empty() || !others.is_empty();
+        let rare = has_more.then(|| {
+            Box::new(Rare {
+                more_pages: more_pages.into(),
+                others: others.into(),
+                ..Rare::default()
+            })
+        });
         let block = Block {
             key,
             pc,
-            start,
-            len,
+            start: start as u32,
+            len: len as u32,
             notes: Notes::of(compiled, pc, &mut self.room),
             page,
-            more_pages: more_pages.into(),
-            others: others.into(),
-            region_parts: None,
-            region: None,
-            computes: compiled.computes,
-            went: Vec::new(),
-            heat: 0,
             incoming: Vec::new(),
+            rare,
+            computes: compiled.computes,
+            heat: 0,
         };
         let id = self.blocks.insert(Box::new(block));
         if let Some(block) = self.blocks.get(id) {
@@ -505,7 +546,7 @@ impl Cache {
         let Some(source) = self.get(from) else {
             return;
         };
-        let (start, Some(found)) = (source.start, source.way(way)) else {
+        let (start, Some(found)) = (source.start(), source.way(way)) else {
             return;
         };
         let Some(target) = self.blocks.get_mut(to) else {
@@ -513,10 +554,12 @@ impl Cache {
         };
         // A way is linked anew when its page was mapped elsewhere in between.
         let mut incoming = std::mem::take(&mut target.incoming);
-        let start_of_target = target.start;
+        let start_of_target = target.start();
         if !incoming.contains(&(from, way)) {
             if incoming.len() == incoming.capacity() {
                 incoming.retain(|(source, _)| self.blocks.get(*source).is_some());
+                // Most have one.
+                incoming.reserve_exact(incoming.len().max(1));
             }
             incoming.push((from, way));
         }
@@ -562,9 +605,9 @@ impl Cache {
         if self.recent[slot].is_some_and(|(_, found)| found == id) {
             self.recent[slot] = None;
         }
-        self.by_place.remove(block.start);
-        self.used -= block.len;
-        table::remove(&self.memory, block.pc, block.start);
+        self.by_place.remove(block.start());
+        self.used -= block.len();
+        table::remove(&self.memory, block.pc, block.start());
         self.unlink(&block.incoming);
     }
 
@@ -574,12 +617,12 @@ impl Cache {
             if let Some(source) = self.get(*from)
                 && let Some(way) = source.way(*way)
             {
-                let jump = source.start + way.jump as usize;
+                let jump = source.start() + way.jump as usize;
                 if way.site == way.jump {
                     self.memory.write(jump - CALL, &[CALLS]);
                     self.point(jump, self.link);
                 } else {
-                    self.point(jump, source.start + way.site as usize - CALL);
+                    self.point(jump, source.start() + way.site as usize - CALL);
                 }
             }
         }
@@ -615,8 +658,8 @@ impl Cache {
             && let Some(mark) = block.mark(mark)
             && !mark.is_first
         {
-            let to = block.region_parts.as_ref().map_or(to, |parts| parts.stale);
-            let at = block.start + mark.at as usize;
+            let to = block.region_parts().map_or(to, |parts| parts.stale);
+            let at = block.start() + mark.at as usize;
             let distance = to as i64 - (at + CALL) as i64;
             let mut call = [CALLS, 0, 0, 0, 0];
             call[1..].copy_from_slice(&(distance as i32).to_le_bytes());
@@ -629,7 +672,7 @@ impl Cache {
         self.forgotten = self.forgotten.wrapping_add(1);
         for id in self.by_place.take() {
             if let Some(block) = self.get(id) {
-                table::remove(&self.memory, block.pc, block.start);
+                table::remove(&self.memory, block.pc, block.start());
             }
         }
         self.blocks.clear();
@@ -637,8 +680,8 @@ impl Cache {
         self.sites.fill((0, 0, 0));
         self.index = Map::default();
         self.by_page = Map::default();
-        self.next = self.first;
-        self.end = self.piece_end(self.first);
+        self.ring.clear();
+        self.next_piece();
         self.used = 0;
     }
 }

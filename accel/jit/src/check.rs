@@ -333,8 +333,8 @@ impl<T: Target> Jit<T> {
         let at = self.cache.memory.offset(site).unwrap_or(0);
         let left = self.cache.at(at).map(|(id, _)| id).or(check.entered);
         if let Some(block) = left.and_then(|id| self.cache.get(id)) {
-            let code = self.cache.memory.read(block.start, block.len());
-            let start = self.cache.memory.address(block.start) as u64;
+            let code = self.cache.memory.read(block.start(), block.len());
+            let start = self.cache.memory.address(block.start()) as u64;
             let _ = write!(
                 text,
                 "host code for {:#x}, left at {site:#x}:{}",
@@ -346,7 +346,8 @@ impl<T: Target> Jit<T> {
     }
 }
 
-/// Whether all of an access was done to plain RAM, or a helper has no effects.
+/// Whether all of an access was done to plain RAM, or a helper has no effects. A page that generated code
+/// used last may have been driven out of the tables by now.
 fn is_plain<T: Target>(core: &Core<T>, (asked, ctx): (&Stop, u8)) -> bool {
     let kind = match asked {
         Stop::Load { .. } => Access::Read,
@@ -362,7 +363,7 @@ fn is_plain<T: Target>(core: &Core<T>, (asked, ctx): (&Stop, u8)) -> bool {
     let last = va.wrapping_add(u64::from(bytes.max(1)) - 1);
     [va, last]
         .iter()
-        .all(|va| core.mmu.look_up(ctx, *va, kind) == Physical::Ram)
+        .all(|va| !matches!(core.mmu.look_up(ctx, *va, kind), Physical::Slow(_)))
 }
 
 impl Check {

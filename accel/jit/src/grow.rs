@@ -77,7 +77,7 @@ impl<T: Target> Jit<T> {
     ) -> Option<Node> {
         let page = core.mmu.fetch_page(ctx, key.va)?;
         let known = self.cache.find(&Key { page, ..key })?;
-        let went = self.cache.get(known)?.went.clone();
+        let went = self.cache.get(known)?.went().to_vec();
         let whole = self.translate_at(core, key.va, ctx, u32::MAX, went)?;
         // What follows the last way within the loop is not part of it.
         let insns = compile::insns_to(&whole.member, is_wanted);
@@ -130,7 +130,7 @@ impl<T: Target> Jit<T> {
             self.cache.learn(id);
             let unit = self.cache.get(id);
             // Those that cross into another page are left out: reading them may fault.
-            let Some(unit) = unit.filter(|unit| unit.others.is_empty()) else {
+            let Some(unit) = unit.filter(|unit| unit.others().is_empty()) else {
                 continue;
             };
             insns += unit.insns();

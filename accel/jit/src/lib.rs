@@ -6,6 +6,7 @@
 //!   jumps;
 //! - `grow.rs`, `graph.rs`: which units are hot and become one;
 //! - `cache.rs`: which units are compiled, how they are linked, what makes them stale;
+//! - `ring.rs`: how much code is kept, and what is driven out first;
 //! - `run.rs`: the executor; `runtime.rs`: what generated code calls;
 //! - `check.rs`: all of that in lock step with the interpreter;
 //! - `listing.rs`: generated code for people and profilers.
@@ -24,6 +25,7 @@ mod listing;
 mod memory;
 mod notes;
 mod places;
+mod ring;
 mod run;
 mod runtime;
 mod table;

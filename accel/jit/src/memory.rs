@@ -90,7 +90,8 @@ impl CodeMemory {
         let data = PROT_READ | PROT_WRITE;
         let none = std::ptr::null_mut();
         // Without a name, as profilers expect of generated code.
-        let write = map(none, len, data, MAP_SHARED | MAP_ANONYMOUS)?;
+        let shared = MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE;
+        let write = map(none, len, data, shared)?;
         let private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
         let run = match map(none, cell::CODE + len, PROT_NONE, private) {
             Ok(run) => run,

@@ -22,8 +22,8 @@ use crate::thunks::{self, Tables, out};
 
 /// What [`Jit::slice`] is.
 const SLICE: i64 = i16::MAX as i64;
-/// Bytes of code kept if nothing else is asked for.
-pub const DEFAULT_CODE: usize = 24 << 20;
+/// Most bytes of code kept if nothing else is asked for.
+pub const DEFAULT_CODE: usize = 64 << 20;
 /// Fewest bytes of code kept.
 const LEAST_CODE: usize = 1 << 20;
 /// Most bytes of code kept: jumps reach 2 GiB.
@@ -334,7 +334,7 @@ impl<T: Target> Jit<T> {
                 }
                 core.mmu.exec_id(ctx, *va) == *id
             };
-            if block.others.iter().all(&mut is_same) {
+            if block.others().iter().all(&mut is_same) {
                 return Ok(Some(region));
             }
         }
@@ -346,7 +346,7 @@ impl<T: Target> Jit<T> {
         let Some(block) = self.cache.get(id) else {
             return Ok(false);
         };
-        for (va, wanted) in &block.others {
+        for (va, wanted) in block.others() {
             if core.mmu.fetch_page(ctx, *va).is_none() {
                 core.translate_for(*va, Access::Fetch, ctx)?;
             }
@@ -520,7 +520,7 @@ impl<T: Target> Jit<T> {
             let Some(block) = self.cache.get(id) else {
                 return Ok(());
             };
-            let code = self.cache.memory.address(block.start);
+            let code = self.cache.memory.address(block.start());
             let slice = core.budget.min(self.slice);
             let mode = self.mode_number(core);
             let memory = &self.cache.memory;
@@ -723,7 +723,7 @@ impl<T: Target> Jit<T> {
             let page = core.mmu.exec_id(T::fetch_ctx(core), va);
             if page != 0 && va == block.pc {
                 let key = table::key(page, mode);
-                table::insert(&self.cache.memory, block.pc, key, block.start);
+                table::insert(&self.cache.memory, block.pc, key, block.start());
             }
         }
     }
@@ -781,7 +781,8 @@ impl<T: Target> Executor<T> for Jit<T> {
             ("units compiled", counted.compiled),
             ("of them alive", units as u64),
             ("host code", code_bytes as u64),
-            ("room for code", self.cache.memory.len() as u64),
+            ("room for code", self.cache.room() as u64),
+            ("room at most", self.cache.memory.len() as u64),
             ("regions compiled", counted.regions),
             ("units sharing nothing", counted.wary),
             ("left to interpret", counted.left),

@@ -120,8 +120,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Resident bytes of all mappings but guest RAM. That is the one of about its size, whatever a
-/// program calls it. A process that has just ended has none.
+/// Resident bytes of all mappings but guest RAM, memory that is mapped twice counted once. Guest RAM is the
+/// mapping of about its size, whatever a program calls it. A process that has just ended has none.
 fn resident_beside_ram(pid: u32, ram: u64) -> u64 {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
     let mut sum = 0;
@@ -135,7 +135,7 @@ fn resident_beside_ram(pid: u32, ram: u64) -> u64 {
         let bytes = value.parse::<u64>().unwrap_or_default() << 10;
         match key {
             "Size:" => is_ram = bytes >= ram / 2 && bytes < ram * 2,
-            "Rss:" if !is_ram => sum += bytes,
+            "Pss:" if !is_ram => sum += bytes,
             _ => {}
         }
     }
