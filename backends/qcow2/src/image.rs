@@ -251,6 +251,10 @@ impl Qcow2 {
         let _alone = self.alone();
         self.with_data(|node, data| {
             let mut meta = self.meta();
+            // What waits to be counted less is not to be taken for a leak, and then counted less again.
+            if meta.has_freed() {
+                meta.reclaim(node, data)?;
+            }
             // Of tables that are not in the file yet some would seem to lie beyond its end.
             if meta.has_unwritten() {
                 meta.write_out(node, data)?;

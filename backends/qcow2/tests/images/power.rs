@@ -57,10 +57,14 @@ impl Kind {
         self.has_base.then(base)
     }
 
-    /// Version 2 has no mark for refcounts that are being changed: a cut may leave clusters used once
-    /// that are not marked so, which harms nothing but is reported.
     fn has_snapshots(&self) -> bool {
-        self.options.is_some() && !self.says("compat=0.10") && !self.says("data_file")
+        self.options.is_some() && !self.says("data_file")
+    }
+
+    /// Version 2 has no mark for refcounts that are being changed: a cut in a snapshot may leave clusters
+    /// whose mark and count differ, which is reported as an error and must harm nothing.
+    fn has_odd_marks(&self) -> bool {
+        self.says("compat=0.10")
     }
 
     fn open(&self, disks: &[Disk; 2], base: Option<&Disk>) -> Image {
@@ -297,6 +301,11 @@ fn cut_everywhere(kind: &Kind, seed: u8) {
     while guest.len() < POINTS {
         guest.step(rng);
     }
+    let step = if std::env::var_os("MIMIC_TEST_ALL").is_some() {
+        1
+    } else {
+        4
+    };
     let mut events = guest.events.drain(..).peekable();
     let log = history.lock().unwrap().clone();
     for (at, done) in log[..POINTS].iter().enumerate() {
@@ -317,7 +326,8 @@ fn cut_everywhere(kind: &Kind, seed: u8) {
         let image = kind.open(&disks, base.as_ref());
         if kind.options.is_some() {
             let findings = image.qcow2().check(backend_qcow2::Fix::None).unwrap();
-            assert_eq!(findings.corruptions, 0, "{what}: {findings:?}");
+            let is_whole = findings.corruptions == 0 || kind.has_odd_marks();
+            assert!(is_whole, "{what}: {findings:?}");
         }
         for (sector, (stamp, allowed)) in stamps(&image).iter().zip(&allowed).enumerate() {
             assert!(
@@ -326,6 +336,9 @@ fn cut_everywhere(kind: &Kind, seed: u8) {
             );
         }
         image.write(0, &sector(1)).unwrap();
+        if kind.has_odd_marks() && at.is_multiple_of(step) {
+            go_on(&image, rng, &what);
+        }
         drop(image);
         // QEMU takes its time.
         if at.is_multiple_of(500) && kind.options.is_some() {
@@ -334,10 +347,58 @@ fn cut_everywhere(kind: &Kind, seed: u8) {
     }
 }
 
+/// A guest works on, with snapshots, in an image whose marks may be odd: no write reaches anything but what it
+/// was meant for, and repair loses nothing.
+fn go_on(image: &Image, rng: &mut TestRng, what: &str) {
+    let mut below = |n: u64| u64::from(rng.next_u32()) % n;
+    let mut now = stamps(image);
+    let mut then: Vec<(String, Vec<u64>)> = Vec::new();
+    let qcow2 = image.qcow2();
+    for snapshot in qcow2.snapshots() {
+        if below(2) == 0 {
+            qcow2.delete_snapshot(&snapshot.id).unwrap();
+        }
+    }
+    for step in 0..24u64 {
+        let first = below(SECTORS);
+        let count = (below(24) + 1).min(SECTORS - first);
+        let fresh: Vec<u64> = (first..first + count)
+            .map(|n| (step + 1) << 48 | n)
+            .collect();
+        match (below(8), then.pop()) {
+            (0, None) => {
+                let name = format!("g{step}");
+                qcow2.take_snapshot(&name, 0, 0).unwrap();
+                then.push((name, now.clone()));
+            }
+            (0, Some((name, _))) => qcow2.delete_snapshot(&name).unwrap(),
+            (1, Some((name, before))) => {
+                qcow2.apply_snapshot(&name).unwrap();
+                now.clone_from(&before);
+                then.push((name, before));
+            }
+            (_, kept) => {
+                then.extend(kept);
+                let data: Vec<u8> = fresh.iter().flat_map(|stamp| sector(*stamp)).collect();
+                image.write(first * SECTOR as u64, &data).unwrap();
+                now[first as usize..][..count as usize].copy_from_slice(&fresh);
+            }
+        }
+        assert!(stamps(image) == now, "{what}, going on at step {step}");
+    }
+    qcow2.check(backend_qcow2::Fix::All).unwrap();
+    image.assert_whole(false);
+    assert!(stamps(image) == now, "{what}, repaired");
+    for (name, before) in then {
+        qcow2.apply_snapshot(&name).unwrap();
+        assert!(stamps(image) == before, "{what}, back to {name}");
+    }
+}
+
 /// QEMU finds the image whole and the same contents in it, once the leaks are mended.
 fn judge(kind: &Kind, disks: &[Disk; 2], base: Option<&Disk>) {
     let image = kind.open(disks, base);
-    image.qcow2().check(backend_qcow2::Fix::Leaks).unwrap();
+    image.qcow2().check(backend_qcow2::Fix::All).unwrap();
     let contents = image.read(0, image.node.len()).unwrap();
     drop(image);
     let bytes = |disk: &Disk| disk.state().bytes.clone();
