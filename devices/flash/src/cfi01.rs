@@ -18,7 +18,7 @@ use std::sync::Arc;
 use backend_block::SharedBlock;
 use hw_core::{
     Access, AccessSizes, Args, BusKind, Category, Device, DeviceClass, DeviceError, Fault, Mapping,
-    Prop, PropType, Region, ResetKind, Section, StateError, Wiring,
+    PropType, Region, ResetKind, Section, StateError, Wiring, prop,
 };
 use hw_memory::{MappingSpec, RamBlock, What};
 use runtime::{RateLimit, log_limited};
@@ -446,15 +446,6 @@ impl Device for Pflash01 {
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {
         vec![("status", self.state.status.into())]
-    }
-}
-
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
     }
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use backend_block::{ErrorPolicy, SharedBlock, Tray};
-use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
+use hw_core::drive_props::{BOOTINDEX, DRIVE, MEDIUM, SHARE_RW, WRITE_CACHE, rerror, werror};
+use hw_core::{
+    Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType, prop,
+};
 use hw_pci::{ACPI_INDEX, ADDR, MULTIFUNCTION, PciOptions, ROMBAR, ROMFILE};
 
 use crate::ahci::{Ahci, AhciOptions};
@@ -12,45 +15,12 @@ use crate::atapi::{Cd, CdOptions};
 use crate::device::IdeDevice;
 use crate::drive::{Drive, Kind};
 
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
-    }
-}
-
-const DRIVE: Prop = prop("drive", PropType::Link("drive"), "", "Disk to attach");
 const UNIT: Prop = prop("unit", PropType::U32, "", "Place on the cable, from 0");
-const BOOTINDEX: Prop = prop("bootindex", PropType::I32, "", "Position in the boot order");
 const SERIAL: Prop = prop("serial", PropType::Str, "", "Serial number, 20 bytes");
 const VER: Prop = prop("ver", PropType::Str, "2.5+", "Firmware revision, 8 bytes");
 const WWN: Prop = prop("wwn", PropType::U64, "0", "World wide name");
-const WERROR: Prop = prop(
-    "werror",
-    PropType::Enum(ErrorPolicy::ON_WRITE),
-    "auto",
-    "What a failed write does; as the drive has it if auto",
-);
-const RERROR: Prop = prop(
-    "rerror",
-    PropType::Enum(ErrorPolicy::ON_READ),
-    "auto",
-    "What a failed read does; as the drive has it if auto",
-);
-const SHARE_RW: Prop = prop(
-    "share-rw",
-    PropType::Bool,
-    "off",
-    "Let others write to the drive too",
-);
-const WRITE_CACHE: Prop = prop(
-    "write-cache",
-    PropType::OnOffAuto,
-    "auto",
-    "Write cache; as the drive has it if auto",
-);
+const WERROR: Prop = werror(ErrorPolicy::ON_WRITE);
+const RERROR: Prop = rerror(ErrorPolicy::ON_READ);
 /// ATA sectors have 512 bytes, those of CDs 2048, and nothing else is available.
 const LOGICAL_BLOCK_SIZE: Prop = prop(
     "logical_block_size",
@@ -109,13 +79,6 @@ static IDE_HD: DeviceClass = DeviceClass {
     user_creatable: true,
     create: disk,
 };
-
-const MEDIUM: Prop = prop(
-    "drive",
-    PropType::Link("medium"),
-    "",
-    "Drive with the medium, or an empty one",
-);
 
 static IDE_CD: DeviceClass = DeviceClass {
     name: "ide-cd",

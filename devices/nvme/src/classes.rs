@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use backend_block::SharedBlock;
-use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
+use hw_core::drive_props::{BOOTINDEX, DRIVE, SHARE_RW};
+use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, PropType, prop};
 use hw_pci::{ACPI_INDEX, ADDR, MULTIFUNCTION, PciOptions, ROMBAR, ROMFILE};
 
 use crate::bus::NvmeBus;
@@ -13,25 +14,16 @@ use crate::namespace::{Namespace, NamespaceOptions, NvmeNs};
 /// `discard_granularity` when not given.
 const GRANULARITY: u32 = 4096;
 
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
-    }
-}
-
 /// Properties of what has a drive.
 macro_rules! with_drive {
     ($($own:expr),* $(,)?) => {
         &[
             $($own,)*
-            prop("drive", PropType::Link("drive"), "", "Disk to attach"),
-            prop("bootindex", PropType::I32, "", "Position in the boot order"),
+            DRIVE,
+            BOOTINDEX,
             prop("logical_block_size", PropType::Size, "512", "Smallest addressable unit"),
             prop("discard_granularity", PropType::Size, "", "Unit of discards"),
-            prop("share-rw", PropType::Bool, "off", "Let others write to the drive too"),
+            SHARE_RW,
         ]
     };
 }

@@ -13,8 +13,8 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hw_core::{
-    Args, BusKind, Category, ChildBus, Device, DeviceClass, DeviceError, HotPlug, Links, Prop,
-    PropType, ResetKind, Section, StateError,
+    Args, BusKind, Category, ChildBus, Device, DeviceClass, DeviceError, HotPlug, Links, PropType,
+    ResetKind, Section, StateError, prop,
 };
 use hw_pci::{
     ACPI_INDEX, ADDR, Bridge, MULTIFUNCTION, Pci, PciBus, PciDevice, PciFunction, PciOptions,
@@ -334,15 +334,6 @@ impl PciFunction for RootPort {
 
     fn inspect(&self) -> Vec<(&'static str, u64)> {
         vec![("slot_control", self.control.into())]
-    }
-}
-
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
     }
 }
 

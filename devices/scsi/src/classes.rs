@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use backend_block::{ErrorPolicy, SharedBlock, Tray};
-use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
+use hw_core::drive_props::{BOOTINDEX, DRIVE, MEDIUM, SHARE_RW, WRITE_CACHE, rerror, werror};
+use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, PropType, prop};
 
 use crate::device::{Place, ScsiDevice};
 use crate::disk::{Disk, DiskOptions};
@@ -14,15 +15,6 @@ const SERIAL_LEN: usize = 36;
 /// `discard_granularity` when not given.
 const GRANULARITY: u32 = 4096;
 
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
-    }
-}
-
 /// Properties that all units have, after their own.
 macro_rules! unit {
     ($product:literal, $($own:expr),* $(,)?) => {
@@ -31,7 +23,7 @@ macro_rules! unit {
             prop("channel", PropType::U16, "0", "Channel of the bus"),
             prop("scsi-id", PropType::U16, "", "Target; the first free one if not given"),
             prop("lun", PropType::U16, "", "Logical unit; the first free one if not given"),
-            prop("bootindex", PropType::I32, "", "Position in the boot order"),
+            BOOTINDEX,
             prop("serial", PropType::Str, "", "Serial number, 36 bytes"),
             prop("vendor", PropType::Str, "QEMU", "Vendor, 8 bytes"),
             prop("product", PropType::Str, $product, "Product, 16 bytes; guests know units by it"),
@@ -40,18 +32,8 @@ macro_rules! unit {
             prop("wwn", PropType::U64, "0", "World wide name"),
             prop("port_wwn", PropType::U64, "0", "World wide name of the port"),
             prop("port_index", PropType::U16, "0", "Number of the port"),
-            prop(
-                "werror",
-                PropType::Enum(ErrorPolicy::ON_WRITE),
-                "auto",
-                "What a failed write does; as the drive has it if auto"
-            ),
-            prop(
-                "rerror",
-                PropType::Enum(ErrorPolicy::ON_READ),
-                "auto",
-                "What a failed read does; as the drive has it if auto"
-            ),
+            werror(ErrorPolicy::ON_WRITE),
+            rerror(ErrorPolicy::ON_READ),
         ]
     };
 }
@@ -64,7 +46,7 @@ static SCSI_HD: DeviceClass = DeviceClass {
     category: Category::Storage,
     props: unit![
         "QEMU HARDDISK",
-        prop("drive", PropType::Link("drive"), "", "Disk to attach"),
+        DRIVE,
         prop(
             "removable",
             PropType::Bool,
@@ -121,18 +103,8 @@ static SCSI_HD: DeviceClass = DeviceClass {
             "5",
             "Version of the standard that it claims"
         ),
-        prop(
-            "write-cache",
-            PropType::OnOffAuto,
-            "auto",
-            "Write cache; as the drive has it if auto"
-        ),
-        prop(
-            "share-rw",
-            PropType::Bool,
-            "off",
-            "Let others write to the drive too"
-        ),
+        WRITE_CACHE,
+        SHARE_RW,
     ],
     user_creatable: true,
     create: disk,
@@ -144,15 +116,7 @@ static SCSI_CD: DeviceClass = DeviceClass {
     doc: "SCSI CD drive",
     bus: BusKind::Scsi,
     category: Category::Storage,
-    props: unit![
-        "QEMU CD-ROM",
-        prop(
-            "drive",
-            PropType::Link("medium"),
-            "",
-            "Drive with the medium, or an empty one"
-        ),
-    ],
+    props: unit!["QEMU CD-ROM", MEDIUM,],
     user_creatable: true,
     create: cd,
 };

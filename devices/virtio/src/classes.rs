@@ -3,7 +3,10 @@
 use backend_block::{ErrorPolicy, SharedBlock};
 use backend_char::CharFrontend;
 use backend_rng::{Builtin, Randomness};
-use hw_core::{Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType};
+use hw_core::drive_props::{BOOTINDEX, DRIVE, SHARE_RW, WRITE_CACHE, rerror, werror};
+use hw_core::{
+    Args, BusKind, Category, Device, DeviceClass, DeviceError, Links, Prop, PropType, prop,
+};
 use hw_pci::{ACPI_INDEX, ADDR, MULTIFUNCTION, PciOptions, ROMBAR, ROMFILE};
 use hw_virtio::{
     DisableLegacy, Options, VIRTIO_MMIO, VirtioDevice, VirtioMmio, VirtioPci, VirtioPciOptions,
@@ -17,15 +20,6 @@ use crate::serial::{PortSpec, Serial, SerialPort};
 /// `num-queues` when the board is to choose.
 const AUTO_QUEUES: u64 = 65535;
 const AUTO_SCSI_QUEUES: u64 = u32::MAX as u64;
-
-const fn prop(name: &'static str, ty: PropType, default: &'static str, doc: &'static str) -> Prop {
-    Prop {
-        name,
-        ty,
-        default,
-        doc,
-    }
-}
 
 const INDIRECT_DESC: Prop = prop(
     "indirect_desc",
@@ -75,7 +69,6 @@ const MAX_BYTES: Prop = prop(
 );
 const PERIOD: Prop = prop("period", PropType::U32, "65536", "Period in milliseconds");
 
-const DRIVE: Prop = prop("drive", PropType::Link("drive"), "", "Disk to attach");
 const IOTHREAD: Prop = prop(
     "iothread",
     PropType::Link("iothread"),
@@ -135,31 +128,8 @@ const CONFIG_WCE: Prop = prop(
     "on",
     "The guest may switch the write cache",
 );
-const WRITE_CACHE: Prop = prop(
-    "write-cache",
-    PropType::OnOffAuto,
-    "auto",
-    "Write cache; as the drive has it if auto",
-);
-const WERROR: Prop = prop(
-    "werror",
-    PropType::Enum(ErrorPolicy::ON_WRITE),
-    "auto",
-    "What a failed write does; as the drive has it if auto",
-);
-const RERROR: Prop = prop(
-    "rerror",
-    PropType::Enum(ErrorPolicy::ON_READ),
-    "auto",
-    "What a failed read does; as the drive has it if auto",
-);
-const SHARE_RW: Prop = prop(
-    "share-rw",
-    PropType::Bool,
-    "off",
-    "Let others write to the drive too",
-);
-const BOOTINDEX: Prop = prop("bootindex", PropType::I32, "", "Position in the boot order");
+const WERROR: Prop = werror(ErrorPolicy::ON_WRITE);
+const RERROR: Prop = rerror(ErrorPolicy::ON_READ);
 
 const SCSI_QUEUES: Prop = prop(
     "num_queues",

@@ -79,6 +79,21 @@ pub struct Prop {
     pub doc: &'static str,
 }
 
+/// An entry of a table of properties.
+pub const fn prop(
+    name: &'static str,
+    ty: PropType,
+    default: &'static str,
+    doc: &'static str,
+) -> Prop {
+    Prop {
+        name,
+        ty,
+        default,
+        doc,
+    }
+}
+
 /// Why a device cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {

@@ -16,6 +16,7 @@ mod bell;
 mod button;
 mod class;
 mod device;
+pub mod drive_props;
 mod fabric;
 mod irq;
 mod request;
@@ -23,7 +24,7 @@ mod request;
 pub use bell::Ringing;
 pub use button::PowerButton;
 pub use class::{
-    Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest,
+    Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest, prop,
 };
 pub use device::{ChildBus, Device, HotPlug, IrqPin, Region, ResetKind, TimerId, Wiring};
 pub use fabric::{Fabric, Part, PartId, Placement};
