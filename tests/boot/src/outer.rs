@@ -132,14 +132,14 @@ impl Outer {
         })
     }
 
-    /// Starts the program under test with these words, its console on the outer guest's. The files
+    /// Starts the program under test with these words, its console and monitor on the outer guest's. The files
     /// `vmlinuz`, `initrd` and `initrd-modules` are in its working directory, on x86 `vmlinux` and the
     /// folder `seabios`, on Arm the folder `aavmf` too.
     pub fn start(&mut self, words: &str) -> Result<&mut Vm, Error> {
         self.vm.expect("guest# ")?;
         // The inner guest's terminal has ended its lines in carriage returns already.
         self.vm.send(&format!(
-            "stty -onlcr; chroot . /mimic -nodefaults -display none -no-reboot -serial stdio {words}; \
+            "stty -onlcr; chroot . /mimic -nodefaults -display none -no-reboot -serial mon:stdio {words}; \
              status=$?; stty onlcr; echo INNER''-EXIT $status\n"
         ))?;
         Ok(&mut self.vm)

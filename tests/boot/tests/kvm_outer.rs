@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use test_boot::{Error, Guest, Outer};
+use test_boot::{Error, Guest, Outer, Vm};
 
 /// A machine, and what its virtio devices are there.
 struct Machine {
@@ -44,6 +44,41 @@ fn reaches_a_shell_and_powers_off(
     Ok(())
 }
 
+/// A disk is plugged into a root port and out again: its bell and its vectors are made, and given back, while
+/// the vCPUs run.
+fn a_disk_comes_and_goes(outer: &mut Outer, checksum: &str) -> Result<(), Error> {
+    let vm = outer.start(
+        "-accel kvm -cpu host -machine q35 -smp 2 -m 256 -bios seabios/bios-256k.bin \
+         -device pcie-root-port,id=port,chassis=1 -kernel vmlinuz -initrd initrd-modules \
+         -append 'console=ttyS0 loglevel=1 guest.modules=virtio_pci,virtio_blk'",
+    )?;
+    vm.expect("GUEST-UP x86_64 ")?;
+    let drive = "drive_add 0 if=none,id=late,file=initrd,format=raw,readonly=on";
+    let device = "device_add virtio-blk-pci,id=d,bus=port,drive=late";
+    monitor(vm, &[drive, device])?;
+    let sum = "until [ -b /dev/vda ]; do sleep 1; done; sha256sum /dev/vda | cut -c 1-64";
+    assert_eq!(vm.shell(sum)?, checksum);
+    monitor(vm, &["device_del d"])?;
+    let gone = "while [ -e /sys/block/vda ]; do sleep 1; done; echo gone";
+    assert_eq!(vm.shell(gone)?, "gone");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    assert_eq!(outer.status()?, 0);
+    Ok(())
+}
+
+/// Says something to the monitor, and goes back to the guest.
+fn monitor(vm: &mut Vm, lines: &[&str]) -> Result<(), Error> {
+    vm.send("\x01c")?;
+    for line in lines {
+        vm.expect("(qemu) ")?;
+        vm.send(&format!("{line}\n"))?;
+    }
+    vm.expect("(qemu) ")?;
+    // The guest's prompt came before.
+    vm.send("\x01c\n")
+}
+
 #[test]
 fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm() -> Result<(), Error> {
     let Some(guest) = Guest::find("amd64")? else {
@@ -68,5 +103,6 @@ fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm() -> Result<(), Error>
     ] {
         reaches_a_shell_and_powers_off(&mut outer, &machine, checksum)?;
     }
+    a_disk_comes_and_goes(&mut outer, checksum)?;
     outer.power_off()
 }
