@@ -7,6 +7,7 @@ mod convert;
 mod inspect;
 mod measure;
 mod modify;
+mod pace;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "commit",
-        usage: "[-q] [-f FMT] [-t CACHE] [-b BASE] [-d] [-p] FILE",
+        usage: "[-q] [-f FMT] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] FILE",
         doc: "write what an overlay holds into its backing file",
         run: commit::commit,
     },
@@ -54,7 +55,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "convert",
-        usage: "[--image-opts] [--target-image-opts] [--target-is-zero] [-c] [-C] [-p] [-q] [-n] [-f FMT] [-t CACHE] [-T CACHE] [-O FMT] [-B BACKING [-F FMT]] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] [-m THREADS] [-W] [--salvage] [-U] FILE... OUTPUT",
+        usage: "[--image-opts] [--target-image-opts] [--target-is-zero] [-c] [-C] [-p] [-q] [-n] [-f FMT] [-t CACHE] [-T CACHE] [-O FMT] [-B BACKING [-F FMT]] [-o OPTIONS] [-l SNAPSHOT] [-S SIZE] [-r RATE] [-m THREADS] [-W] [--salvage] [-U] FILE... OUTPUT",
         doc: "copy an image into one of another format",
         run: convert::convert,
     },

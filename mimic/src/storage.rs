@@ -277,7 +277,7 @@ impl Storage {
             true => opener.open_probed(option, &drive.opts),
             false => opener.open(option, &drive.opts),
         };
-        let mut node = node.with_context(|| named(&drive.id))?;
+        let mut node = node.with_context(|| named(&drive.id) + &drive.missing())?;
         if drive.is_probed && node.class().name == "raw" && !node.options().read_only {
             log::warn!(
                 "{option} {}: the image's format was not given and is guessed to be raw; a guest could make it look \

@@ -16,8 +16,16 @@ pub enum FirmwareError {
         package: Option<&'static str>,
     },
     /// A path.
-    #[error("firmware file '{0}' does not exist")]
+    #[error("firmware file '{}' does not exist{}", .0.display(), package_advice(.0))]
     NoFile(PathBuf),
+}
+
+fn package_advice(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name.and_then(package_of) {
+        Some(package) => format!("; install it ('apt install {package}')"),
+        None => String::new(),
+    }
 }
 
 fn list(folders: &[PathBuf]) -> String {

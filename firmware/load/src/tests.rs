@@ -353,6 +353,8 @@ fn firmware_is_found_by_name_and_its_package_is_named() {
         error.to_string(),
         "firmware file '/nowhere/x.bin' does not exist"
     );
+    let error = find_firmware("/nowhere/OVMF_CODE.fd", &[], None).unwrap_err();
+    assert!(error.to_string().contains("apt install ovmf"), "{error}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

@@ -9,6 +9,7 @@ use backend_block::{IoVector, Node, Preallocation, beside};
 
 use super::args::Args;
 use super::convert::is_same_file;
+use super::pace::Pace;
 use super::{How, Open, Progress, open};
 use crate::entry::print;
 
@@ -18,9 +19,7 @@ const STEP: u64 = 1 << 20;
 pub(super) fn commit(args: &mut Args) -> Result<i32> {
     args.parse(&["q", "d", "p"], &["f", "t", "b", "r"])?;
     let file = args.one()?;
-    if args.has("r") {
-        bail!("'-r': there is no limit to the speed yet; leave it out");
-    }
+    let pace = Pace::new(args.value("r"))?;
     let how = How {
         format: args.value("f"),
         writes: true,
@@ -45,7 +44,7 @@ pub(super) fn commit(args: &mut Args) -> Result<i32> {
         ..how
     };
     let below = open(&path, how_below)?;
-    copy(&top.node, &above, &below, args.has("p"))?;
+    copy(&top.node, &above, &below, args.has("p"), pace)?;
     // With `-b` the images between would show something else: the top one keeps what it has.
     if !args.has("d") && args.value("b").is_none() {
         drop((top, above));
@@ -99,7 +98,13 @@ fn above(top: &Arc<Node>, file: &str, base: &str) -> Result<Vec<Arc<Node>>> {
 }
 
 /// Copies all that the images above hold.
-fn copy(top: &Node, above: &[Arc<Node>], below: &Open, shows_progress: bool) -> Result<()> {
+fn copy(
+    top: &Node,
+    above: &[Arc<Node>],
+    below: &Open,
+    shows_progress: bool,
+    mut pace: Pace,
+) -> Result<()> {
     let below = &below.node;
     let len = top.len();
     if below.len() < len {
@@ -116,6 +121,7 @@ fn copy(top: &Node, above: &[Arc<Node>], below: &Open, shows_progress: bool) -> 
                 let memory = IoVector::zeroed(usize::try_from(run)?);
                 top.read(at, &memory)?;
                 below.write(at, &memory)?;
+                pace.wrote(run);
             }
         }
         at += run;

@@ -9,6 +9,7 @@ use backend_block::{IoVector, Node};
 use control_options::Opts;
 
 use super::args::Args;
+use super::pace::Pace;
 use super::{How, Open, Progress, make, open, size, text};
 
 /// Bytes copied at a time.
@@ -35,15 +36,10 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
         ],
         &["f", "t", "T", "O", "B", "F", "o", "S", "l", "m", "r"],
     )?;
-    for (name, why) in [
-        ("bitmaps", "bitmaps are not copied yet"),
-        ("r", "there is no limit to the speed yet"),
-    ] {
-        if args.has(name) {
-            let dashes = if name.len() == 1 { "-" } else { "--" };
-            bail!("'{dashes}{name}': {why}; leave it out");
-        }
+    if args.has("bitmaps") {
+        bail!("'--bitmaps': bitmaps are not copied yet; leave it out");
     }
+    let mut pace = Pace::new(args.value("r"))?;
     if let Some(format) = args.value("O")
         && args.values("o").any(control_options::opts::is_help)
     {
@@ -134,7 +130,7 @@ pub(super) fn convert(args: &mut Args) -> Result<i32> {
         let mut progress = Progress::new(args.has("p"), len);
         let mut start = 0;
         for input in &inputs {
-            copy.all(&input.node, start, &mut progress)?;
+            copy.all(&input.node, start, &mut progress, &mut pace)?;
             start += input.node.len();
         }
         if copy.packs && !start.is_multiple_of(512) {
@@ -277,8 +273,8 @@ pub(super) struct Copy<'a> {
 
 impl Copy<'_> {
     /// All of `from`, to `start` on.
-    fn all(&self, from: &Node, start: u64, progress: &mut Progress) -> Result<()> {
-        self.part(from, 0..from.len(), start, progress)
+    fn all(&self, from: &Node, start: u64, progress: &mut Progress, pace: &mut Pace) -> Result<()> {
+        self.part(from, 0..from.len(), start, progress, pace)
     }
 
     /// A part of `from`, to `start` on. Threads read and compress pieces, each after the other; they are
@@ -289,6 +285,7 @@ impl Copy<'_> {
         range: Range<u64>,
         start: u64,
         progress: &mut Progress,
+        pace: &mut Pace,
     ) -> Result<()> {
         let line = Line {
             copy: self,
@@ -300,6 +297,7 @@ impl Copy<'_> {
                 number: 0,
                 has_failed: false,
                 progress,
+                pace,
             }),
             moved: Condvar::new(),
         };
@@ -418,6 +416,7 @@ struct Turn<'a> {
     number: u64,
     has_failed: bool,
     progress: &'a mut Progress,
+    pace: &'a mut Pace,
 }
 
 /// A copy that several threads work at.
@@ -507,6 +506,9 @@ impl Line<'_> {
             turn.number += 1;
             turn.has_failed = written.is_err();
             turn.progress.at(place + len);
+            if source == Source::Data && written.is_ok() {
+                turn.pace.wrote(len);
+            }
             drop(turn);
             self.moved.notify_all();
             written?;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::args::Args;
 use super::convert::{Copy, SPARSE, shows_zeros};
+use super::pace::Pace;
 use super::{How, Open, Progress, make, open, size};
 use crate::entry::print;
 
@@ -238,7 +239,8 @@ pub(super) fn dd(args: &mut Args) -> Result<i32> {
         sparse: SPARSE,
         threads: 1,
     };
-    copy.part(&from.node, start..end, 0, &mut Progress::new(false, len))?;
+    let (mut progress, mut pace) = (Progress::new(false, len), Pace::new(None)?);
+    copy.part(&from.node, start..end, 0, &mut progress, &mut pace)?;
     to.node.flush()?;
     Ok(0)
 }

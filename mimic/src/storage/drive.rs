@@ -73,6 +73,18 @@ pub struct Drive {
 }
 
 impl Drive {
+    /// What more is to be said if it cannot be opened: the package with the firmware that a flash chip lacks.
+    pub(super) fn missing(&self) -> String {
+        let path = std::path::Path::new(self.opts.text("file.filename").unwrap_or_default());
+        match self.interface == Interface::Flash && !path.exists() {
+            true => {
+                let error = firmware_load::FirmwareError::NoFile(path.to_owned());
+                format!(": {error}")
+            }
+            false => String::new(),
+        }
+    }
+
     /// An empty CD drive that nothing is connected to yet.
     pub(crate) fn empty_cd(id: String) -> Self {
         Drive {

@@ -52,6 +52,7 @@ const STORY: &[&str] = &[
     "convert -c -f raw -O qcow2 data.raw packed.qcow2",
     "convert -c -f raw -O qcow2 -o compression_type=zstd data.raw zstd.qcow2",
     "convert -f qcow2 -O raw packed.qcow2 packed.raw",
+    "convert -r 1G -f qcow2 -O raw packed.qcow2 paced.raw",
     "convert -f qcow2 -O raw zstd.qcow2 zstd.raw",
     "convert -O qcow2 data.raw data.raw both.qcow2",
     "=measure -f raw -O qcow2 data.raw",

@@ -34,6 +34,7 @@ const MISTAKES: &[&str] = &[
     "-m nonsense",
     "-m 4G,slots=2,maxmem=8G",
     "-kernel /nonexistent/kernel",
+    "-drive if=pflash,format=raw,file=/nowhere/OVMF_CODE_4M.fd",
     "-kernel /",
     "-kernel TEXT",
     "-initrd TEXT",
