@@ -629,7 +629,7 @@ impl<'a> Compiler<'a> {
             self.flags = None;
         }
         self.asm
-            .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
+            .mov_imm_to(Size::Q, slot_at(ARG + 4), i32::from(helper));
         let vectors = self.places.has_vectors();
         let thunk = self.env.thunks.call(effects.writes_regs, vectors);
         self.call_out(thunk);

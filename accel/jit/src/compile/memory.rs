@@ -737,7 +737,7 @@ impl Compiler<'_> {
         }
         args.iter().flatten().for_each(|v| self.consume(*v));
         let what = self.complex_number(op, mem);
-        self.asm.mov_imm_to(Size::D, slot_at(ARG + 4), what);
+        self.asm.mov_imm_to(Size::Q, slot_at(ARG + 4), what);
         let vectors = self.places.has_vectors();
         self.call_out(self.env.thunks.complex(vectors));
         if self.plan.is_used(d) {
@@ -808,7 +808,7 @@ impl Compiler<'_> {
                     vectors,
                 } => {
                     self.asm
-                        .mov_imm_to(Size::D, slot_at(ARG + 4), i32::from(helper));
+                        .mov_imm_to(Size::Q, slot_at(ARG + 4), i32::from(helper));
                     for (i, arg) in args.into_iter().enumerate() {
                         self.asm.mov_to(Size::Q, slot_at(ARG + i), arg);
                     }
