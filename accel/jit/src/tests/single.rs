@@ -51,6 +51,33 @@ fn a_probe_of_what_must_be_aligned_faults_as_the_store_would() {
     assert_eq!(faulting.regs[1], 0);
 }
 
+#[test]
+fn generated_code_is_named_for_profilers() {
+    let mut jit = Jit::<Toy>::new(0).unwrap();
+    jit.map_for_perf().unwrap();
+    let mut b = Builder::new();
+    b.insn(START);
+    b.goto(0x7010);
+    run(
+        &mut jit,
+        &[(START, b.finish())],
+        &[0; 8],
+        &[7; RAM as usize],
+    );
+    // Where `perf` looks for it.
+    let path = format!("/tmp/perf-{}.map", std::process::id());
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    let named = |name| {
+        let line = text.lines().find(|line| line.ends_with(name)).unwrap();
+        let numbers: Vec<_> = line.split(' ').take(2).collect();
+        [0, 1].map(|i| usize::from_str_radix(numbers[i], 16).unwrap())
+    };
+    let [at, len] = named(" guest:0x1010");
+    let [thunks, thunks_len] = named(" mimic:thunks");
+    assert!(at >= thunks + thunks_len && len > 0, "{text}");
+}
+
 /// Has some accesses be aligned, and some stores be asked for before they are made.
 fn demand(unit: &mut Unit, random: &mut impl FnMut() -> u64) {
     for block in &mut unit.blocks {
