@@ -82,6 +82,17 @@ helpers! { crate::helper::FLOAT;
     SSE_ESTIMATE => sse_fp::estimates, Effects::PURE;
 }
 
+/// What a unit knows of the MMX registers, so that not each of its instructions calls helpers for what one
+/// has asked or done. All of it is in the CPU's state as well.
+#[derive(Default)]
+pub(crate) struct KnownMmx {
+    /// No x87 exception is pending.
+    is_quiet: bool,
+    /// TOP is 0 and all registers are in use.
+    is_entered: bool,
+    values: [Option<accel_ir::Val>; 8],
+}
+
 /// Translates the instruction at hand; `false` if it is none of these.
 pub(crate) fn translate(ctx: &mut Ctx<'_>) -> bool {
     sse_move::translate(ctx)

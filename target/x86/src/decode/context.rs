@@ -36,6 +36,8 @@ pub(crate) struct Ctx<'a> {
     sp_bias: u64,
     /// The unit goes on with the next instruction, unless this one ends it.
     pub(crate) goes_on: bool,
+    /// What earlier instructions of the unit say of MMX registers.
+    pub(crate) mmx: crate::float::KnownMmx,
 }
 
 /// The integer type of a register's size.
@@ -79,6 +81,7 @@ impl<'a> Ctx<'a> {
             next: 0,
             sp_bias: 0,
             goes_on: false,
+            mmx: Default::default(),
         }
     }
 

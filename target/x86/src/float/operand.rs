@@ -52,8 +52,16 @@ pub(super) fn mmx_ready(ctx: &mut Ctx) -> bool {
         ctx.raise_and_end(vector::NM, None);
         return false;
     }
-    ctx.b.call_void(X87_WAIT, &[]);
+    if !ctx.mmx.is_quiet {
+        ctx.b.call_void(X87_WAIT, &[]);
+        ctx.mmx.is_quiet = true;
+    }
     true
+}
+
+/// The instruction may change the x87 in ways that MMX instructions do not.
+pub(super) fn forget_mmx(ctx: &mut Ctx) {
+    ctx.mmx = super::KnownMmx::default();
 }
 
 /// Whether an operand is an MMX register.
@@ -119,8 +127,19 @@ pub(super) fn set_zeroed(ctx: &mut Ctx, register: Register, v: Val) {
 
 /// An MMX register's value.
 pub(super) fn mm(ctx: &mut Ctx, register: Register) -> Val {
+    if let Some(v) = ctx.mmx.values.get(register.number()).copied().flatten() {
+        return v;
+    }
     let n = ctx.const64(register.number() as u64);
-    ctx.b.call(MM_GET, &[n])
+    let v = ctx.b.call(MM_GET, &[n]);
+    know_mm(ctx, register, v);
+    v
+}
+
+fn know_mm(ctx: &mut Ctx, register: Register, v: Val) {
+    if let Some(known) = ctx.mmx.values.get_mut(register.number()) {
+        *known = Some(v);
+    }
 }
 
 /// Writes an MMX register.
@@ -128,11 +147,16 @@ pub(super) fn set_mm(ctx: &mut Ctx, register: Register, v: Val) {
     let n = ctx.const64(register.number() as u64);
     let v = ctx.b.zext(v, Ty::I64);
     ctx.b.call_void(MM_SET, &[n, v]);
+    ctx.mmx.is_entered = true;
+    know_mm(ctx, register, v);
 }
 
 /// What an MMX instruction that writes no MMX register does to the x87.
 pub(super) fn touch_mmx(ctx: &mut Ctx) {
-    ctx.b.call_void(MM_TOUCH, &[]);
+    if !ctx.mmx.is_entered {
+        ctx.b.call_void(MM_TOUCH, &[]);
+        ctx.mmx.is_entered = true;
+    }
 }
 
 /// Operand `i` of an MMX instruction, an MMX register or memory of four or eight bytes, as i64.

@@ -5,8 +5,8 @@ use iced_x86::{Mnemonic, Register};
 
 use super::fxsave::{Layout, Save};
 use super::operand::{
-    low, ready, set_mm, source_lane, source_lane_v, source_mm, source_v, sse_ready, touch_mmx,
-    uses_mmx, uses_xmm, widened,
+    forget_mmx, low, ready, set_mm, source_lane, source_lane_v, source_mm, source_v, sse_ready,
+    touch_mmx, uses_mmx, uses_xmm, widened,
 };
 use super::sse_fp;
 use crate::decode::context::{Ctx, number};
@@ -228,6 +228,7 @@ fn saved_state(ctx: &mut Ctx) -> bool {
         ctx.raise_and_end(vector::NM, None);
         return true;
     }
+    forget_mmx(ctx);
     let address = ctx.address(super::fxsave::XSAVE_BYTES, save.is_some());
     let wanted = ctx.reg(regs::index::RAX, Ty::I32);
     let wanted = ctx.b.zext(wanted, Ty::I64);
@@ -251,6 +252,7 @@ fn legacy_state(ctx: &mut Ctx, layout: Layout) {
         ctx.raise_and_end(vector::NM, None);
         return;
     }
+    forget_mmx(ctx);
     let saves = matches!(ctx.insn.mnemonic(), Mnemonic::Fxsave | Mnemonic::Fxsave64);
     let address = ctx.address(super::fxsave::LEGACY as u32, saves);
     let layout = ctx.const64(layout.bits());

@@ -5,8 +5,8 @@ use accel_ir::{Ty, Val, VecOp};
 use iced_x86::{Mnemonic, OpKind};
 
 use super::operand::{
-    half, low, mm, mmx_ready, ready, set_mm, set_zeroed, source_lane, source_mm, source_v,
-    sse_ready, store_v, touch_mmx, uses_mmx, widened,
+    forget_mmx, half, low, mm, mmx_ready, ready, set_mm, set_zeroed, source_lane, source_mm,
+    source_v, sse_ready, store_v, touch_mmx, uses_mmx, widened,
 };
 use super::{LOAD_MXCSR, MASK_STORE, MM_EMPTY};
 use crate::decode::context::{Ctx, number};
@@ -26,6 +26,7 @@ pub(super) fn translate(ctx: &mut Ctx) -> bool {
         M::Emms => {
             if mmx_ready(ctx) {
                 ctx.b.call_void(MM_EMPTY, &[]);
+                forget_mmx(ctx);
             }
             return true;
         }

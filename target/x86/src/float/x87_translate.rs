@@ -3,7 +3,7 @@
 use accel_ir::{Cond, HelperId, Ty, Val};
 use iced_x86::{MemorySize, Mnemonic, Register};
 
-use super::operand::x87_ready;
+use super::operand::{forget_mmx, x87_ready};
 use super::x87_arith::Arith;
 use super::x87_function::Function;
 use super::x87_helper::{Form, STORE_UNCHECKED};
@@ -16,6 +16,7 @@ pub(super) fn translate(ctx: &mut Ctx) -> bool {
     let Some(kind) = row(ctx.insn.mnemonic()) else {
         return false;
     };
+    forget_mmx(ctx);
     if let Kind::Wait = kind {
         // FWAIT heeds TS only together with MP, and EM not at all (SDM vol. 3, table 2-2).
         if ctx.mode.mp() && ctx.mode.ts() {
