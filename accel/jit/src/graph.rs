@@ -4,8 +4,6 @@
 pub(crate) struct Graph {
     /// Guest PCs, all different.
     pub(crate) pcs: Vec<u64>,
-    /// PCs of their last instructions.
-    pub(crate) last: Vec<u64>,
     pub(crate) to: Vec<Vec<usize>>,
 }
 
@@ -24,13 +22,9 @@ const DEPTH: u32 = 6;
 
 impl Graph {
     /// The units of the loop that is closed by ways back to `header`: those that reach it again
-    /// without passing it. `from` has where each is come to from. Compilers lay out loops so that what closes
-    /// them goes back. A unit that begins before the header and goes on past it passes it, too: else what is
-    /// around the loop would belong to it, as such units lead into its middle.
+    /// without passing it. `from` has where each is come to from. Compilers lay out loops so that what closes them goes back.
     fn natural(&self, header: usize, from: &[Vec<usize>]) -> Option<Vec<bool>> {
-        let at = self.pcs[header];
-        let is_behind = |unit: &usize| self.pcs[*unit] >= at;
-        let passes = |unit: &usize| self.pcs[*unit] < at && at <= self.last[*unit];
+        let is_behind = |unit: &usize| self.pcs[*unit] >= self.pcs[header];
         let mut work: Vec<usize> = from[header].iter().copied().filter(is_behind).collect();
         if work.is_empty() {
             return None;
@@ -41,7 +35,7 @@ impl Graph {
             if std::mem::replace(&mut inside[unit], true) {
                 continue;
             }
-            work.extend(from[unit].iter().copied().filter(|from| !passes(from)));
+            work.extend(&from[unit]);
         }
         // Where what closes it is not reached from its beginning, the way is not known: no loop.
         let mut reached = vec![false; self.pcs.len()];
@@ -121,7 +115,6 @@ mod tests {
     fn graph(to: &[&[usize]]) -> Graph {
         Graph {
             pcs: (0..to.len() as u64).map(|n| 0x1000 + n * 16).collect(),
-            last: (0..to.len() as u64).map(|n| 0x100c + n * 16).collect(),
             to: to.iter().map(|to| to.to_vec()).collect(),
         }
     }
@@ -154,18 +147,6 @@ mod tests {
         assert_eq!(found.units[..2], [0, 1]);
         assert_eq!(found.units.last(), Some(&3));
         assert_eq!(found.units.len(), 4);
-    }
-
-    #[test]
-    fn a_unit_that_runs_into_a_loop_is_not_of_it() {
-        // 1 and 2 are a loop; 0 goes on past 1 to 2; 3 is around both.
-        let mut graph = graph(&[&[2], &[2], &[1, 3], &[0, 4], &[]]);
-        graph.last[0] = 0x101c;
-        assert_eq!(graph.innermost(1).expect("inner").units, [1, 2]);
-        assert_eq!(graph.innermost(2).expect("inner").units, [1, 2]);
-        let outer = graph.innermost(3).expect("outer");
-        assert_eq!(outer.units, [0, 2, 3, 1]);
-        assert_eq!(outer.weights, [1, 8, 1, 8]);
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl<T: Target> Jit<T> {
     /// A unit and those it leads to, as far as they have run before.
     fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8) -> Graph {
         let mut wanted = vec![start.va];
-        // Of each one that is known: its PC, that of its last instruction, and where it leads.
-        let mut known: Vec<(u64, u64, Vec<u64>)> = Vec::new();
+        // Of each one that is known: its number and where it leads.
+        let mut known: Vec<(u64, Vec<u64>)> = Vec::new();
         let mut insns = 0;
         let mut next = 0;
         while let Some(va) = wanted.get(next).copied() {
@@ -143,16 +143,14 @@ impl<T: Target> Jit<T> {
                     wanted.push(*pc);
                 }
             }
-            let last = unit.insns().checked_sub(1).and_then(|n| unit.mark(n));
-            known.push((va, last.map_or(va, |mark| mark.pc), to));
+            known.push((va, to));
         }
-        let index_of = |pc: &u64| known.iter().position(|(va, ..)| va == pc);
+        let index_of = |pc: &u64| known.iter().position(|(va, _)| va == pc);
         Graph {
-            pcs: known.iter().map(|(va, ..)| *va).collect(),
-            last: known.iter().map(|(_, last, _)| *last).collect(),
+            pcs: known.iter().map(|(va, _)| *va).collect(),
             to: known
                 .iter()
-                .map(|(.., to)| to.iter().filter_map(index_of).collect())
+                .map(|(_, to)| to.iter().filter_map(index_of).collect())
                 .collect(),
         }
     }
