@@ -1,13 +1,14 @@
 //! System instructions, far transfers and segment loads: operands are evaluated here, the rest is
 //! `system`'s (SDM vol. 1, 5.20).
 
-use accel_ir::{HelperId, Ty, Val};
+use accel_ir::{Binary, HelperId, Ty, Val};
 use iced_x86::{Code, Mnemonic, OpKind, Register};
 
 use super::context::{Ctx, Place, number, segment_number};
 use super::data::set_zero;
 use super::stack::bytes;
-use crate::regs::index::{RAX, RSP};
+use crate::regs;
+use crate::regs::index::{RAX, RCX, RDX, RSP};
 use crate::state::{SegmentIndex, vector};
 use crate::system::calls;
 
@@ -103,6 +104,17 @@ fn only_next(c: &mut Ctx<'_>, helper: HelperId) {
 }
 
 /// A helper that may leave and is given the next instruction only.
+/// A counter's value into EDX:EAX.
+fn time_stamp(c: &mut Ctx<'_>, helper: HelperId) {
+    let now = c.b.call(helper, &[]);
+    let low = c.const64(u32::MAX.into());
+    let low = c.b.binary(Binary::And, now, low);
+    let half = c.b.iconst(Ty::I8, 32);
+    let high = c.b.binary(Binary::Shr, now, half);
+    c.b.set(regs::gpr(RAX), low);
+    c.b.set(regs::gpr(RDX), high);
+}
+
 fn next_may_leave(c: &mut Ctx<'_>, helper: HelperId) {
     let next = c.next_pc();
     may_leave(c, helper, &[next]);
@@ -329,8 +341,12 @@ fn registers(c: &mut Ctx<'_>) -> bool {
             c.call_consts(calls::SET_AC, &[set, c.next]);
             c.b.goto(c.next);
         }
-        Mnemonic::Rdtsc => c.b.call_void(calls::RDTSC, &[]),
-        Mnemonic::Rdtscp => c.b.call_void(calls::RDTSCP, &[]),
+        Mnemonic::Rdtsc => time_stamp(c, calls::RDTSC),
+        Mnemonic::Rdtscp => {
+            time_stamp(c, calls::RDTSCP);
+            let aux = c.b.call(calls::TSC_AUX, &[]);
+            c.b.set(regs::gpr(RCX), aux);
+        }
         Mnemonic::Rdpmc => c.b.call_void(calls::RDPMC, &[]),
         Mnemonic::Cpuid => c.b.call_void(calls::CPUID, &[]),
         Mnemonic::Xgetbv => c.b.call_void(calls::XGETBV, &[]),

@@ -113,10 +113,12 @@ helpers! { crate::helper::SYSTEM;
     RDMSR => rdmsr, ALL;
     // (next): WRMSR, by ECX from EDX:EAX. May leave.
     WRMSR => wrmsr, ALL;
-    // (): into EDX:EAX.
-    RDTSC => rdtsc, ALL;
-    // (): into EDX:EAX and ECX.
-    RDTSCP => rdtscp, ALL;
+    // (): the time-stamp counter.
+    RDTSC => rdtsc, VALUE;
+    // (): as RDTSC.
+    RDTSCP => rdtsc, VALUE;
+    // (): what RDTSCP has in ECX.
+    TSC_AUX => tsc_aux, VALUE;
     // (): by ECX into EDX:EAX.
     RDPMC => rdpmc, ALL;
     // (): by EAX, ECX.
@@ -295,7 +297,7 @@ calls! {
     rdmsr(core) msr::rdmsr(core);
     wrmsr(core, next) msr::wrmsr(core, next);
     rdtsc(core) msr::rdtsc(core);
-    rdtscp(core) msr::rdtscp(core);
+    tsc_aux(core) Ok(core.arch.system.msr.tsc_aux & 0xffff_ffff);
     rdpmc(core) msr::rdpmc(core);
     cpuid(core) {
         let leaf = core.regs.get(regs::gpr(index::RAX)) as u32;

@@ -12,7 +12,6 @@ use super::mtrr::Mtrrs;
 use super::paging::is_canonical;
 use super::{feature, gp, leave, leave_if_changed, need_cpl0};
 use crate::Core;
-use crate::regs::{self, index};
 use crate::state::{SegmentIndex, cr4, efer};
 
 /// Numbers of MSRs.
@@ -421,20 +420,10 @@ fn check_tsd(core: &mut Core) -> Result<(), Trap> {
     Ok(())
 }
 
-/// RDTSC.
+/// RDTSC and RDTSCP: the counter.
 pub(crate) fn rdtsc(core: &mut Core) -> Result<u64, Trap> {
     check_tsd(core)?;
-    let now = tsc(core);
-    set_pair(core, now);
-    Ok(0)
-}
-
-/// RDTSCP.
-pub(crate) fn rdtscp(core: &mut Core) -> Result<u64, Trap> {
-    rdtsc(core)?;
-    let aux = core.arch.system.msr.tsc_aux;
-    core.regs.set(regs::gpr(index::RCX), aux & 0xffff_ffff);
-    Ok(0)
+    Ok(tsc(core))
 }
 
 /// RDPMC: no counter exists.
