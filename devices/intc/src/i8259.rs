@@ -167,6 +167,14 @@ impl IrqSink for I8259 {
             2 => return,
             0..8 => {
                 let rose = level && state.master.lines & bit(n) == 0;
+                // The request that nobody has taken went when the line fell: a local APIC's LINT0 that is
+                // not ExtINT, which never takes any, sees an edge for each.
+                if rose
+                    && state.master.irr & bit(n) != 0
+                    && let Some(output) = self.output.get()
+                {
+                    output.set(false);
+                }
                 state.master.set_line(n, level);
                 if rose && state.master.imr & bit(n) == 0 {
                     self.kept.rise(pin);
