@@ -115,6 +115,20 @@ pub(crate) static OBJECTS: &[ObjectDef] = &[
         ],
     },
     ObjectDef {
+        name: "secret",
+        doc: "a password or key, for what may need one; nothing does yet",
+        props: &[
+            PropDef::new("data", PropKind::Str, "the secret itself"),
+            PropDef::new("file", PropKind::Str, "a file with it in"),
+            PropDef::new(
+                "format",
+                PropKind::Enum(&["raw", "base64"]),
+                "how it is written",
+            )
+            .or("raw"),
+        ],
+    },
+    ObjectDef {
         name: "throttle-group",
         doc: "limits that disks share; also as 'limits.NAME'",
         props: limit_props!("x-"),
@@ -143,6 +157,8 @@ pub(crate) enum Object {
     Throttle(String, Limits),
     /// `iothread`.
     IoThread(String),
+    /// `secret`: looked at, and not kept, for nobody asks for it.
+    Secret,
 }
 
 /// How the host keeps guest memory.
@@ -295,6 +311,10 @@ pub(crate) fn object(option: &str, opts: &Opts, seed: Option<u64>) -> Result<Obj
         "rng-egd" => Object::Egd(id, props.text("chardev").unwrap_or_default().to_owned()),
         "rng-random" => Object::File(id, props.text("filename").unwrap_or_default().to_owned()),
         "iothread" => Object::IoThread(id),
+        "secret" => {
+            check_secret(&props).with_context(|| format!("{option} {name} '{id}'"))?;
+            Object::Secret
+        }
         "throttle-group" => {
             let limits = Limits::from_props(&props, "x-");
             if let Err(problem) = limits.check() {
@@ -308,6 +328,17 @@ pub(crate) fn object(option: &str, opts: &Opts, seed: Option<u64>) -> Result<Obj
             id,
         },
     })
+}
+
+/// Whether there is a secret.
+fn check_secret(props: &Props) -> Result<()> {
+    match (props.text("data"), props.text("file")) {
+        (Some(_), None) => Ok(()),
+        (None, Some(file)) => std::fs::File::open(file)
+            .map(drop)
+            .with_context(|| format!("cannot open '{file}'")),
+        _ => bail!("give either 'data=...' or 'file=...'"),
+    }
 }
 
 /// `limits.bps-total` is `x-bps-total`.
@@ -344,7 +375,10 @@ pub(crate) fn offer(
 ) -> Result<()> {
     for object in objects {
         let (id, source): (_, Box<dyn Randomness>) = match object {
-            Object::Memory { .. } | Object::Throttle(..) | Object::IoThread(..) => continue,
+            Object::Memory { .. }
+            | Object::Throttle(..)
+            | Object::IoThread(..)
+            | Object::Secret => continue,
             Object::Builtin(id, None) => (id, Box::new(Builtin)),
             Object::Builtin(id, Some(seed)) => (id, Box::new(Seeded::new(*seed))),
             Object::Egd(id, stream) => {
@@ -373,7 +407,7 @@ impl Object {
     /// Its id, if it is a source of randomness.
     pub(crate) fn rng_id(&self) -> Option<&str> {
         match self {
-            Self::Memory { .. } | Self::Throttle(..) | Self::IoThread(..) => None,
+            Self::Memory { .. } | Self::Throttle(..) | Self::IoThread(..) | Self::Secret => None,
             Self::Builtin(id, _) | Self::Egd(id, _) | Self::File(id, _) => Some(id),
         }
     }

@@ -403,6 +403,14 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Arguments of `migrate-set-capabilities`.
+    pub struct MigrateSetCapabilitiesArgs {
+        /// What shall be on or off.
+        capabilities: Vec<MigrationCapabilityStatus> = "capabilities",
+    }
+}
+
 qapi_enum! {
     /// What a session can agree on.
     pub enum QmpCapability {

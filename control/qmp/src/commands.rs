@@ -4,10 +4,10 @@ use control_qapi::{
     AddressSpace, BlockDrivers, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
     CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
     CpuInstanceProperties, DataFormat, DeviceOptions, Empty, ErrorClass, Event, HumanArgs, IdArgs,
-    KvmInfo, MachineInfo, MemsaveArgs, MigrationCapabilityStatus, NameInfo, ObjectPropertyInfo,
-    ObjectTypeInfo, OptionArgs, PathArgs, PciInfo, PmemsaveArgs, Qapi, QmpError, QomListTypesArgs,
-    RingbufReadArgs, RunState, Schema, SendKeyArgs, StatusInfo, TargetInfo, TypenameArgs, UuidInfo,
-    Value, VersionInfo, VersionTriple, Vm,
+    KvmInfo, MachineInfo, MemsaveArgs, MigrateSetCapabilitiesArgs, MigrationCapabilityStatus,
+    NameInfo, ObjectPropertyInfo, ObjectTypeInfo, OptionArgs, PathArgs, PciInfo, PmemsaveArgs,
+    Qapi, QmpError, QomListTypesArgs, RingbufReadArgs, RunState, Schema, SendKeyArgs, StatusInfo,
+    TargetInfo, TypenameArgs, UuidInfo, Value, VersionInfo, VersionTriple, Vm,
 };
 
 use crate::block;
@@ -97,6 +97,13 @@ static COMMANDS: &[CommandDef] = &[
     command!("qmp_capabilities", "begin the session", CapabilitiesArgs => Empty, |_, _| Ok(Empty {})),
     command!("qom-list", "properties of an object", PathArgs => Vec<ObjectPropertyInfo>, |c, a| {
         c.vm.object_properties(&a.path).ok_or_else(|| not_found(&a.path))
+    }),
+    command!("migrate-set-capabilities", "what a migration shall do: as there is none, only its events can be on", MigrateSetCapabilitiesArgs => Empty, |_, a| {
+        let on = a.capabilities.iter().find(|c| c.state && c.capability != "events");
+        on.map_or(Ok(Empty {}), |on| {
+            let problem = "is not available: this machine cannot be migrated yet";
+            Err(QmpError::generic(format!("Migration capability '{}' {problem}", on.capability)))
+        })
     }),
     command!("qom-list-properties", "properties of an object type", TypenameArgs => Vec<ObjectPropertyInfo>, |c, a| {
         c.vm.type_properties(&a.typename).ok_or_else(|| {

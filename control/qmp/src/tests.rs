@@ -298,6 +298,18 @@ fn the_options_and_their_parameters_come_from_the_command_lines_table() {
             .any(|o| o["option"] == "spice")
     );
     assert_eq!(ask(&mut s, "query-migrate-capabilities"), json!([]));
+    let set = |s: &mut Session, capability: &str| {
+        let given = json!([{ "capability": capability, "state": true }]);
+        let arguments = json!({ "capabilities": given });
+        let asked = json!({ "execute": "migrate-set-capabilities", "arguments": arguments });
+        talk(s, &asked.to_string())[0].clone()
+    };
+    assert_eq!(set(&mut s, "events")["return"], json!({}));
+    let error = set(&mut s, "xbzrle")["error"]["desc"].clone();
+    assert_eq!(
+        error,
+        "Migration capability 'xbzrle' is not available: this machine cannot be migrated yet"
+    );
 }
 
 #[test]

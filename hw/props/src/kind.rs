@@ -167,6 +167,7 @@ mod tests {
         assert_eq!(parse("04.0"), Some(PropValue::Unsigned(0x20)));
         assert_eq!(parse("0x1f.7"), Some(PropValue::Unsigned(0xff)));
         assert_eq!(parse("3"), Some(PropValue::Unsigned(0x18)));
+        assert_eq!(parse("0x1.0x2"), Some(PropValue::Unsigned(0x0a)));
         for bad in ["", "20.0", "4.8", "4.", "+4", "4.0.0", "x"] {
             assert_eq!(parse(bad), None, "{bad}");
         }

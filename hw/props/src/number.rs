@@ -118,9 +118,9 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
 /// `SLOT[.FUNCTION]` of a PCI device in hexadecimal, as the number that has both.
 pub fn pci_address(text: &str) -> Option<u8> {
     let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
-    let slot = slot.strip_prefix("0x").unwrap_or(slot);
-    let slot = parse_radix(slot, 16).filter(|slot| *slot < 32)?;
-    let function = parse_radix(function, 16).filter(|function| *function < 8)?;
+    let hex = |text: &str| parse_radix(text.strip_prefix("0x").unwrap_or(text), 16);
+    let slot = hex(slot).filter(|slot| *slot < 32)?;
+    let function = hex(function).filter(|function| *function < 8)?;
     u8::try_from((slot << 3) | function).ok()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use backend_block::{BackendOptions, BlockBackend, Node, Tray, TrayError};
+use backend_block::{BackendOptions, BlockBackend, Node, SharedBlock, Tray, TrayError};
 use control_options::{Opts, Scalar};
 use control_qapi::{DriveName, ErrorClass, Event, EventBus, MediumChange, QmpError};
 use machine_core::Board;
@@ -65,6 +65,8 @@ pub(super) fn change(
     let remove = || -> Result<(), TrayError> {
         if let Some(medium) = tray.remove()? {
             medium.drain();
+            // Its node can be deleted now.
+            storage.disks.remove(|disk| disk.info().id == tray.id());
         }
         Ok(())
     };
@@ -82,7 +84,7 @@ pub(super) fn change(
                 .graph
                 .find(node)
                 .ok_or_else(|| QmpError::generic(format!("Node '{node}' not found")))?;
-            insert(&tray, node)?
+            insert(storage, &tray, node)?
         }
         MediumChange::Replace {
             file,
@@ -96,7 +98,7 @@ pub(super) fn change(
             let node = open(storage, file, format)
                 .map_err(|error| QmpError::generic(format!("{error:#}")))?;
             tray.open(force).and_then(|()| remove()).map_err(failed)?;
-            insert(&tray, node)?.map_err(failed)?;
+            insert(storage, &tray, node)?.map_err(failed)?;
             tray.set_open(false);
             Ok(())
         }
@@ -104,13 +106,24 @@ pub(super) fn change(
     .map_err(failed)
 }
 
-fn insert(tray: &Tray, node: Arc<Node>) -> Result<Result<(), TrayError>, QmpError> {
+fn insert(
+    storage: &Storage,
+    tray: &Tray,
+    node: Arc<Node>,
+) -> Result<Result<(), TrayError>, QmpError> {
     let options = BackendOptions {
         read_only: true,
+        clock: Some(storage.clock.clone()),
         ..BackendOptions::default()
     };
     let medium = BlockBackend::new(tray.id(), node, options).map_err(super::failed)?;
-    Ok(tray.insert(Arc::new(medium)))
+    medium.join(&storage.opener.graph);
+    let medium: SharedBlock = Arc::new(medium);
+    let inserted = tray.insert(Arc::clone(&medium));
+    if inserted.is_ok() {
+        storage.disks.push(medium);
+    }
+    Ok(inserted)
 }
 
 fn open(storage: &Storage, file: &str, format: Option<&str>) -> anyhow::Result<Arc<Node>> {

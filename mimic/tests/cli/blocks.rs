@@ -264,6 +264,27 @@ fn a_disk_is_snapshot_and_committed_with_the_events_that_clients_wait_for() {
 }
 
 #[test]
+fn the_node_of_a_medium_that_was_taken_out_can_be_deleted() {
+    let mut qmp = Qmp::start(
+        "-S -M q35 -blockdev driver=null-co,node-name=one,read-only=on -device ide-cd,drive=one,id=cd",
+    );
+    for name in ["one", "two"] {
+        let stats = qmp.execute("query-blockstats", json!({}));
+        assert_eq!(stats[0]["node-name"], name);
+        qmp.execute("eject", json!({ "id": "cd" }));
+        assert_eq!(qmp.execute("query-blockstats", json!({})), json!([]));
+        let deleted = qmp.execute("blockdev-del", json!({ "node-name": name }));
+        assert_eq!(deleted, json!({}));
+        let next = json!({ "driver": "null-co", "node-name": "two", "read-only": true });
+        qmp.execute("blockdev-add", next);
+        let insert = json!({ "id": "cd", "node-name": "two" });
+        assert_eq!(qmp.execute("blockdev-insert-medium", insert), json!({}));
+    }
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
 fn clients_find_disks_by_the_names_that_qemu_gives_them() {
     let folder = Folder::new("names");
     folder.img("create -q -f qcow2 @disk.qcow2 16M");
