@@ -4,7 +4,7 @@
 //!
 //! The counter is `virtual time / 10 ns + offset`. A comparator that is set to a value just passed
 //! matches at once: hardware would miss it, and a guest that was slow would wait for a wrap.
-//! Missed periods are one interrupt.
+//! Periods that the host was too late for are made up for, one interrupt each, as the i8254's are.
 //!
 //! Not modelled: the interrupt of a 32-bit one-shot comparator at each wrap of the counter.
 
@@ -17,7 +17,7 @@ use hw_core::{
 };
 use hw_intc::LegacyReplacement;
 
-use crate::MIN_PERIOD_NS;
+use crate::{MIN_PERIOD_NS, MOST_LATE};
 
 mod regs;
 mod saved;
@@ -124,12 +124,12 @@ impl Comparator {
         };
     }
 
-    /// Steps over matches up to the counter; true if there was one.
-    fn catch_up(&mut self, counter: u64) -> bool {
-        let Some(at) = self.fires else { return false };
+    /// Steps over matches up to the counter, and counts those that a guest could take.
+    fn catch_up(&mut self, counter: u64) -> u64 {
+        let Some(at) = self.fires else { return 0 };
         let late = counter.wrapping_sub(at);
         if late > u64::MAX >> 1 {
-            return false;
+            return 0;
         }
         self.fires = None;
         let period = self.period & self.mask();
@@ -139,8 +139,10 @@ impl Comparator {
             let step = missed.saturating_add(1).wrapping_mul(period);
             self.comparator = self.comparator.wrapping_add(step) & self.mask();
             self.fires = Some(at.wrapping_add(step));
+            let slowest = period.max(MIN_PERIOD_NS / NS_PER_TICK);
+            return late.checked_div(slowest).unwrap_or(0).saturating_add(1);
         }
-        true
+        1
     }
 
     fn route(&self) -> usize {
@@ -240,26 +242,30 @@ impl Hpet {
             let Some(timer) = self.state.timers.get_mut(n) else {
                 continue;
             };
-            if !timer.catch_up(counter) {
+            let matches = timer.catch_up(counter);
+            if matches == 0 {
                 continue;
             }
             if timer.has(timer::LEVEL) {
                 self.state.status |= bit(n);
             } else if timer.has(timer::ENABLE) {
-                self.interrupt(n);
+                self.interrupt(n, matches.min(MOST_LATE));
             }
         }
     }
 
-    /// An edge of timer `n`.
-    fn interrupt(&self, n: usize) {
+    /// Edges of timer `n`.
+    fn interrupt(&self, n: usize, edges: u64) {
         let Some(timer) = self.state.timers.get(n) else {
             return;
         };
         if timer.has(timer::FSB_ENABLE) {
             self.msi.send(timer.fsb >> 32, timer.fsb as u32);
         } else if let Some(line) = self.state.line(n).and_then(|n| self.lines.get(n)) {
-            line.pulse();
+            // Controllers keep those of interrupt 0 that the guest is too slow for; see the i8254.
+            for _ in 0..edges {
+                line.pulse();
+            }
         }
     }
 

@@ -27,5 +27,8 @@ pub const CLASSES: &[&hw_core::DeviceClass] = &[&ISA_PIT, &KVM_PIT, &HPET, &GENE
 /// the main loop has other work.
 const MIN_PERIOD_NS: u64 = 100_000;
 
+/// Most periods that are made up for at once: beyond, the host was suspended.
+const MOST_LATE: u64 = 1000;
+
 #[cfg(test)]
 mod testing;

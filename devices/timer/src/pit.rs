@@ -18,7 +18,7 @@ use hw_core::{
 };
 use hw_intc::{I8254State, LegacyReplacement, PIT_HZ};
 
-use crate::MIN_PERIOD_NS;
+use crate::{MIN_PERIOD_NS, MOST_LATE};
 
 mod counter;
 mod kernel;
@@ -33,9 +33,6 @@ const CONTROL: u64 = 3;
 const READ_BACK: u8 = 3;
 const READ_BACK_NO_COUNT: u8 = 1 << 5;
 const READ_BACK_NO_STATUS: u8 = 1 << 4;
-
-/// Most periods that are made up for at once: beyond, the host was suspended.
-const MOST_LATE: u64 = 1000;
 
 /// Where a PC has it.
 const PORT_40: u64 = 0x40;
