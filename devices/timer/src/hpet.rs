@@ -145,6 +145,13 @@ impl Comparator {
         1
     }
 
+    /// Ticks to the next match. The counter goes on: what was ahead when matches were carried out may be due
+    /// by now.
+    fn ahead(&self, counter: u64) -> Option<u64> {
+        let ahead = self.fires?.wrapping_sub(counter);
+        Some(if ahead > u64::MAX >> 1 { 0 } else { ahead })
+    }
+
     fn route(&self) -> usize {
         (self.config >> timer::ROUTE_SHIFT) as usize & 0x1f
     }
@@ -294,7 +301,7 @@ impl Hpet {
     fn arm(&self) {
         let (ticks, counter) = (self.ticks(), self.counter());
         let wait = |timer: &Comparator| {
-            let ahead = timer.fires?.wrapping_sub(counter);
+            let ahead = timer.ahead(counter)?;
             let is_seen = timer.has(timer::ENABLE) || timer.has(timer::LEVEL);
             let is_fast = timer.has(timer::PERIODIC)
                 && timer.period & timer.mask() < MIN_PERIOD_NS / NS_PER_TICK;

@@ -74,6 +74,18 @@ fn linux_periodic_set_up_ticks_on_interrupt_0() {
 }
 
 #[test]
+fn a_match_that_the_counter_has_just_passed_is_due() {
+    let timer = Comparator {
+        fires: Some(100),
+        ..Comparator::default()
+    };
+    assert_eq!(
+        [90, 100, 150].map(|now| timer.ahead(now)),
+        [10, 0, 0].map(Some)
+    );
+}
+
+#[test]
 fn a_one_shot_fires_once_and_a_passed_value_at_once() {
     let b = bench();
     b.write(CONFIG, 4, 3);
