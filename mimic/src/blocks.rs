@@ -3,22 +3,21 @@
 pub(crate) mod jobs;
 pub(crate) mod media;
 mod query;
+mod transaction;
 mod user;
 
-use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use backend_block::{
-    BlockError, Child, Jobs, Limit, Limited, Limits, Node, OpenError, Preallocation, SharedBlock,
-    Still, perm, set_backing,
+    BlockError, Jobs, Limit, Limited, Limits, Node, OpenError, Preallocation, SharedBlock,
 };
 use control_options::{Opts, Scalar};
 use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockDrivers, BlockErrorAction, BlockInfo, BlockJobInfo,
     BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs,
-    BlockdevOptions, BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass,
-    Event, EventBus, IoOperationType, IoThrottleArgs, JobChange, JobInfo, MediumChange,
-    NewImageMode, ObjectOptions, Qapi, QmpError, RunState,
+    BlockdevOptions, Blocks, DriveName, ErrorClass, Event, EventBus, IoOperationType,
+    IoThrottleArgs, JobChange, JobInfo, MediumChange, ObjectOptions, Qapi, QmpError, RunState,
+    TransactionAction,
 };
 use machine_core::{Board, Event as MachineEvent, MachineDef};
 use runtime::Handle;
@@ -27,7 +26,7 @@ pub(crate) use user::User;
 
 use crate::introspect;
 use crate::objects::{self, Object};
-use crate::storage::{Storage, Use, plan_drive, protocol_of};
+use crate::storage::{Storage, Use, plan_drive};
 
 /// What a monitor needs to know of the disks.
 pub(crate) struct BlockControl {
@@ -205,79 +204,6 @@ impl BlockControl {
 
     fn opts(&self, option: &str, options: &impl Qapi) -> Result<Opts, QmpError> {
         Opts::from_json(option, &options.to_json()).map_err(failed)
-    }
-
-    /// Puts an overlay before all users of a node.
-    fn freeze(&self, node: &Arc<Node>, overlay: &Arc<Node>) -> Result<(), QmpError> {
-        let graph = &self.storage.opener.graph;
-        graph.check_free(node).map_err(failed)?;
-        graph.check_free(overlay).map_err(failed)?;
-        let refused = |what: &str| QmpError::generic(format!("The overlay {what}"));
-        if overlay.child("backing").is_some() {
-            return Err(refused("already has a backing image"));
-        }
-        if let Some(user) = overlay.users().into_iter().next() {
-            return Err(refused(&format!("is already in use by '{user}'")));
-        }
-        if overlay
-            .subtree()
-            .iter()
-            .any(|below| Arc::ptr_eq(below, node))
-        {
-            return Err(refused("is stored in the node itself"));
-        }
-        if overlay.len() < node.len() {
-            return Err(refused("is shorter than the image that it is to be put on"));
-        }
-        let still = graph.still();
-        node.flush().map_err(failed)?;
-        graph.replace(&still, node, overlay).map_err(failed)?;
-        if let Err(error) = self.put_behind(&still, node, overlay) {
-            // Nobody else has touched the overlay since.
-            graph.replace(&still, overlay, node).map_err(failed)?;
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    fn put_behind(
-        &self,
-        _: &Still<'_>,
-        node: &Arc<Node>,
-        overlay: &Arc<Node>,
-    ) -> Result<(), QmpError> {
-        set_backing(overlay, Some(node)).map_err(failed)?;
-        if !node.is_written() {
-            node.set_read_only(true).map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the image of `blockdev-snapshot-sync`.
-    fn make_overlay(&self, path: &str, format: &str, node: &Node) -> Result<(), QmpError> {
-        let opener = &self.storage.opener;
-        let class = opener.driver(format).map_err(failed)?;
-        let Some(create) = class.create else {
-            return Err(QmpError::generic(format!(
-                "Format '{format}' has no backing files; use 'qcow2'"
-            )));
-        };
-        let base = std::path::absolute(node.file()).map_err(failed)?;
-        let base = base.to_string_lossy().into_owned();
-        backend_file::create(Path::new(path)).map_err(failed)?;
-        let mut file = Opts::default();
-        file.push("driver", text("file"));
-        file.push("filename", text(path));
-        let file = opener
-            .open("blockdev-snapshot-sync", &file)
-            .map_err(failed)?;
-        let child =
-            Child::attach(file, "snapshot", "file", perm::ALL, perm::ALL).map_err(failed)?;
-        let mut options = Opts::default();
-        options.push("backing_file", text(base));
-        options.push("backing_fmt", text(node.class().name));
-        let len = node.len().next_multiple_of(backend_block::SECTOR);
-        (create.create)(&child, len, &options).map_err(failed)
     }
 }
 
@@ -509,45 +435,8 @@ impl Blocks for BlockControl {
         self.start_mirror(args)
     }
 
-    fn snapshot(&self, args: BlockdevSnapshotArgs) -> Result<(), QmpError> {
-        let node = self.node(&args.node)?;
-        let overlay = self.named(&args.overlay)?;
-        self.freeze(&node, &overlay)
-    }
-
-    fn snapshot_sync(&self, args: BlockdevSnapshotSyncArgs) -> Result<(), QmpError> {
-        let node = self.node_of(args.device.as_deref(), args.node_name.as_deref())?;
-        let opener = &self.storage.opener;
-        opener.graph.check_free(&node).map_err(failed)?;
-        let format = args.format.as_deref().unwrap_or("qcow2");
-        let path = args.snapshot_file.as_str();
-        if args.mode != Some(NewImageMode::Existing) {
-            self.make_overlay(path, format, &node)?;
-        }
-        let mut opts = Opts::default();
-        opts.push("driver", text(format));
-        opts.push("file.driver", text(protocol_of(path)));
-        opts.push("file.filename", text(path));
-        opts.push("backing", Scalar::Null);
-        if let Some(name) = &args.snapshot_node_name {
-            opts.push("node-name", text(name));
-        }
-        let options = node.options();
-        opts.push("detect-zeroes", text(options.detect_zeroes.name()));
-        opts.push(
-            "discard",
-            text(if options.discard { "unmap" } else { "ignore" }),
-        );
-        opts.push("cache.direct", Scalar::Bool(options.direct));
-        opts.push("cache.no-flush", Scalar::Bool(options.no_flush));
-        let overlay = opener
-            .open("blockdev-snapshot-sync", &opts)
-            .map_err(failed)?;
-        self.freeze(&node, &overlay)?;
-        if args.snapshot_node_name.is_some() {
-            opener.graph.keep(overlay);
-        }
-        Ok(())
+    fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {
+        self.transact_all(actions)
     }
 
     fn jobs(&self) -> Vec<JobInfo> {

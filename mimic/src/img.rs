@@ -1,6 +1,7 @@
 //! `mimic img`, also as `qemu-img`: images made, looked at and changed, in qemu-img's syntax.
 
 mod args;
+mod bench;
 mod commit;
 mod compare;
 mod convert;
@@ -20,6 +21,9 @@ use control_options::{Opts, Scalar};
 use crate::storage::DRIVERS;
 use args::Args;
 
+/// Longest buffer of `bench` and `dd`.
+const BUFFER_MAX: u64 = 1 << 30;
+
 /// A command: name, arguments, what it does, and the function.
 struct Command {
     name: &'static str,
@@ -33,7 +37,7 @@ const COMMANDS: &[Command] = &[
         name: "bench",
         usage: "[-c COUNT] [-d DEPTH] [-f FMT] [--flush-interval=N [--no-drain]] [-i AIO] [-n] [-o OFFSET] [--pattern=BYTE] [-q] [-s SIZE] [-S STEP] [-t CACHE] [-w] [-U] FILE",
         doc: "tell how long so many requests take",
-        run: measure::bench,
+        run: bench::bench,
     },
     Command {
         name: "check",

@@ -240,9 +240,12 @@ impl Shared {
             Operation::Write { offset } => (true, offset),
             _ => return Some(tracked),
         };
-        let node = self.root.node();
         let len = request.memory.len();
-        if !node.driver().can_start() || len == 0 || check(offset, len, node.len()).is_err() {
+        if !self.root.ask(|node| node.driver().can_start()) {
+            return Some(tracked);
+        }
+        let node = self.root.node();
+        if len == 0 || check(offset, len, node.len()).is_err() {
             return Some(tracked);
         }
         let (Some(busy), Some(pass)) = (self.workers.enter(), request.gate.pass()) else {

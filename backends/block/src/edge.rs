@@ -106,6 +106,11 @@ impl Child {
             .clone()
     }
 
+    /// Something about the node that takes no waiting to say.
+    pub fn ask<R>(&self, question: impl FnOnce(&Node) -> R) -> R {
+        question(&self.0.node.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// What the node is to its parent: `file`, `backing`, ...
     pub fn role(&self) -> &'static str {
         self.0.role

@@ -110,7 +110,7 @@ impl Driver for Raw {
     }
 
     fn can_start(&self) -> bool {
-        self.file.node().driver().can_start()
+        self.file.ask(|file| file.driver().can_start())
     }
 
     fn start(&self, transfer: Transfer) -> Option<Transfer> {

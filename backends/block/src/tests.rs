@@ -1,4 +1,4 @@
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use control_options::Opts;
@@ -65,6 +65,37 @@ fn a_read_at_once_is_counted_and_stays_within_the_disk_and_its_limits() {
     let group = Throttles::default().group("g", &hw_clock::Clock::manual().0);
     disk.set_throttle(Some(&group));
     assert!(!disk.read_now(0, &memory));
+}
+
+#[test]
+fn who_queues_a_job_at_the_end_of_one_carries_it_out_and_no_other_thread_is_woken() {
+    fn next(workers: &Arc<Workers>, left: u32, seen: Sender<std::thread::ThreadId>) {
+        seen.send(std::thread::current().id()).unwrap();
+        if left > 0 {
+            let me = workers.clone();
+            workers.submit(Box::new(move || next(&me, left - 1, seen)));
+        }
+    }
+    let workers = Arc::new(Workers::new("test", 2).unwrap());
+    // Both threads are there, and wait.
+    let (begun, has_begun) = channel::<()>();
+    let (go, gate) = channel::<()>();
+    let held = begun.clone();
+    workers.submit(Box::new(move || {
+        held.send(()).unwrap();
+        gate.recv().unwrap();
+    }));
+    has_begun.recv().unwrap();
+    workers.submit(Box::new(move || begun.send(()).unwrap()));
+    has_begun.recv().unwrap();
+    go.send(()).unwrap();
+    workers.drain();
+    let (seen, threads) = channel();
+    let me = workers.clone();
+    workers.submit(Box::new(move || next(&me, 100, seen)));
+    let threads: Vec<_> = threads.iter().collect();
+    assert_eq!(threads.len(), 101);
+    assert!(threads.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 #[test]

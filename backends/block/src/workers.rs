@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 /// A request ready to be carried out: does the work and calls the completion.
 pub type Work = Box<dyn FnOnce() + Send>;
@@ -18,11 +19,21 @@ struct Queue {
     threads: usize,
     /// Threads waiting for work.
     idle: usize,
+    /// Threads that will take one job more when theirs is done, and need not be woken for it.
+    free_soon: Vec<ThreadId>,
     /// Jobs being carried out.
     busy: usize,
     /// How many want no job to begin.
     pauses: usize,
     closed: bool,
+}
+
+impl Queue {
+    /// Whether this thread has a job under way and none yet to take after it; now it has.
+    fn takes(&mut self, thread: ThreadId) -> bool {
+        let found = self.free_soon.iter().position(|free| *free == thread);
+        found.map(|at| self.free_soon.swap_remove(at)).is_some()
+    }
 }
 
 struct Shared {
@@ -72,10 +83,13 @@ impl Workers {
         Ok(())
     }
 
-    /// Queues a job.
+    /// Queues a job. Whoever does so at the end of a job carries it out next.
     pub fn submit(&self, job: Work) {
         let mut queue = self.shared.lock();
         queue.items.push_back(Item::Job(job));
+        if queue.takes(std::thread::current().id()) {
+            return;
+        }
         // A thread the host has no room for is not missed: the first one does its work.
         if queue.idle == 0 && queue.threads < self.shared.limit && self.start(&mut queue).is_ok() {
             return;
@@ -203,12 +217,15 @@ fn next(queue: &mut Queue) -> Option<Work> {
 
 /// Carries out what there is; returns with the queue locked and nothing to start.
 fn work<'a>(shared: &'a Shared, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+    let me = std::thread::current().id();
     while let Some(job) = next(&mut queue) {
         queue.busy = queue.busy.saturating_add(1);
+        queue.free_soon.push(me);
         drop(queue);
         // A job that panics must not leave the others waiting for it.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
         queue = ended(shared);
+        queue.takes(me);
     }
     queue
 }

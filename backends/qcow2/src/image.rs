@@ -381,7 +381,8 @@ impl Driver for Qcow2 {
     }
 
     fn can_start(&self) -> bool {
-        self.data_node().driver().can_start()
+        let holder = self.data.as_ref().unwrap_or(&self.file);
+        holder.ask(|node| node.driver().can_start())
     }
 
     fn start(&self, transfer: Transfer) -> Option<Transfer> {

@@ -4,8 +4,8 @@ use crate::drivers::BlockDrivers;
 use crate::error::QmpError;
 use crate::types::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats,
-    BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, IoThrottleArgs, JobInfo, ObjectOptions,
+    BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, IoThrottleArgs,
+    JobInfo, ObjectOptions, TransactionAction,
 };
 
 /// What is asked of a job.
@@ -162,17 +162,11 @@ pub trait Blocks: Send + Sync {
     /// What stands against it.
     fn mirror(&self, args: BlockdevMirrorArgs) -> Result<(), QmpError>;
 
-    /// Freezes a node behind another one.
+    /// Makes all these changes of the graph, while no request is under way, or none.
     ///
     /// # Errors
-    /// What stands against it.
-    fn snapshot(&self, args: BlockdevSnapshotArgs) -> Result<(), QmpError>;
-
-    /// Freezes a disk behind an image that is opened, and made, for this.
-    ///
-    /// # Errors
-    /// What stands against it.
-    fn snapshot_sync(&self, args: BlockdevSnapshotSyncArgs) -> Result<(), QmpError>;
+    /// What stands against one of them.
+    fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError>;
 
     /// All jobs.
     fn jobs(&self) -> Vec<JobInfo>;

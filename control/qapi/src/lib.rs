@@ -1,6 +1,6 @@
 //! Typed definitions of QMP: types, events and the machine behind the commands.
 //!
-//! A type is written once, with [`qapi_struct!`] or [`qapi_enum!`]; reading arguments (with QEMU's words for what is
+//! A type is written once, with [`qapi_struct!`], [`qapi_enum!`] or [`qapi_union!`]; reading arguments (with QEMU's words for what is
 //! wrong), writing answers and `query-qmp-schema` all come from that. [`Vm`] is what the commands act on.
 
 mod blocks;

@@ -307,3 +307,54 @@ macro_rules! qapi_enum {
         }
     };
 }
+
+/// Defines a union of the protocol: `Variant(Type) = "json-name"`, of which `type` gives the name and `data` the rest.
+#[macro_export]
+macro_rules! qapi_union {
+    ($(#[$meta:meta])* pub enum $name:ident {
+        $($(#[$variant_meta:meta])* $variant:ident($ty:ty) = $json:literal),* $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant($ty),)*
+        }
+
+        impl $crate::Qapi for $name {
+            fn describe(schema: &mut $crate::Schema) -> String {
+                schema.union(stringify!($name), "type", |schema| {
+                    let tag = schema.enumeration(concat!(stringify!($name), ".type"), &[$($json),*]);
+                    let variants = vec![$(($json, schema.object(
+                        concat!(stringify!($name), ".", $json),
+                        |schema| vec![$crate::Member::of::<$ty>(schema, "data")],
+                    ))),*];
+                    (vec![$crate::Member::tag("type", tag)], variants)
+                })
+            }
+
+            fn to_json(&self) -> $crate::Value {
+                let mut members = $crate::Map::new();
+                match self {
+                    $(Self::$variant(data) => {
+                        $crate::Qapi::put(&$json.to_owned(), &mut members, "type");
+                        $crate::Qapi::put(data, &mut members, "data");
+                    })*
+                }
+                $crate::Value::Object(members)
+            }
+
+            fn from_json(at: &str, value: $crate::Value) -> Result<Self, $crate::QmpError> {
+                let mut members = $crate::object_members(at, value)?;
+                let kind = <String as $crate::Qapi>::take(&mut members, at, "type")?;
+                let this = match kind.as_str() {
+                    $($json => Self::$variant(<$ty as $crate::Qapi>::take(&mut members, at, "data")?),)*
+                    _ => return Err($crate::QmpError::generic(format!(
+                        "Parameter '{}' does not accept value '{kind}'", $crate::join(at, "type")
+                    ))),
+                };
+                $crate::no_more_members(at, &members)?;
+                Ok(this)
+            }
+        }
+    };
+}

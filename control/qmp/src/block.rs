@@ -7,7 +7,7 @@ use control_qapi::{
     BlockdevSnapshotSyncArgs, BlockstatsArgs, ChangeMediumArgs, ChangeMode, CloseTrayArgs,
     DriveName, EjectArgs, Empty, InsertMediumArgs, IoThreadInfo, IoThrottleArgs, JobArgs,
     JobChange, JobInfo, MediumChange, NamedNodesArgs, NodeArgs, ObjectOptions, Qapi, QmpError,
-    RemoveMediumArgs,
+    RemoveMediumArgs, TransactionAction, TransactionArgs,
 };
 
 use crate::commands::{CommandDef, Context, command};
@@ -24,6 +24,11 @@ fn job(c: &Context<'_>, id: &str, change: JobChange) -> Done {
 
 fn block_job(c: &Context<'_>, id: &str, change: JobChange) -> Done {
     done(c.vm.blocks().change_job(id, change, true))
+}
+
+/// A command that is also an action of `transaction`.
+fn transact(c: &Context<'_>, action: TransactionAction) -> Done {
+    done(c.vm.blocks().transact(vec![action]))
 }
 
 fn drive<'a>(
@@ -89,8 +94,8 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
         medium(c, DriveName::Device(&a.id), MediumChange::Remove)
     }),
     command!("blockdev-reopen", "give nodes other properties", BlockdevReopenArgs => Empty, |c, a| done(c.vm.blocks().reopen_nodes(a.options))),
-    command!("blockdev-snapshot", "freeze a node behind another one", BlockdevSnapshotArgs => Empty, |c, a| done(c.vm.blocks().snapshot(a))),
-    command!("blockdev-snapshot-sync", "freeze a disk behind a new image", BlockdevSnapshotSyncArgs => Empty, |c, a| done(c.vm.blocks().snapshot_sync(a))),
+    command!("blockdev-snapshot", "freeze a node behind another one", BlockdevSnapshotArgs => Empty, |c, a| transact(c, TransactionAction::BlockdevSnapshot(a))),
+    command!("blockdev-snapshot-sync", "freeze a disk behind a new image", BlockdevSnapshotSyncArgs => Empty, |c, a| transact(c, TransactionAction::BlockdevSnapshotSync(a))),
     command!("eject", "take the medium out of a drive", EjectArgs => Empty, |c, a| {
         let force = a.force.unwrap_or(false);
         medium(c, drive(&a.device, &a.id)?, MediumChange::Eject { force })
@@ -113,4 +118,5 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
     command!("query-named-block-nodes", "nodes of the block graph", NamedNodesArgs => Vec<BlockDeviceInfo>, |c, a| {
         Ok(c.vm.blocks().nodes(a.flat == Some(true)))
     }),
+    command!("transaction", "several changes of disks: all of them, or none", TransactionArgs => Empty, |c, a| done(c.vm.blocks().transact(a.actions))),
 ];

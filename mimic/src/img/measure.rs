@@ -1,25 +1,17 @@
-//! `measure`, `dd` and `bench`: how large a copy would be, a part of an image copied, and how fast one is.
-
-use std::sync::mpsc::channel;
-use std::time::Instant;
+//! `measure` and `dd`: how large a copy would be, and a part of an image copied.
 
 use anyhow::{Context as _, Result, bail};
-use backend_block::{BackendOptions, Block as _, BlockBackend, IoVector, Operation, Request};
 use control_options::{Opts, Props};
 use serde_json::json;
 
 use super::args::Args;
 use super::convert::{Copy, SPARSE, shows_zeros};
 use super::pace::Pace;
-use super::{How, Open, Progress, make, open, size};
+use super::{BUFFER_MAX, How, Open, Progress, make, open, size};
 use crate::entry::print;
 
 /// Bytes of an entry of the L1, L2 and refcount tables.
 const ENTRY: u64 = 8;
-/// Longest buffer of `bench` and `dd`.
-const BUFFER_MAX: u64 = 1 << 30;
-/// Most requests at a time.
-const DEPTH_MAX: u64 = 1 << 16;
 
 /// Bytes that an image of a format needs.
 struct Needs {
@@ -242,136 +234,6 @@ pub(super) fn dd(args: &mut Args) -> Result<i32> {
     let (mut progress, mut pace) = (Progress::new(false, len), Pace::new(None)?);
     copy.part(&from.node, start..end, 0, &mut progress, &mut pace)?;
     to.node.flush()?;
-    Ok(0)
-}
-
-pub(super) fn bench(args: &mut Args) -> Result<i32> {
-    args.parse(
-        &["n", "q", "w", "U", "force-share", "no-drain", "image-opts"],
-        &[
-            "c",
-            "d",
-            "f",
-            "i",
-            "o",
-            "s",
-            "S",
-            "t",
-            "flush-interval",
-            "pattern",
-        ],
-    )?;
-    let file = args.one()?;
-    let number =
-        |name: &str, usual: u64| -> Result<u64> { args.value(name).map_or(Ok(usual), size) };
-    let (count, depth) = (number("c", 75_000)?, number("d", 64)?);
-    let buffer = number("s", 4096)?;
-    let step = number("S", buffer)?;
-    let start = number("o", 0)?;
-    let flush_interval = number("flush-interval", 0)?;
-    let pattern = u8::try_from(number("pattern", 0)?).context("'--pattern' is a byte")?;
-    if depth == 0 || depth > DEPTH_MAX || buffer == 0 || buffer > BUFFER_MAX {
-        bail!("'-d' is from 1 to {DEPTH_MAX}, '-s' from 1 to {BUFFER_MAX}");
-    }
-    if !buffer.is_multiple_of(512) || !step.is_multiple_of(512) || !start.is_multiple_of(512) {
-        bail!("'-s', '-S' and '-o' are multiples of 512");
-    }
-    let writes = args.has("w");
-    if flush_interval != 0 && !writes {
-        bail!("'--flush-interval' is for writes: give '-w' too");
-    }
-    let how = How {
-        format: args.value("f"),
-        cache: if args.has("n") {
-            Some("none")
-        } else {
-            args.value("t")
-        },
-        aio: args.value("i"),
-        writes,
-        shares: args.has("U") || args.has("force-share"),
-        is_opts: args.has("image-opts"),
-        ..How::default()
-    };
-    let node = open(file, how)?.node;
-    let len = node.len();
-    if start.checked_add(buffer).is_none_or(|end| end > len) {
-        bail!("'{file}' has {len} bytes: a request of {buffer} at {start} reaches beyond them");
-    }
-    let disk = BlockBackend::new("bench", node, BackendOptions::default())?;
-    if !args.has("q") {
-        let what = if writes { "write" } else { "read" };
-        print(&format!(
-            "Sending {count} {what} requests, {buffer} bytes each, {depth} in parallel (starting at offset {start}, step size {step})\n"
-        ))?;
-        if flush_interval != 0 {
-            let drain = if args.has("no-drain") {
-                "without"
-            } else {
-                "with"
-            };
-            print(&format!(
-                "Sending flush every {flush_interval} requests ({drain} drain)\n"
-            ))?;
-        }
-    }
-    let (told, ended) = channel();
-    let begun = Instant::now();
-    let buffers: Vec<IoVector> = (0..depth.min(count))
-        .map(|_| {
-            let memory = IoVector::zeroed(usize::try_from(buffer).unwrap_or(0));
-            memory.fill(pattern);
-            memory
-        })
-        .collect();
-    let mut free: Vec<IoVector> = buffers.clone();
-    let (mut sent, mut flying, mut offset) = (0u64, 0u64, start);
-    while sent < count || flying > 0 {
-        if sent < count
-            && let Some(memory) = free.pop()
-        {
-            let operation = match writes {
-                true => Operation::Write { offset },
-                false => Operation::Read { offset },
-            };
-            sent += 1;
-            // As devices do it: what takes no waiting is not handed on.
-            if !writes && disk.read_now(offset, &memory) {
-                free.push(memory);
-            } else {
-                let (teller, back) = (told.clone(), memory.clone());
-                let done = Box::new(move |result| {
-                    let _ = teller.send((result, Some(back)));
-                });
-                disk.submit(Request::new(operation, memory, done));
-                flying += 1;
-            }
-            offset = offset.saturating_add(step);
-            if offset.checked_add(buffer).is_none_or(|end| end > len) {
-                offset = 0;
-            }
-            if flush_interval != 0 && sent.is_multiple_of(flush_interval) {
-                if !args.has("no-drain") {
-                    disk.drain();
-                }
-                let teller = told.clone();
-                let done = Box::new(move |result| {
-                    let _ = teller.send((result, None));
-                });
-                disk.submit(Request::new(Operation::Flush, IoVector::default(), done));
-                flying += 1;
-            }
-            continue;
-        }
-        let (result, memory) = ended.recv().context("the disk's threads are gone")?;
-        result.context("a request failed")?;
-        free.extend(memory);
-        flying -= 1;
-    }
-    print(&format!(
-        "Run completed in {:.3} seconds.\n",
-        begun.elapsed().as_secs_f64()
-    ))?;
     Ok(0)
 }
 

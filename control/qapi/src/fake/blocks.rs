@@ -4,10 +4,9 @@ use super::FakeVm;
 use crate::{
     BlockCommitArgs, BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockDriver,
     BlockDrivers, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs,
-    BlockdevCacheInfo, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions,
-    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, Blocks, DriveName, ErrorClass, ImageInfo,
-    IoThrottleArgs, JobChange, JobInfo, JobStatus, JobType, MediumChange, ObjectOptions, Qapi,
-    QmpError, Setting, Takes, json,
+    BlockdevCacheInfo, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, Blocks, DriveName,
+    ErrorClass, ImageInfo, IoThrottleArgs, JobChange, JobInfo, JobStatus, JobType, MediumChange,
+    ObjectOptions, Qapi, QmpError, Setting, Takes, TransactionAction, json,
 };
 
 fn image(filename: &str, format: &str) -> ImageInfo {
@@ -187,12 +186,8 @@ impl Blocks for FakeVm {
         self.asked(&format!("mirror {}", args.to_json()))
     }
 
-    fn snapshot(&self, args: BlockdevSnapshotArgs) -> Result<(), QmpError> {
-        self.asked(&format!("snapshot {}", args.to_json()))
-    }
-
-    fn snapshot_sync(&self, args: BlockdevSnapshotSyncArgs) -> Result<(), QmpError> {
-        self.asked(&format!("snapshot-sync {}", args.to_json()))
+    fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {
+        self.asked(&format!("transaction {}", actions.to_json()))
     }
 
     fn jobs(&self) -> Vec<JobInfo> {

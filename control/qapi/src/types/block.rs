@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 use crate::drivers;
 use crate::error::QmpError;
 use crate::schema::{Member, Schema};
+use crate::types::Empty;
 use crate::value::{Qapi, object_members};
-use crate::{qapi_enum, qapi_struct};
+use crate::{qapi_enum, qapi_struct, qapi_union};
 
 /// Properties of a node: which there are depends on `driver`. They are checked when it is opened.
 #[derive(Clone, PartialEq, Debug)]
@@ -682,6 +683,46 @@ qapi_struct! {
         format: Option<String> = "format",
         /// Whether it is made.
         mode: Option<NewImageMode> = "mode",
+    }
+}
+
+qapi_union! {
+    /// One of several changes that are made together.
+    pub enum TransactionAction {
+        /// All are taken back.
+        Abort(Empty) = "abort",
+        /// A node is frozen behind another one.
+        BlockdevSnapshot(BlockdevSnapshotArgs) = "blockdev-snapshot",
+        /// A disk is frozen behind a new image.
+        BlockdevSnapshotSync(BlockdevSnapshotSyncArgs) = "blockdev-snapshot-sync",
+    }
+}
+
+qapi_enum! {
+    /// What becomes of the other jobs of a transaction when one fails. No action begins a job yet.
+    pub enum ActionCompletionMode {
+        /// They go on.
+        Individual = "individual",
+        /// They end, too.
+        Grouped = "grouped",
+    }
+}
+
+qapi_struct! {
+    /// How actions belong together.
+    pub struct TransactionProperties {
+        /// What becomes of jobs.
+        completion_mode: Option<ActionCompletionMode> = "completion-mode",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `transaction`.
+    pub struct TransactionArgs {
+        /// What is done.
+        actions: Vec<TransactionAction> = "actions",
+        /// How.
+        properties: Option<TransactionProperties> = "properties",
     }
 }
 
