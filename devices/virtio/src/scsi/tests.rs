@@ -208,6 +208,74 @@ fn targets_and_units_that_are_not_there_are_told_apart() {
 }
 
 #[test]
+fn all_256_targets_and_units_up_to_16383_are_reported_and_move_data() {
+    let device = Scsi::new(ScsiOptions::default()).unwrap();
+    let b = Bench::new(Box::new(device), Options::default(), false);
+    let places: Vec<(u8, u16)> = (0..=255)
+        .map(|target| (target, 0))
+        .chain([(0, 255), (1, 300), (255, 1), (255, 16383)])
+        .collect();
+    let mut disks = Vec::new();
+    for (target, lun) in &places {
+        let disk = Memory::new(4096);
+        disk.bytes.lock().unwrap()[..2].copy_from_slice(&[*target, *lun as u8]);
+        let (id, lun) = (target.to_string(), lun.to_string());
+        let props = [("scsi-id", id.as_str()), ("lun", lun.as_str())];
+        plug(&b, &format!("d{target}.{lun}"), &disk, &props);
+        disks.push(disk);
+    }
+    let mut q = b.start(FEATURES, 3);
+    let mut ask = |disk: &Memory, (target, lun): (u8, u16), cdb: &[u8], out: &[u8], into| {
+        let mut head = header(target, lun as u8, 0, cdb);
+        if lun > 255 {
+            // SAM-5, 4.7.7.3: flat space addressing.
+            head[2] = 0x40 | (lun >> 8) as u8;
+        }
+        put(&mut q, &head, out, into);
+        b.kick(2);
+        disk.work();
+        response(&q[QUEUE].used().unwrap())
+    };
+    for (place, disk) in places.iter().zip(&disks) {
+        let (target, lun) = *place;
+        // The reset of the bus is told first.
+        assert_eq!(ask(disk, *place, &[0], &[], 0).0.sense, (6, 0x29, 0));
+        let (answer, data) = ask(disk, *place, &ten(0x28, 0, 1), &[], 512);
+        assert_eq!(
+            (answer, &data[..2]),
+            (GOOD, &[target, lun as u8][..]),
+            "{place:?}"
+        );
+        let (answer, _) = ask(disk, *place, &ten(0x2a, 1, 1), &[target; 512], 0);
+        assert_eq!(answer, GOOD, "{place:?}");
+        assert_eq!(
+            disk.bytes.lock().unwrap()[512..1024],
+            [target; 512],
+            "{place:?}"
+        );
+        let luns = [0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64];
+        let (answer, list) = ask(disk, *place, &luns, &[], 64);
+        assert_eq!(answer.status, 0);
+        let count = places.iter().filter(|(other, _)| *other == target).count();
+        assert_eq!(list[..4], (count as u32 * 8).to_be_bytes(), "{place:?}");
+    }
+    let list = ask(
+        &disks[255],
+        (255, 0),
+        &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 32],
+        &[],
+        32,
+    )
+    .1;
+    assert_eq!(
+        list[8..32],
+        [
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0x7f, 0xff, 0, 0, 0, 0, 0, 0
+        ]
+    );
+}
+
+#[test]
 fn ranges_are_discarded_and_filled() {
     let (b, disk, mut q) = bench(&[]);
     disk.log.lock().unwrap().clear();
