@@ -20,7 +20,7 @@ use control_qapi::{
     TransactionAction,
 };
 use machine_core::{Board, Event as MachineEvent, MachineDef};
-use runtime::Handle;
+use runtime::{FdSets, Handle};
 
 pub(crate) use user::User;
 
@@ -283,6 +283,10 @@ impl Blocks for BlockControl {
 
     fn drivers(&self) -> BlockDrivers {
         introspect::block_drivers()
+    }
+
+    fn fds(&self) -> FdSets {
+        self.storage.opener.fds.clone()
     }
 
     fn add_node(&self, options: BlockdevOptions) -> Result<(), QmpError> {

@@ -16,6 +16,7 @@ use control_options::{Config, Opts};
 use hw_clock::Clock;
 use hw_core::Args;
 use machine_core::MachineDef;
+use runtime::FdSets;
 
 pub use drive::{Drive, Interface};
 pub(crate) use drive::{drive_of_its_own, plain_file, protocol_of};
@@ -63,6 +64,8 @@ const ABSENT: &[&str] = &[
 /// The disks that a command line asks for, checked but not opened.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Disks {
+    /// Descriptors of `-add-fd`.
+    pub fds: Vec<Opts>,
     /// Nodes of `-blockdev`, in an order in which they can be opened.
     pub nodes: Vec<Opts>,
     /// `-drive` and its short forms.
@@ -85,7 +88,8 @@ impl Disks {
 pub fn plan(config: &Config, machine: &MachineDef) -> Result<Disks> {
     let nodes = nodes(&config.blockdevs)?;
     let drives = drive::plan(config, machine, &nodes)?;
-    Ok(Disks { nodes, drives })
+    let fds = config.add_fds.clone();
+    Ok(Disks { fds, nodes, drives })
 }
 
 /// The drive that `drive_add` asks for: one without a place, for a device to come.
@@ -230,6 +234,9 @@ pub fn open(
     used: impl Fn(&str) -> Option<Use>,
 ) -> Result<Storage> {
     let opener = Opener::new(DRIVERS);
+    for handed in &disks.fds {
+        take_fd(&opener.fds, handed)?;
+    }
     for (id, limits) in groups {
         let group = opener.throttles.group(id, clock);
         group.set_limits(*limits);
@@ -347,6 +354,22 @@ impl Storage {
         self.disks.remove(|disk| disk.info().id == id);
         self.drives.remove(|tray| tray.id() == id);
     }
+}
+
+/// Puts a descriptor of `-add-fd` into its set.
+fn take_fd(sets: &FdSets, opts: &Opts) -> Result<()> {
+    let option = "-add-fd";
+    let number = |key: &str| -> Result<u32> {
+        let number = opts.unsigned(option, key)?.unwrap_or_default();
+        u32::try_from(number).with_context(|| format!("{option}: '{key}={number}' is too large"))
+    };
+    let (fd, set) = (number("fd")?, number("set")?);
+    let taken = i32::try_from(fd).map_err(std::io::Error::other);
+    let taken = taken.and_then(runtime::process::take_inherited_fd);
+    let taken = taken.with_context(|| format!("{option}: descriptor {fd} cannot be used"))?;
+    let opaque = opts.text("opaque").map(str::to_owned);
+    sets.add(Some(set), taken, opaque).context(option)?;
+    Ok(())
 }
 
 fn named(id: &str) -> String {

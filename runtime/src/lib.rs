@@ -7,6 +7,7 @@
 
 pub mod event_fd;
 pub mod event_loop;
+pub mod fd_sets;
 pub mod limit;
 pub mod lock;
 pub mod process;
@@ -17,5 +18,6 @@ pub mod time;
 
 pub use event_fd::EventFd;
 pub use event_loop::{EventLoop, Handle, Interest, LoopThread, Ready, Timer, Watch};
+pub use fd_sets::FdSets;
 pub use limit::RateLimit;
 pub use lock::{Rank, Ranked, RankedGuard};

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use control_options::suggest::nearest;
 use control_options::{OptionError, Opts, PropDef, PropKind, Props, Scalar};
 
+use runtime::FdSets;
+
 use crate::driver::{DriverClass, DriverKind};
 use crate::edge::{Child, perm};
 use crate::graph::Graph;
@@ -162,6 +164,8 @@ pub struct Opener {
     pub graph: Arc<Graph>,
     /// Groups that nodes may be members of.
     pub throttles: Throttles,
+    /// Files that were opened for us.
+    pub fds: FdSets,
     /// Images are opened to be repaired: as they are, however wrong.
     pub repairs: bool,
     /// What users are told instead of the file's name.
@@ -186,6 +190,7 @@ impl Opener {
         Opener {
             graph: Arc::default(),
             throttles: Throttles::default(),
+            fds: FdSets::default(),
             repairs: false,
             shown_as: None,
             drivers,
@@ -414,6 +419,11 @@ impl Opening<'_> {
     /// Whether the image is to be repaired, and opened as it is.
     pub fn repairs(&self) -> bool {
         self.opener.repairs
+    }
+
+    /// Files that were opened for us.
+    pub fn fds(&self) -> &FdSets {
+        &self.opener.fds
     }
 
     /// Groups that it may be a member of.

@@ -1,5 +1,6 @@
 //! The device's side of a stream.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::chardev::Chardev;
@@ -31,6 +32,12 @@ pub trait CharSink: Send + Sync {
 
     /// Takes input, at most as much as [`CharSink::can_receive`] just said.
     fn receive(&self, data: &[u8]);
+
+    /// Takes descriptors that came over a unix socket with the input that is delivered next. What is not taken is
+    /// closed.
+    fn receive_fds(&self, fds: Vec<OwnedFd>) {
+        drop(fds);
+    }
 
     /// Something else happened.
     fn event(&self, event: CharEvent) {

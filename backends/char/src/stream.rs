@@ -1,6 +1,7 @@
 //! The common part of all streams over file descriptors: a bounded queue out, flow control in.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use runtime::{Handle, Interest, Rank, Ranked, Watch, time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::chardev::Backend;
 use crate::frontend::{CharEvent, CharSink};
@@ -17,6 +19,8 @@ use crate::telnet::Filter;
 const QUEUE_MAX: usize = 64 << 10;
 /// The most handed to the host at once: what a pipe takes without blocking once `poll` calls it writable.
 const CHUNK: usize = 4096;
+/// Descriptors taken at once.
+const FDS_MAX: usize = 16;
 
 type Callback = Box<dyn Fn() + Send + Sync>;
 
@@ -41,6 +45,8 @@ struct Io {
     /// A writer was held back and wants to hear when there is room.
     starved: bool,
     filter: Option<Filter>,
+    /// It is a unix socket, over which descriptors come too.
+    is_unix: bool,
 }
 
 struct Half {
@@ -76,6 +82,7 @@ impl Stream {
         {
             let mut io = self.io.lock();
             io.out.clear();
+            io.is_unix = read.as_ref().is_some_and(is_unix_socket);
             io.filter = telnet.then(Filter::default);
             if telnet {
                 io.out.extend(Filter::GREETING);
@@ -159,17 +166,21 @@ impl Stream {
             self.pause();
             return;
         };
-        let Some(fd) = self
-            .io
-            .lock()
-            .reader
-            .as_ref()
-            .map(|half| Arc::clone(&half.fd))
-        else {
-            return;
+        let (fd, is_unix) = {
+            let io = self.io.lock();
+            let fd = io.reader.as_ref().map(|half| Arc::clone(&half.fd));
+            let Some(fd) = fd else { return };
+            (fd, io.is_unix)
         };
         let mut buffer = vec![0; room];
-        match rustix::io::read(&*fd, &mut buffer) {
+        let (count, fds) = match is_unix {
+            true => receive(&fd, &mut buffer),
+            false => (rustix::io::read(&*fd, &mut buffer), Vec::new()),
+        };
+        if !fds.is_empty() {
+            sink.receive_fds(fds);
+        }
+        match count {
             Ok(0) => self.eof(),
             Ok(count) => {
                 buffer.truncate(count);
@@ -260,6 +271,24 @@ impl Stream {
             sink.writable();
         }
     }
+}
+
+fn is_unix_socket(fd: &Arc<OwnedFd>) -> bool {
+    rustix::net::sockopt::socket_domain(fd).is_ok_and(|domain| domain == AddressFamily::UNIX)
+}
+
+/// Reads, and takes descriptors that come along; more than there is room for the kernel closes.
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> (Result<usize, Errno>, Vec<OwnedFd>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let pieces = &mut [std::io::IoSliceMut::new(buffer)];
+    let received = recvmsg(fd, pieces, &mut control, RecvFlags::CMSG_CLOEXEC);
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let fds = fds.flatten().collect();
+    (received.map(|received| received.bytes), fds)
 }
 
 /// Writes one chunk from the front of the queue.

@@ -45,7 +45,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -54,6 +54,8 @@ use backend_block::{
     Preallocation, Transfer,
 };
 use control_options::{PropDef, PropKind};
+use runtime::FdSets;
+use runtime::fd_sets::set_of;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
@@ -138,9 +140,52 @@ struct Handles {
     read_only: bool,
 }
 
+/// Where a file is opened.
+enum Source {
+    Path(PathBuf),
+    /// In a set of files that were opened for us.
+    Set(FdSets, u32),
+}
+
+impl Source {
+    fn of(name: &str, fds: &FdSets) -> Self {
+        match set_of(name) {
+            Some(set) => Source::Set(fds.clone(), set),
+            None => Source::Path(PathBuf::from(name)),
+        }
+    }
+
+    fn open(&self, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
+        match self {
+            Source::Path(path) => open_path(path, read_only, flags),
+            Source::Set(fds, set) => fds.open(*set, read_only, flags),
+        }
+    }
+
+    /// The same file, opened another time: its name may lead elsewhere by now, or nowhere.
+    fn again(&self, file: &File, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
+        match self {
+            Source::Path(_) => {
+                let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+                open_path(Path::new(&path), read_only, flags)
+            }
+            Source::Set(..) => self.open(read_only, flags),
+        }
+    }
+}
+
+fn open_path(path: &Path, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .custom_flags(flags | libc::O_CLOEXEC)
+        .open(path)
+}
+
 /// An open file.
 struct HostFile {
     name: String,
+    source: Source,
     handles: RwLock<Handles>,
     no_flush: AtomicBool,
     /// Whether it is locked, and then whether others may write.
@@ -175,13 +220,26 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         })?),
         _ => None,
     };
-    let path = Path::new(&file);
+    let source = Source::of(&file, opening.fds());
     let host = |source| OpenError::Host {
         file: file.clone(),
         source,
     };
-    // Looked at before it is opened: opening a FIFO would wait for its other end.
-    let kind = std::fs::metadata(path).map_err(host)?.file_type();
+    let mut read_only = opening.options.read_only;
+    let open = |read_only| match source.open(read_only, 0) {
+        Err(error) if !read_only && opening.options.auto_read_only && is_refused(&error) => {
+            source.open(true, 0).map(|file| (file, true))
+        }
+        opened => opened.map(|file| (file, read_only)),
+    };
+    // Looked at before it is opened: opening a FIFO would wait for its other end. What others opened is open.
+    let (kind, opened) = match &source {
+        Source::Path(path) => (std::fs::metadata(path).map_err(host)?.file_type(), None),
+        Source::Set(..) => {
+            let opened = open(read_only).map_err(host)?;
+            (opened.0.metadata().map_err(host)?.file_type(), Some(opened))
+        }
+    };
     let fits = kind.is_block_device() || (!is_device && kind.is_file());
     if !fits {
         let problem = match is_device {
@@ -190,22 +248,10 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         };
         return Err(OpenError::image(&file, problem));
     }
-    let open = |read_only: bool, flags: libc::c_int| {
-        OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .custom_flags(flags | libc::O_CLOEXEC)
-            .open(path)
-    };
-    let mut read_only = opening.options.read_only;
-    let buffered = match open(read_only, 0) {
-        Err(error) if !read_only && opening.options.auto_read_only && is_refused(&error) => {
-            read_only = true;
-            open(true, 0)
-        }
-        opened => opened,
-    };
-    let buffered = Arc::new(Open(buffered.map_err(host)?));
+    let opened = opened.map_or_else(|| open(read_only), Ok);
+    let (buffered, is_read_only) = opened.map_err(host)?;
+    read_only = is_read_only;
+    let buffered = Arc::new(Open(buffered));
     opening.options.read_only = read_only;
     let force_share = opening.options.force_share;
     let locking = opening.props.text("locking") != Some("off");
@@ -213,13 +259,14 @@ fn open(opening: &mut Opening<'_>, is_device: bool) -> Result<Box<dyn Driver>, O
         lock::take(&buffered, read_only, force_share).map_err(|c| locked(&file, c))?;
     }
     let direct = match opening.options.direct {
-        true => Some(Open(open(read_only, libc::O_DIRECT).map_err(host)?)),
+        true => Some(Open(source.open(read_only, libc::O_DIRECT).map_err(host)?)),
         false => None,
     };
     let direct = direct.map(Arc::new);
     let len = seek(&buffered, SeekFrom::End(0)).map_err(|e| host(e.into()))?;
     Ok(Box::new(HostFile {
         name: file,
+        source,
         handles: RwLock::new(Handles {
             buffered,
             direct,
@@ -244,8 +291,8 @@ fn locked(file: &str, conflict: lock::Conflict) -> OpenError {
 
 fn is_refused(error: &std::io::Error) -> bool {
     matches!(
-        Errno::from_io_error(error),
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+        error.kind(),
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
     )
 }
 
@@ -254,23 +301,40 @@ fn is_refused(error: &std::io::Error) -> bool {
 /// # Errors
 /// The host's reason, or that the file is in use.
 pub fn create(path: &Path) -> Result<(), OpenError> {
+    create_in(path, &FdSets::default()).map(drop)
+}
+
+/// The same, with the file, which may be one of those that others opened for us.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_in(path: &Path, fds: &FdSets) -> Result<File, OpenError> {
     let name = path.display().to_string();
     let host = |source| OpenError::Host {
         file: name.clone(),
         source,
     };
-    if std::fs::metadata(path).is_ok_and(|kind| !kind.is_file()) {
-        return Err(OpenError::image(&name, "it is no regular file"));
-    }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(host)?;
+    let other = || OpenError::image(&name, "it is no regular file");
+    let file = match Source::of(&name, fds) {
+        Source::Path(path) => {
+            if std::fs::metadata(&path).is_ok_and(|kind| !kind.is_file()) {
+                return Err(other());
+            }
+            let mut how = OpenOptions::new();
+            how.read(true).write(true).create(true).truncate(false);
+            how.open(path).map_err(host)?
+        }
+        source => {
+            let file = source.open(false, 0).map_err(host)?;
+            if !file.metadata().map_err(host)?.is_file() {
+                return Err(other());
+            }
+            file
+        }
+    };
     lock::take(&file, false, false).map_err(|conflict| locked(&name, conflict))?;
-    file.set_len(0).map_err(host)
+    file.set_len(0).map_err(host)?;
+    Ok(file)
 }
 
 /// Whether the host cannot do it, rather than having failed.
@@ -305,15 +369,6 @@ impl HostFile {
 
     fn allocate(&self, flags: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
         fallocate(&self.handles().buffered, flags, offset, len)
-    }
-
-    /// The same file, opened another time: its name may lead elsewhere by now, or nowhere.
-    fn again(file: &File, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .custom_flags(flags | libc::O_CLOEXEC)
-            .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// The file reaches at least to here.
@@ -557,11 +612,14 @@ impl Driver for HostFile {
             source,
         };
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        let buffered = Self::again(&handles.buffered, read_only, 0).map_err(host)?;
+        let buffered = self
+            .source
+            .again(&handles.buffered, read_only, 0)
+            .map_err(host)?;
         let buffered = Arc::new(Open(buffered));
         let direct = match &handles.direct {
             Some(old) => {
-                let file = Self::again(old, read_only, libc::O_DIRECT);
+                let file = self.source.again(old, read_only, libc::O_DIRECT);
                 Some(Arc::new(Open(file.map_err(host)?)))
             }
             None => None,
@@ -600,8 +658,9 @@ impl Driver for HostFile {
         };
         // What is in the page cache is not seen by those who go past it.
         handles.buffered.sync_data().map_err(host)?;
-        let file =
-            Self::again(&handles.buffered, handles.read_only, libc::O_DIRECT).map_err(host)?;
+        let file = (self.source)
+            .again(&handles.buffered, handles.read_only, libc::O_DIRECT)
+            .map_err(host)?;
         handles.direct = Some(Arc::new(Open(file)));
         Ok(())
     }

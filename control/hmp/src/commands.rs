@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use control_options::suggest::Hint;
 use control_qapi::{AddressSpace, InfoTopic, Key, QKeyCode, Qapi, QmpError, Value, Vm, json};
-use control_qmp::{Context, Human, execute};
+use control_qmp::{Context, Handed, Human, execute};
 
 use crate::args::{ArgDef, Args, Kind};
 use crate::{block, dump, info, media};
@@ -423,6 +423,7 @@ impl Call<'_> {
             &Context {
                 vm: self.vm,
                 human: None,
+                handed: &Handed::default(),
             },
             name,
             arguments,

@@ -33,6 +33,8 @@ pub struct Config {
     pub drives: Vec<Opts>,
     /// `-blockdev`.
     pub blockdevs: Vec<Opts>,
+    /// `-add-fd`.
+    pub add_fds: Vec<Opts>,
     /// `-snapshot`: writes go to temporary files.
     pub snapshot: bool,
     /// `-device`.

@@ -1,5 +1,7 @@
 //! The disks as monitors see them.
 
+use runtime::FdSets;
+
 use crate::drivers::BlockDrivers;
 use crate::error::QmpError;
 use crate::types::{
@@ -89,6 +91,9 @@ pub trait Blocks: Send + Sync {
 
     /// What nodes can be, for the schema.
     fn drivers(&self) -> BlockDrivers;
+
+    /// Files that were opened for us.
+    fn fds(&self) -> FdSets;
 
     /// Opens a node.
     ///

@@ -10,9 +10,11 @@ use crate::{qapi_enum, qapi_struct};
 pub use crate::events::{GuestPanicAction, ShutdownCause, WatchdogAction};
 
 mod block;
+mod fds;
 mod keys;
 
 pub use block::*;
+pub use fds::*;
 pub use keys::QKeyCode;
 
 qapi_struct! {

@@ -1,5 +1,9 @@
 //! The commands.
 
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use control_qapi::{
     AddressSpace, BlockDrivers, CapabilitiesArgs, ChardevInfo, CommandInfo, CommandLineOptionInfo,
     CommandLineParameterInfo, CommandLineParameterType, CpuDefinitionInfo, CpuInfoFast,
@@ -11,6 +15,7 @@ use control_qapi::{
 };
 
 use crate::block;
+use crate::fds;
 use crate::memory::save_memory;
 
 /// How long `send-key` holds the keys if not told.
@@ -25,6 +30,28 @@ pub struct Context<'a> {
     pub vm: &'a dyn Vm,
     /// For `human-monitor-command`.
     pub human: Option<&'a Human>,
+    /// Descriptors that came with the command.
+    pub handed: &'a Handed,
+}
+
+/// Descriptors that a client sent along, in order. What no command takes is closed when more come.
+#[derive(Default, Debug)]
+pub struct Handed(Mutex<VecDeque<OwnedFd>>);
+
+impl Handed {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These, and no others any more.
+    pub(crate) fn replace(&self, fds: Vec<OwnedFd>) {
+        *self.lock() = fds.into();
+    }
+
+    /// The next one.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        self.lock().pop_front()
+    }
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -76,7 +103,8 @@ pub(crate) use command;
 
 /// All commands.
 pub fn commands() -> impl Iterator<Item = &'static CommandDef> + Clone {
-    COMMANDS.iter().chain(block::COMMANDS)
+    let more = block::COMMANDS.iter().chain(fds::COMMANDS);
+    COMMANDS.iter().chain(more)
 }
 
 /// Those about the machine.

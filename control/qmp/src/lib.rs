@@ -8,12 +8,13 @@
 
 mod block;
 mod commands;
+mod fds;
 mod memory;
 mod monitor;
 mod session;
 mod stream;
 
-pub use commands::{CommandDef, Context, Human, commands, execute, schema, version};
+pub use commands::{CommandDef, Context, Handed, Human, commands, execute, schema, version};
 pub use memory::save_memory;
 pub use monitor::QmpMonitor;
 pub use session::Session;

@@ -1,5 +1,6 @@
 //! A session on a character stream.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -113,6 +114,12 @@ impl CharSink for Sink {
             monitor.outbox.push(state.session.receive(data));
         }
         monitor.outbox.pump();
+    }
+
+    fn receive_fds(&self, fds: Vec<OwnedFd>) {
+        if let Some(monitor) = self.0.upgrade() {
+            monitor.state().session.hand(fds);
+        }
     }
 
     fn event(&self, event: CharEvent) {

@@ -1,6 +1,7 @@
 //! One client's conversation.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use control_qapi::{
@@ -9,7 +10,7 @@ use control_qapi::{
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
-use crate::commands::{Context, Human, execute, version};
+use crate::commands::{Context, Handed, Human, execute, version};
 use crate::stream::JsonStream;
 
 /// Most events kept for a client that does not read.
@@ -22,6 +23,7 @@ pub struct Session {
     events: Arc<EventQueue>,
     stream: JsonStream,
     has_agreed: bool,
+    handed: Handed,
     is_pretty: bool,
 }
 
@@ -64,7 +66,13 @@ impl Session {
             stream: JsonStream::default(),
             has_agreed: false,
             is_pretty,
+            handed: Handed::default(),
         }
+    }
+
+    /// Takes descriptors that come with what is received next.
+    pub fn hand(&mut self, fds: Vec<OwnedFd>) {
+        self.handed.replace(fds);
     }
 
     /// Where this session's events are to be sent.
@@ -76,6 +84,7 @@ impl Session {
     pub fn greet(&mut self) -> Vec<u8> {
         self.stream = JsonStream::default();
         self.has_agreed = false;
+        self.handed = Handed::default();
         self.events.take();
         let greeting = json!({ "QMP": { "version": version().to_json(), "capabilities": [] } });
         self.encode(&greeting)
@@ -169,6 +178,7 @@ impl Session {
                 let context = Context {
                     vm: &*self.vm,
                     human: self.human.as_deref(),
+                    handed: &self.handed,
                 };
                 execute(&context, &name, arguments)
             }

@@ -14,6 +14,7 @@ use control_qapi::{
     JobType, MirrorSyncMode, QmpError,
 };
 use hw_clock::Clock;
+use runtime::FdSets;
 
 use super::{BlockControl, action, failed, query, text};
 
@@ -142,15 +143,14 @@ impl Task for Create {
     }
 }
 
-/// An empty file that was made already, and its length.
-struct CreateFile(std::path::PathBuf, u64);
+/// A file that is made, and its length.
+struct CreateFile(std::path::PathBuf, FdSets, u64);
 
 impl Task for CreateFile {
     fn run(&mut self, job: &Job) -> Result<(), JobError> {
         job.set_len(1);
-        backend_file::create(&self.0)?;
-        let grown = std::fs::File::options().write(true).open(&self.0);
-        let grown = grown.and_then(|file| file.set_len(self.1));
+        let file = backend_file::create_in(&self.0, &self.1)?;
+        let grown = file.set_len(self.2);
         grown.map_err(|error| JobError::Failed(error.to_string()))?;
         job.advance(1);
         Ok(())
@@ -321,7 +321,7 @@ impl BlockControl {
                 return Err(QmpError::generic("Parameter 'filename' is missing"));
             };
             refuse(&driver, &opts)?;
-            Box::new(CreateFile(path.into(), len))
+            Box::new(CreateFile(path.into(), opener.fds.clone(), len))
         } else {
             let can = class.create.is_some() || driver == "raw";
             let Some(file) = opts.take("file").filter(|_| can) else {

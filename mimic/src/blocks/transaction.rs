@@ -164,7 +164,7 @@ impl BlockControl {
         };
         let base = std::path::absolute(node.file()).map_err(failed)?;
         let base = base.to_string_lossy().into_owned();
-        backend_file::create(Path::new(path)).map_err(failed)?;
+        backend_file::create_in(Path::new(path), &opener.fds).map_err(failed)?;
         let mut file = Opts::default();
         file.push("driver", text("file"));
         file.push("filename", text(path));

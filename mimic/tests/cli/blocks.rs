@@ -6,20 +6,20 @@ use super::control::Qmp;
 use super::*;
 
 /// A folder that goes away with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("mimic-blocks-{}-{name}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Folder(path)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    fn img(&self, line: &str) {
+    pub(crate) fn img(&self, line: &str) {
         let line = line.replace("@", &format!("{}/", self.0.display()));
         let output = run(&format!("img {line}"));
         assert!(output.status.success(), "{}", stderr(&output));
@@ -261,6 +261,82 @@ fn a_disk_is_snapshot_and_committed_with_the_events_that_clients_wait_for() {
     );
     qmp.execute("quit", json!({}));
     assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
+fn a_transaction_takes_snapshots_of_several_disks_or_of_none() {
+    let folder = Folder::new("transaction");
+    let mut flags = "-S -M q35".to_owned();
+    for name in ["a", "b"] {
+        folder.img(&format!("create -q -f qcow2 @{name}.qcow2 16M"));
+        let path = folder.path(&format!("{name}.qcow2"));
+        flags += &format!(" -drive if=virtio,id={name},file={path},format=qcow2");
+    }
+    let mut qmp = Qmp::start(&flags);
+    let files = |qmp: &mut Qmp| {
+        let disks = qmp.execute("query-block", json!({}));
+        [0, 1].map(|n| disks[n]["inserted"]["file"].as_str().unwrap().to_owned())
+    };
+    let base = files(&mut qmp);
+    let sync = |device: &str, file: &str, node: &str| {
+        let file = folder.path(file);
+        json!({ "type": "blockdev-snapshot-sync",
+                "data": { "device": device, "snapshot-file": file, "snapshot-node-name": node } })
+    };
+    // The last one fails: what came before it is taken back.
+    let actions = json!([
+        sync("a", "a1.qcow2", "a1"),
+        sync("a", "a2.qcow2", "a2"),
+        sync("b", "b1.qcow2", "a1")
+    ]);
+    let error = qmp.error("transaction", json!({ "actions": actions }));
+    assert!(
+        error.contains("the node name 'a1' is used twice"),
+        "{error}"
+    );
+    assert_eq!(files(&mut qmp), base);
+    let abort = json!({ "type": "abort", "data": {} });
+    let actions = json!([sync("a", "a1.qcow2", "a1"), abort]);
+    let error = qmp.error("transaction", json!({ "actions": actions }));
+    assert_eq!(error, "Transaction aborted using Abort action");
+    assert_eq!(files(&mut qmp), base);
+    assert_eq!(
+        qmp.error("blockdev-del", json!({ "node-name": "a1" })),
+        "there is no node named 'a1'"
+    );
+    let actions = json!([{ "type": "format", "data": {} }]);
+    let error = qmp.error("transaction", json!({ "actions": actions }));
+    assert_eq!(
+        error,
+        "Parameter 'actions[0].type' does not accept value 'format'"
+    );
+    // A node that was added, and one that is made for it, in one go; and an overlay on an overlay.
+    folder.img("create -q -f qcow2 @b1.qcow2 16M");
+    let node = json!({ "driver": "qcow2", "node-name": "b1", "backing": null,
+                       "file": { "driver": "file", "filename": folder.path("b1.qcow2") } });
+    qmp.execute("blockdev-add", node);
+    let add = json!({ "type": "blockdev-snapshot", "data": { "node": "b", "overlay": "b1" } });
+    let actions = json!([
+        sync("a", "a1.qcow2", "a1"),
+        add,
+        sync("a", "a2.qcow2", "a2")
+    ]);
+    let properties = json!({ "completion-mode": "grouped" });
+    let arguments = json!({ "actions": actions, "properties": properties });
+    assert_eq!(qmp.execute("transaction", arguments), json!({}));
+    assert_eq!(
+        files(&mut qmp),
+        ["a2.qcow2", "b1.qcow2"].map(|name| folder.path(name))
+    );
+    let disks = qmp.execute("query-block", json!({}));
+    let behind = |n: usize| disks[n]["inserted"]["image"]["backing-image"]["filename"].clone();
+    assert_eq!(
+        (behind(0), behind(1)),
+        (json!(folder.path("a1.qcow2")), json!(base[1]))
+    );
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+    folder.img("check -q @a2.qcow2");
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Qmp {
         Self::start_as(command, line)
     }
 
-    fn start_as(mut command: Command, line: &str) -> Self {
+    pub(crate) fn start_as(mut command: Command, line: &str) -> Self {
         let mut child = command
             .args(words(line))
             .args(["-nodefaults", "-display", "none", "-qmp", "stdio"])

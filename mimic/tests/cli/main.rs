@@ -4,6 +4,7 @@
 
 mod blocks;
 mod control;
+mod fds;
 mod guests;
 mod help;
 mod img;

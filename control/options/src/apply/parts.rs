@@ -142,6 +142,19 @@ pub(crate) const FW_CFG: &[PropDef] = &[
     PropDef::new("gen_id", PropKind::Str, "object that makes its content"),
 ];
 
+pub(crate) const ADD_FD: &[PropDef] = &[
+    PropDef::new("fd", PropKind::U32, "the descriptor's number").required(),
+    PropDef::new("set", PropKind::U32, "number of the set").required(),
+    PropDef::new("opaque", PropKind::Str, "what is said of it when asked"),
+];
+
+pub(crate) fn add_fd(b: &mut Builder, option: &str, value: &str) -> Done {
+    let opts = Opts::parse(option, value, None)?;
+    check_only(option, "a descriptor", &opts, ADD_FD)?;
+    b.config.add_fds.push(opts);
+    Ok(())
+}
+
 pub(crate) fn device(b: &mut Builder, option: &str, value: &str) -> Done {
     let opts = Opts::parse(option, value, Some("driver"))?;
     match opts.text("driver") {

@@ -186,6 +186,10 @@ impl Blocks for FakeVm {
         self.asked(&format!("mirror {}", args.to_json()))
     }
 
+    fn fds(&self) -> runtime::FdSets {
+        runtime::FdSets::default()
+    }
+
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {
         self.asked(&format!("transaction {}", actions.to_json()))
     }
