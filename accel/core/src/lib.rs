@@ -16,6 +16,7 @@ mod source;
 mod spin;
 mod target;
 mod vcpu;
+mod x87;
 
 pub use crate::core::{Core, Counters, RegFile, SCRATCH};
 pub use engine::{EngineVcpu, Guest};
@@ -28,6 +29,7 @@ pub use target::{
     Effects, Executor, Exit, Helper, HelperFn, Intrinsic, Layout, RegInfo, Target, Trap,
 };
 pub use vcpu::{Vcpu, VcpuError, VcpuExit};
+pub use x87::{X87Form, X87Format, X87Layout, X87Op};
 
 pub use accel_softmmu::{
     Access, CONTEXTS, Fast, Mmu, Peek, Permissions, Physical, Translation, Watch,

@@ -6,6 +6,7 @@ use hw_memory::Fault;
 
 use crate::core::Core;
 use crate::source::Source;
+use crate::x87::{X87Layout, X87Op};
 
 /// Why an instruction could not complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,8 @@ pub enum Intrinsic {
         /// Operands and quotient are signed.
         signed: bool,
     },
+    /// An instruction of an x87 or MMX unit, which [`Layout::x87`] says where to find.
+    X87(X87Op),
 }
 
 /// A helper and what it touches. Every helper that may trap does so before it changes anything.
@@ -100,7 +103,7 @@ impl<T: Target> Helper<T> {
     /// Whether it is a function of its arguments, but for exceptions: it may be called twice, or not
     /// at all where an executor knows better.
     pub fn is_plain(&self) -> bool {
-        self.effects == Effects::PURE || self.intrinsic.is_some()
+        self.effects == Effects::PURE || matches!(self.intrinsic, Some(Intrinsic::Divide { .. }))
     }
 }
 
@@ -140,6 +143,8 @@ pub struct Layout {
     /// The hottest slots, hottest first: a JIT keeps as many as it can in host registers. None of
     /// `pc` and `flags`.
     pub pinned: &'static [Slot],
+    /// Where the x87 unit is, if there is one.
+    pub x87: Option<X87Layout>,
     /// All registers.
     pub regs: &'static [RegInfo],
 }

@@ -47,6 +47,7 @@ impl Target for Toy {
         flags: Slot(FLAGS),
         seen_flags: accel_ir::flags::ALL,
         fp: FP,
+        x87: None,
         pinned: &[],
         regs: &[],
     };

@@ -138,6 +138,14 @@ pub(crate) enum Shift {
     Sar = 7,
 }
 
+/// What is done to a bit of 32: the second byte of the opcode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bit {
+    Test = 0xa3,
+    Set = 0xab,
+    Clear = 0xb3,
+}
+
 /// Condition codes are numbered as in `accel_ir::Cond`.
 pub(crate) type Cc = u8;
 /// Neither carry nor zero.
@@ -725,6 +733,38 @@ impl Asm {
     pub(crate) fn ret_dropping(&mut self, bytes: u16) {
         self.byte(0xc2);
         self.code.extend_from_slice(&bytes.to_le_bytes());
+    }
+
+    /// Puts a bit, whose number is in a register, into the carry flag, and changes it.
+    pub(crate) fn bit(&mut self, what: Bit, of: Reg, number: Reg) {
+        self.flags_of = None;
+        let opcode = [0x0f, what as u8];
+        self.emit(
+            Op {
+                prefix: None,
+                wide: false,
+                opcode: &opcode,
+                bytes: false,
+                tail: 0,
+            },
+            number.0,
+            of.into(),
+        );
+    }
+
+    /// An x87 instruction with a memory operand: opcode and the digit in ModRM.
+    pub(crate) fn fpu(&mut self, opcode: u8, digit: u8, mem: Mem) {
+        self.emit(
+            Op {
+                prefix: None,
+                wide: false,
+                opcode: &[opcode],
+                bytes: false,
+                tail: 0,
+            },
+            digit,
+            mem.into(),
+        );
     }
 
     // --- vectors

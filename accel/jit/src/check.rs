@@ -95,6 +95,8 @@ impl<T: Target> Jit<T> {
     /// Checks all code that is run from now on.
     pub fn check(&mut self) {
         self.check = Some(Box::default());
+        // The shadow takes part in what helpers do.
+        self.env.x87 = None;
         self.env.always_looks = true;
         self.slice = SLICE;
         self.hot = HOT;

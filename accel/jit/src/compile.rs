@@ -19,16 +19,18 @@ mod plan;
 mod region;
 mod share;
 mod vector;
+mod x87;
 
 use std::num::NonZeroU32;
 
-use accel_core::{Effects, Intrinsic, Layout};
+use accel_core::{Effects, Intrinsic, Layout, X87Op};
 use accel_ir::{Op, Slot, Unit, Val};
 
 use crate::asm::{
-    Alu, Asm, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
+    Alu, Asm, CC_B, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
 };
-use crate::thunks::Thunks;
+use crate::memory::cell;
+use crate::thunks::{Cells, Thunks};
 pub(crate) use float::host;
 use place::Places;
 use plan::Plan;
@@ -65,6 +67,8 @@ pub(crate) struct Env {
     /// Distance from RBP to the pages used last.
     pub(crate) recent: i32,
     pub(crate) thunks: Thunks,
+    /// Where the guest's x87 unit is, if generated code may do without its helpers.
+    pub(crate) x87: Option<Cells>,
     /// Atomics need no lock ([`accel_core::Core::sole`]).
     pub(crate) sole: bool,
     /// All ways out look at the budget, as lock step goes no further than that.
@@ -189,6 +193,8 @@ enum What {
         entry: i32,
         ways: memory::Ways,
     },
+    /// Calls a helper whose arguments are in place.
+    Call { helper: u16, thunk: usize },
     /// Divides by a helper.
     Divide {
         args: [Reg; 3],
@@ -604,6 +610,15 @@ impl<'a> Compiler<'a> {
         {
             return self.divide(signed, helper, d, [high, low, by], bits);
         }
+        let x87 = match (self.env.intrinsic)(helper) {
+            Some(Intrinsic::X87(op)) => self.env.x87.map(|cells| (op, cells)),
+            _ => None,
+        };
+        if let Some((op, cells)) = x87
+            && self.x87(op, &cells, d, args)?
+        {
+            return Ok(());
+        }
         let effects = (self.env.effects)(helper);
         for (i, arg) in args.iter().enumerate() {
             let at = slot_at(ARG + i);
@@ -621,6 +636,7 @@ impl<'a> Compiler<'a> {
                 },
             }
         }
+        let piece = x87.and_then(|(op, _)| self.x87_piece(op, args));
         for arg in args.iter().flatten() {
             self.consume(*arg);
         }
@@ -628,11 +644,20 @@ impl<'a> Compiler<'a> {
             self.rescue_all()?;
             self.flags = None;
         }
-        self.asm
-            .mov_imm_to(Size::Q, slot_at(ARG + 4), i32::from(helper));
         let vectors = self.places.has_vectors();
         let thunk = self.env.thunks.call(effects.writes_regs, vectors);
-        self.call_out(thunk);
+        if let Some(piece) = piece {
+            self.asm.call_to(piece);
+            let slow = self.asm.jcc(CC_B);
+            self.detour(slow, What::Call { helper, thunk });
+        } else {
+            self.asm
+                .mov_imm_to(Size::Q, slot_at(ARG + 4), i32::from(helper));
+            self.call_out(thunk);
+        }
+        if x87.is_some_and(|(op, _)| op == X87Op::Changes) {
+            self.asm.mov_imm_to(Size::B, Mem::Code(cell::X87 as i32), 0);
+        }
         if effects.writes_regs {
             self.places.all_changed();
         }

@@ -4,7 +4,7 @@
 //! The executable mapping begins with a few writable pages for what generated code reads and writes
 //! by addresses relative to itself ([`cell`]).
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::table::{LAST_BYTES, TABLE_BYTES};
 
@@ -22,6 +22,8 @@ pub(crate) mod cell {
     pub(crate) const EXECUTOR: usize = 16;
     /// Not zero while the host's MXCSR is the guest's. 8 bits.
     pub(crate) const FLOAT: usize = 24;
+    /// Not zero while the host's x87 has the guest's control word. 8 bits.
+    pub(crate) const X87: usize = 25;
     /// MXCSR for Rust code. 32 bits.
     pub(crate) const RUST_MXCSR: usize = 28;
     /// MXCSR on its way to or from the register file. 32 bits.
@@ -238,6 +240,13 @@ impl CodeMemory {
         assert!(at + 8 <= cell::CODE && at.is_multiple_of(8), "a cell");
         // SAFETY: checked to lie in the control pages and to be aligned.
         unsafe { &*self.address(at).cast::<AtomicU64>() }
+    }
+
+    /// Has generated code load the guest's x87 control word anew.
+    pub(crate) fn forget_x87(&self) {
+        // SAFETY: a cell in the control pages, of one byte.
+        let is_on = unsafe { &*self.address(cell::X87).cast::<AtomicU8>() };
+        is_on.store(0, Ordering::Relaxed);
     }
 
     /// Asks the CPU to leave generated code soon. May be called by any thread; may get lost against

@@ -147,7 +147,17 @@ impl<T: Target> Jit<T> {
             hot: mmu + Mmu::HOT as i32,
             recent: mmu + Mmu::RECENT as i32,
         };
-        let (thunks, code) = thunks::make(cell::CODE, &slots, core, &T::LAYOUT, tables, &functions);
+        let state = std::mem::offset_of!(Core<T>, arch) as i32 - base;
+        let x87 = T::LAYOUT.x87.map(|at| thunks::Cells::new(&at, state));
+        let (thunks, code) = thunks::make(
+            cell::CODE,
+            &slots,
+            core,
+            &T::LAYOUT,
+            tables,
+            x87.as_ref(),
+            &functions,
+        );
         memory.write(cell::CODE, &code);
         let first = (cell::CODE + code.len()).next_multiple_of(64);
         memory.call_from_nowhere(thunks::NO_PC, thunks.nowhere);
@@ -164,6 +174,7 @@ impl<T: Target> Jit<T> {
                 hot: tables.hot,
                 recent: tables.recent,
                 thunks,
+                x87,
                 sole: false,
                 always_looks: false,
                 effects: |number| {
@@ -528,6 +539,8 @@ impl<T: Target> Jit<T> {
                 .cell(cell::MODE)
                 .store(u64::from(mode) << 32, Ordering::Relaxed);
             memory.budget().store(slice as u32, Ordering::SeqCst);
+            // Of another CPU, or from before what Rust did.
+            memory.forget_x87();
             let calls = Calls {
                 mode,
                 forgotten: self.cache.forgotten(),

@@ -99,6 +99,7 @@ impl Target for Toy {
         flags: FLAGS,
         seen_flags: accel_ir::flags::ALL,
         fp: FP,
+        x87: None,
         pinned: &PINNED,
         regs: &REGS,
     };

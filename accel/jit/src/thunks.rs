@@ -8,10 +8,12 @@
 //! registers: they are in the register file while it runs.
 
 mod flags;
+mod x87;
 
 use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
 
 use accel_softmmu::{layout, recent_layout as recent};
+pub(crate) use x87::{Cells, Key as X87Key, key as x87_key};
 
 use crate::asm::{Alu, Shift, Size, Xmm};
 use crate::asm::{
@@ -146,6 +148,8 @@ pub(crate) struct Thunks {
     pub(crate) flags: usize,
     /// By whether registers are written, vectors.
     call: [usize; 4],
+    /// What is done to the x87 without its helper.
+    x87: Vec<(X87Key, usize)>,
 }
 
 fn memory_index(kind: usize, aligned: bool, size: usize, ctx: usize, vectors: bool) -> usize {
@@ -203,6 +207,13 @@ impl Thunks {
         self.complex[usize::from(vectors)]
     }
 
+    /// The thunk for an x87 operation. Its arguments are where those of helpers are, and so is the result; it
+    /// returns with carry if the helper is to be called. All registers stay.
+    pub(crate) fn x87(&self, key: X87Key) -> Option<usize> {
+        let found = self.x87.iter().find(|(of, _)| *of == key);
+        found.map(|(_, at)| *at)
+    }
+
     pub(crate) fn call(&self, writes: bool, vectors: bool) -> usize {
         self.call[usize::from(writes) * 2 + usize::from(vectors)]
     }
@@ -247,6 +258,7 @@ pub(crate) fn make(
     core: i32,
     layout: &accel_core::Layout,
     tables: Tables,
+    x87: Option<&Cells>,
     functions: &Functions,
 ) -> (Thunks, Vec<u8>) {
     let mut make = Make {
@@ -296,6 +308,9 @@ pub(crate) fn make(
                 }
             }
         }
+    }
+    if let Some(cells) = x87 {
+        make.x87(cells);
     }
     make.reaches(tables);
     make.flags(layout.flags.0.into(), functions.flags);

@@ -88,6 +88,7 @@ pub const LAYOUT: Layout = Layout {
     flags: FLAGS,
     seen_flags: flags::CF | flags::ZF | flags::SF | flags::OF,
     fp: MXCSR,
+    x87: None,
     pinned: &[x(0), x(1), x(2), x(3), SP, x(19), x(4), x(20), x(29), x(30)],
     regs: REGS,
 };

@@ -17,12 +17,14 @@ pub struct F32(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct F64(pub u64);
 /// x87 double extended (Intel SDM volume 1, 4.2.2): the integer bit is explicit.
+/// In memory as the first ten bytes of 16, on little-endian hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct F80 {
-    /// Bits 79:64: sign and biased exponent.
-    pub se: u16,
     /// Bits 63:0: significand with its integer bit.
     pub sig: u64,
+    /// Bits 79:64: sign and biased exponent.
+    pub se: u16,
 }
 /// binary128.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -7,7 +7,7 @@
 //! Not modelled: the selectors of the x87's last instruction and operand (stored as 0, which CPUID
 //! says), its last opcode, and the external interrupt that reports x87 errors while CR0.NE is clear.
 
-use accel_core::Effects;
+use accel_core::{Effects, Intrinsic, X87Op};
 
 use crate::decode::Ctx;
 use crate::helper::helpers;
@@ -26,6 +26,7 @@ mod x87_control;
 mod x87_function;
 mod x87_helper;
 mod x87_move;
+mod x87_quiet;
 mod x87_translate;
 
 pub use fxsave::{LEGACY, MXCSR_INIT, MXCSR_MASK};
@@ -44,6 +45,12 @@ const STATE: Effects = Effects {
     traps: false,
 };
 const ALL: Effects = Effects::ALL;
+const CHANGES: Intrinsic = quiet(X87Op::Changes);
+
+/// An instruction that executors may know.
+const fn quiet(op: X87Op) -> Intrinsic {
+    Intrinsic::X87(op)
+}
 
 helpers! { crate::helper::FLOAT;
     X87_WAIT => x87_helper::wait, X87_EFFECTS;
@@ -56,24 +63,45 @@ helpers! { crate::helper::FLOAT;
     X87_EXCHANGE => x87_helper::exchange, X87_EFFECTS;
     X87_FREE => x87_helper::free, X87_EFFECTS;
     X87_MOVE_IF => x87_helper::move_if, X87_EFFECTS;
-    X87_INIT => x87_control::init, STATE;
-    X87_CLEAR_EXCEPTIONS => x87_control::clear_exceptions, STATE;
-    X87_LOAD_CONTROL => x87_control::load_control, STATE;
-    X87_READ_CONTROL => x87_control::read_control, STATE;
+    X87_INIT => x87_control::init, X87_EFFECTS, CHANGES;
+    X87_CLEAR_EXCEPTIONS => x87_control::clear_exceptions, STATE, CHANGES;
+    X87_LOAD_CONTROL => x87_control::load_control, X87_EFFECTS, CHANGES;
+    X87_READ_CONTROL => x87_control::read_control, STATE, quiet(X87Op::ReadControl);
     X87_READ_STATUS => x87_control::read_status, STATE;
-    X87_STORE_ENV => x87_control::store_environment, X87_EFFECTS;
-    X87_LOAD_ENV => x87_control::load_environment, X87_EFFECTS;
-    X87_SAVE => x87_control::save, X87_EFFECTS;
-    X87_RESTORE => x87_control::restore, X87_EFFECTS;
-    MM_GET => mmx::get, STATE;
-    MM_SET => mmx::set, STATE;
-    MM_TOUCH => mmx::touch, STATE;
+    QUIET_READ_STATUS => x87_control::read_status, STATE, quiet(X87Op::ReadStatus);
+    X87_STORE_ENV => x87_control::store_environment, X87_EFFECTS, CHANGES;
+    X87_LOAD_ENV => x87_control::load_environment, X87_EFFECTS, CHANGES;
+    X87_SAVE => x87_control::save, X87_EFFECTS, CHANGES;
+    X87_RESTORE => x87_control::restore, X87_EFFECTS, CHANGES;
+    QUIET_ARITH => x87_quiet::arith, STATE, quiet(X87Op::Arith);
+    QUIET_ARITH_VALUE => x87_quiet::arith_value, STATE, quiet(X87Op::ArithValue);
+    QUIET_COMPARE => x87_quiet::compare, STATE, quiet(X87Op::Compare);
+    QUIET_COMPARE_VALUE => x87_quiet::compare_value, STATE, quiet(X87Op::CompareValue);
+    QUIET_COMPARE_FLAGS => x87_quiet::compare_flags, STATE, quiet(X87Op::CompareFlags);
+    QUIET_LOAD => x87_quiet::load, STATE, quiet(X87Op::Load);
+    QUIET_LOAD_REGISTER => x87_quiet::load_register, STATE, quiet(X87Op::LoadRegister);
+    QUIET_STORE_REGISTER => x87_quiet::store_register, STATE, quiet(X87Op::StoreRegister);
+    QUIET_CONVERT => x87_quiet::convert, STATE, quiet(X87Op::Convert);
+    QUIET_SIGNIFICAND => x87_quiet::significand, STATE, quiet(X87Op::Significand);
+    QUIET_SIGN_EXPONENT => x87_quiet::sign_exponent, STATE, quiet(X87Op::SignExponent);
+    QUIET_POP => x87_quiet::pop, STATE, quiet(X87Op::Pop);
+    QUIET_EXCHANGE => x87_quiet::exchange, STATE, quiet(X87Op::Exchange);
+    QUIET_CHANGE_SIGN => x87_quiet::change_sign, STATE, quiet(X87Op::ChangeSign);
+    QUIET_ABSOLUTE => x87_quiet::absolute, STATE, quiet(X87Op::Absolute);
+    QUIET_SQUARE_ROOT => x87_quiet::square_root, STATE, quiet(X87Op::SquareRoot);
+    QUIET_ROUND => x87_quiet::round, STATE, quiet(X87Op::Round);
+    QUIET_LOAD_CONTROL => x87_control::load_control, X87_EFFECTS, quiet(X87Op::LoadControl);
+    QUIET_NOTE => x87_quiet::note, STATE, quiet(X87Op::Note);
+    QUIET_NOTE_DATA => x87_quiet::note_data, STATE, quiet(X87Op::NoteData);
+    MM_GET => mmx::get, STATE, quiet(X87Op::GetMmx);
+    MM_SET => mmx::set, STATE, quiet(X87Op::SetMmx);
+    MM_TOUCH => mmx::touch, STATE, quiet(X87Op::TouchMmx);
     MM_EMPTY => mmx::empty, STATE;
     MASK_STORE => mmx::masked_store, ALL;
     FXSAVE => fxsave::fxsave, ALL;
-    FXRSTOR => fxsave::fxrstor, ALL;
+    FXRSTOR => fxsave::fxrstor, ALL, CHANGES;
     XSAVE => fxsave::xsave, ALL;
-    XRSTOR => fxsave::xrstor, ALL;
+    XRSTOR => fxsave::xrstor, ALL, CHANGES;
     LOAD_MXCSR => fxsave::load_mxcsr, ALL;
     SSE_OPERATE => sse_fp::operate, ALL;
     SSE_FROM_INT => sse_fp::from_int, ALL;

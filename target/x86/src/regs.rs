@@ -116,6 +116,7 @@ pub const LAYOUT: Layout = Layout {
     flags: FLAGS,
     seen_flags: accel_ir::flags::ALL,
     fp: MXCSR,
+    x87: Some(crate::state::X87_LAYOUT),
     pinned: &[
         gpr(index::RAX),
         gpr(index::RDX),

@@ -221,3 +221,20 @@ impl State {
         self.is_long() && self.cs().attributes & Segment::L != 0
     }
 }
+
+/// Where the state holds the x87 unit.
+pub(crate) const X87_LAYOUT: accel_core::X87Layout = {
+    use core::mem::offset_of;
+
+    use crate::float::X87;
+    let x87 = offset_of!(State, x87);
+    accel_core::X87Layout {
+        registers: x87.wrapping_add(offset_of!(X87, registers)),
+        top: x87.wrapping_add(offset_of!(X87, top)),
+        used: x87.wrapping_add(offset_of!(X87, used)),
+        status: x87.wrapping_add(offset_of!(X87, status)),
+        control: x87.wrapping_add(offset_of!(X87, control)),
+        ip: x87.wrapping_add(offset_of!(X87, ip)),
+        dp: x87.wrapping_add(offset_of!(X87, dp)),
+    }
+};

@@ -801,6 +801,11 @@ impl Compiler<'_> {
                         self.call_out_for(ways.thunk, detour.insn);
                     }
                 },
+                What::Call { helper, thunk } => {
+                    self.asm
+                        .mov_imm_to(Size::Q, slot_at(ARG + 4), i32::from(helper));
+                    self.call_out_for(thunk, detour.insn);
+                }
                 What::Divide {
                     args,
                     bits,

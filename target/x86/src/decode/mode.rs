@@ -60,9 +60,14 @@ const LMA: u64 = 1 << 15;
 const OSXSAVE: u64 = 1 << 16;
 /// MXCSR masks all exceptions.
 const FP_MASKED: u64 = 1 << 17;
+/// The x87's control word masks all exceptions: none can be pending.
+const X87_MASKED: u64 = 1 << 18;
 
 /// The exception masks of MXCSR (SDM vol. 1, 10.2.3).
 const MXCSR_MASKS: u64 = 0x1f80;
+
+/// The exception masks of the x87's control word (SDM vol. 1, 8.1.5).
+const X87_MASKS: u16 = 0x3f;
 
 impl Mode {
     fn has(self, bit: u64) -> bool {
@@ -140,6 +145,11 @@ impl Mode {
     /// MXCSR masks all exceptions.
     pub(crate) fn fp_masked(self) -> bool {
         self.has(FP_MASKED)
+    }
+
+    /// The x87 masks all exceptions.
+    pub(crate) fn x87_masked(self) -> bool {
+        self.has(X87_MASKED)
     }
 
     /// EFER.LMA.
@@ -225,6 +235,7 @@ pub(crate) fn mode_of(core: &Core) -> u64 {
             FP_MASKED,
             core.regs.get(regs::MXCSR) & MXCSR_MASKS == MXCSR_MASKS,
         ),
+        (X87_MASKED, arch.x87.control & X87_MASKS == X87_MASKS),
     ];
     bits.iter()
         .filter(|(_, set)| *set)
@@ -234,7 +245,7 @@ pub(crate) fn mode_of(core: &Core) -> u64 {
 }
 
 /// Brings `core.mode` in line with the state. To be called after every change of CR0, CR4, EFER,
-/// CPL, RFLAGS.VM, RFLAGS.AC, MXCSR's masks or a segment register; a helper that changed the mode must end with
+/// CPL, RFLAGS.VM, RFLAGS.AC, MXCSR's masks, the x87's or a segment register; a helper that changed the mode must end with
 /// [`accel_core::Trap::Leave`] (or `After`). Returns whether the mode is another now.
 pub fn refresh(core: &mut Core) -> bool {
     let mode = mode_of(core);

@@ -52,7 +52,7 @@ pub(super) fn mmx_ready(ctx: &mut Ctx) -> bool {
         ctx.raise_and_end(vector::NM, None);
         return false;
     }
-    if !ctx.mmx.is_quiet {
+    if !ctx.mmx.is_quiet && !ctx.mode.x87_masked() {
         ctx.b.call_void(X87_WAIT, &[]);
         ctx.mmx.is_quiet = true;
     }

@@ -6,7 +6,7 @@ use super::memory::probe_image;
 use super::x87::{X87, status};
 use super::x87_helper::check_pending;
 use super::x87_move::bits_of;
-use crate::Core;
+use crate::{Core, system};
 
 /// All exceptions masked.
 const ALL_MASKED: u16 = 0x3f;
@@ -14,10 +14,10 @@ const ALL_MASKED: u16 = 0x3f;
 const ENV_32: usize = 28;
 const ENV_16: usize = 14;
 
-/// FNINIT.
-pub(super) fn init(core: &mut Core, _: [u64; 4]) -> Result<u64, Trap> {
+/// FNINIT: (next).
+pub(super) fn init(core: &mut Core, [next, ..]: [u64; 4]) -> Result<u64, Trap> {
     core.arch.x87.init();
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
 /// FNCLEX.
@@ -27,10 +27,10 @@ pub(super) fn clear_exceptions(core: &mut Core, _: [u64; 4]) -> Result<u64, Trap
     Ok(0)
 }
 
-/// FLDCW: the value.
-pub(super) fn load_control(core: &mut Core, [value, ..]: [u64; 4]) -> Result<u64, Trap> {
+/// FLDCW: (value, next).
+pub(super) fn load_control(core: &mut Core, [value, next, ..]: [u64; 4]) -> Result<u64, Trap> {
     core.arch.x87.set_control(value as u16);
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
 /// FNSTCW: the control word.
@@ -154,10 +154,10 @@ fn get_fields(bytes: &[u8], layout: Layout) -> [u32; 7] {
     fields
 }
 
-/// FNSTENV: (layout, address, context).
+/// FNSTENV: (layout, address, context, next).
 pub(super) fn store_environment(
     core: &mut Core,
-    [layout, address, ctx, _]: [u64; 4],
+    [layout, address, ctx, next]: [u64; 4],
 ) -> Result<u64, Trap> {
     let layout = Layout::from_bits(layout);
     let mut image = [0; ENV_32];
@@ -168,13 +168,13 @@ pub(super) fn store_environment(
     core.store_bytes(address, image, ctx as u8)?;
     let masked = core.arch.x87.control | ALL_MASKED;
     core.arch.x87.set_control(masked);
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
-/// FLDENV: (layout, address, context).
+/// FLDENV: (layout, address, context, next).
 pub(super) fn load_environment(
     core: &mut Core,
-    [layout, address, ctx, _]: [u64; 4],
+    [layout, address, ctx, next]: [u64; 4],
 ) -> Result<u64, Trap> {
     check_pending(core)?;
     let layout = Layout::from_bits(layout);
@@ -184,14 +184,14 @@ pub(super) fn load_environment(
     probe_image(core, address, size, (false, ctx as u8))?;
     core.load_bytes(address, image, ctx as u8)?;
     set_environment(&mut core.arch.x87, layout, get_fields(image, layout));
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
 /// Bytes of the environment and eight registers.
 const STATE: usize = ENV_32 + 80;
 
-/// FNSAVE: (layout, address, context).
-pub(super) fn save(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Result<u64, Trap> {
+/// FNSAVE: (layout, address, context, next).
+pub(super) fn save(core: &mut Core, [layout, address, ctx, next]: [u64; 4]) -> Result<u64, Trap> {
     let layout = Layout::from_bits(layout);
     let env = layout.bytes();
     let mut image = [0; STATE];
@@ -208,11 +208,14 @@ pub(super) fn save(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Resu
     probe_image(core, address, size, (true, ctx as u8))?;
     core.store_bytes(address, image, ctx as u8)?;
     core.arch.x87.init();
-    Ok(0)
+    system::leave_if_changed(core, next)
 }
 
-/// FRSTOR: (layout, address, context).
-pub(super) fn restore(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> Result<u64, Trap> {
+/// FRSTOR: (layout, address, context, next).
+pub(super) fn restore(
+    core: &mut Core,
+    [layout, address, ctx, next]: [u64; 4],
+) -> Result<u64, Trap> {
     check_pending(core)?;
     let layout = Layout::from_bits(layout);
     let env = layout.bytes();
@@ -228,5 +231,5 @@ pub(super) fn restore(core: &mut Core, [layout, address, ctx, _]: [u64; 4]) -> R
         let n = x87.top.wrapping_add(i);
         x87.set_register(n, super::fxsave::register_from(from));
     }
-    Ok(0)
+    system::leave_if_changed(core, next)
 }

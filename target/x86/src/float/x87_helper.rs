@@ -3,64 +3,16 @@
 //! One helper call is one instruction. Its arguments are a [`Form`], the instruction's offset, and
 //! the linear address and offset of a memory operand.
 
-use accel_core::Trap;
+use accel_core::{Trap, X87Form as Form, X87Format as Format};
 
 use super::x87::X87;
 use super::x87_arith::{Arith, Source};
 use super::x87_function::Function;
-use super::x87_move::Format;
 use crate::state::vector;
 use crate::{Core, system};
 
 /// CR0.NE: x87 exceptions are #MF, not an external interrupt.
 const CR0_NE: u64 = 1 << 5;
-
-/// Everything about an x87 instruction but its addresses.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub(super) struct Form {
-    /// Number of the operation within its helper.
-    pub(super) op: u8,
-    /// Stack registers: destination and source.
-    pub(super) dst: u8,
-    pub(super) src: u8,
-    /// Format of the memory operand, or `None` for registers.
-    pub(super) format: Option<Format>,
-    /// Registers popped afterwards.
-    pub(super) pops: u8,
-    /// Translation context of the memory operand.
-    pub(super) ctx: u8,
-    /// FUCOM's, FISTTP's and 16-bit layouts' difference.
-    pub(super) variant: bool,
-}
-
-impl Form {
-    pub(super) fn pack(self) -> u64 {
-        let format = self.format.map_or(0xff, |f| f as u8);
-        u64::from_le_bytes([
-            self.op,
-            self.dst,
-            self.src,
-            format,
-            self.pops,
-            self.ctx,
-            u8::from(self.variant),
-            0,
-        ])
-    }
-
-    fn unpack(bits: u64) -> Self {
-        let [op, dst, src, format, pops, ctx, variant, _] = bits.to_le_bytes();
-        Form {
-            op,
-            dst,
-            src,
-            format: (format != 0xff).then(|| Format::from_number(format)),
-            pops,
-            ctx,
-            variant: variant != 0,
-        }
-    }
-}
 
 /// The arguments of every helper here.
 struct Call {

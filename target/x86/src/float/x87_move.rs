@@ -3,44 +3,9 @@
 use target_softfloat::x87::{Constant, fbld, fbstp};
 use target_softfloat::{Env, F32, F64, F80, Flags, Float, IntOverflow, Rounding};
 
+use accel_core::X87Format as Format;
+
 use super::x87::{INDEFINITE, X87, status};
-
-/// What a memory operand holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Format {
-    F32,
-    F64,
-    F80,
-    I16,
-    I32,
-    I64,
-    Bcd,
-}
-
-impl Format {
-    pub(super) fn from_number(n: u8) -> Self {
-        match n {
-            0 => Format::F32,
-            1 => Format::F64,
-            2 => Format::F80,
-            3 => Format::I16,
-            4 => Format::I32,
-            5 => Format::I64,
-            _ => Format::Bcd,
-        }
-    }
-
-    /// Bytes in memory.
-    pub(super) fn bytes(self) -> u8 {
-        match self {
-            Format::I16 => 2,
-            Format::F32 | Format::I32 => 4,
-            Format::F64 | Format::I64 => 8,
-            Format::F80 | Format::Bcd => 10,
-        }
-    }
-}
 
 /// What a store leaves to be done once memory has taken the value.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! x87 instructions as calls of their helpers.
 
-use accel_ir::{Cond, HelperId, Ty, Val};
+use accel_core::{X87Form as Form, X87Format as Format};
+use accel_ir::{Cond, HelperId, Ordering, Ty, Val};
 use iced_x86::{MemorySize, Mnemonic, Register};
 
 use super::operand::{forget_mmx, x87_ready};
 use super::x87_arith::Arith;
 use super::x87_function::Function;
-use super::x87_helper::{Form, STORE_UNCHECKED};
-use super::x87_move::Format;
+use super::x87_helper::STORE_UNCHECKED;
 use crate::decode::context::Ctx;
 use crate::state::vector;
 
@@ -21,12 +21,12 @@ pub(super) fn translate(ctx: &mut Ctx) -> bool {
         // FWAIT heeds TS only together with MP, and EM not at all (SDM vol. 3, table 2-2).
         if ctx.mode.mp() && ctx.mode.ts() {
             ctx.raise_and_end(vector::NM, None);
-        } else {
+        } else if !ctx.mode.x87_masked() {
             ctx.b.call_void(super::X87_WAIT, &[]);
         }
         return true;
     }
-    if x87_ready(ctx) {
+    if x87_ready(ctx) && !(ctx.mode.x87_masked() && emit_quiet(ctx, kind)) {
         emit(ctx, kind);
     }
     true
@@ -180,12 +180,7 @@ fn call(ctx: &mut Ctx, helper: HelperId, mut form: Form, write: bool) {
     form.format = format(ctx.insn.memory_size()).filter(|_| ctx.is_memory(0));
     (form.dst, form.src) = registers(ctx);
     let (address, offset) = match form.format {
-        Some(format) => {
-            let offset = ctx.offset();
-            let segment = ctx.memory_segment();
-            let address = ctx.linear(segment, offset, format.bytes().into(), write);
-            (address, offset)
-        }
+        Some(format) => operand(ctx, format, write),
         None => {
             let zero = ctx.const64(0);
             (zero, zero)
@@ -268,14 +263,15 @@ fn emit(ctx: &mut Ctx, kind: Kind) {
             let holds = ctx.b.flags_use(cond);
             call_with(ctx, super::X87_MOVE_IF, form, holds);
         }
-        Kind::Init => ctx.b.call_void(super::X87_INIT, &[]),
+        Kind::Init => {
+            let next = ctx.next_pc();
+            ctx.b.call_void(super::X87_INIT, &[next]);
+        }
         Kind::ClearExceptions => ctx.b.call_void(super::X87_CLEAR_EXCEPTIONS, &[]),
         Kind::LoadControl => {
             // A pending exception comes before the operand's fault.
             ctx.b.call_void(super::X87_WAIT, &[]);
-            let address = ctx.operand_address(false);
-            let v = ctx.load(address, Ty::I16);
-            ctx.b.call_void(super::X87_LOAD_CONTROL, &[v]);
+            load_control(ctx, super::X87_LOAD_CONTROL);
         }
         Kind::StoreControl => store_word(ctx, super::X87_READ_CONTROL),
         Kind::StoreStatus => store_word(ctx, super::X87_READ_STATUS),
@@ -288,7 +284,8 @@ fn emit(ctx: &mut Ctx, kind: Kind) {
             let address = ctx.operand_address(write);
             let layout = ctx.const64(layout);
             let context = ctx.const64(ctx.mode.data_ctx().into());
-            ctx.b.call_void(helper, &[layout, address, context]);
+            let next = ctx.next_pc();
+            ctx.b.call_void(helper, &[layout, address, context, next]);
         }
         Kind::Nothing | Kind::Wait => {}
     }
@@ -299,4 +296,168 @@ fn store_word(ctx: &mut Ctx, helper: HelperId) {
     let v = ctx.b.call(helper, &[]);
     let v = ctx.b.zext(v, Ty::I16);
     ctx.set_operand(0, v);
+}
+
+fn load_control(ctx: &mut Ctx, helper: HelperId) {
+    let address = ctx.operand_address(false);
+    let v = ctx.load(address, Ty::I16);
+    let next = ctx.next_pc();
+    ctx.b.call_void(helper, &[v, next]);
+}
+
+/// Translates an instruction while all exceptions are masked; `false` if there are no pieces for it.
+fn emit_quiet(ctx: &mut Ctx, kind: Kind) -> bool {
+    let (dst, src) = registers(ctx);
+    let mut form = Form {
+        dst,
+        src,
+        format: format(ctx.insn.memory_size()).filter(|_| ctx.is_memory(0)),
+        ..Form::default()
+    };
+    let in_memory = form.format.is_some();
+    // Decimal numbers have more than the pieces hold.
+    if form.format == Some(Format::Bcd) {
+        return false;
+    }
+    let helper = match kind {
+        Kind::Arith(op, pops) => {
+            (form.op, form.pops) = (op as u8, pops);
+            match in_memory {
+                true => super::QUIET_ARITH_VALUE,
+                false => super::QUIET_ARITH,
+            }
+        }
+        Kind::Compare(quiet, pops) => {
+            (form.variant, form.pops) = (quiet, pops);
+            match in_memory {
+                true => super::QUIET_COMPARE_VALUE,
+                false => super::QUIET_COMPARE,
+            }
+        }
+        Kind::CompareFlags(quiet, pops) => {
+            (form.variant, form.pops) = (quiet, pops);
+            let form = ctx.const64(form.pack());
+            let flags = ctx.b.call(super::QUIET_COMPARE_FLAGS, &[form]);
+            ctx.set_flags(flags);
+            note(ctx, None);
+            return true;
+        }
+        Kind::Load if in_memory => super::QUIET_LOAD,
+        Kind::Load => super::QUIET_LOAD_REGISTER,
+        Kind::Constant(which @ (CONSTANT_ONE | CONSTANT_ZERO)) => {
+            form.format = Some(Format::F80);
+            let (low, high) = match which {
+                CONSTANT_ONE => (1 << 63, 0x3fff),
+                _ => (0, 0),
+            };
+            let args = [form.pack(), low, high].map(|v| ctx.const64(v));
+            ctx.b.call_void(super::QUIET_LOAD, &args);
+            note(ctx, None);
+            return true;
+        }
+        Kind::Store(truncate, pops) if in_memory => {
+            form.variant = truncate;
+            store(ctx, form, pops);
+            return true;
+        }
+        Kind::Store(_, pops) if ctx.insn.mnemonic() != Mnemonic::Fstpnce => {
+            form.pops = pops;
+            super::QUIET_STORE_REGISTER
+        }
+        Kind::Function(Function::Chs) => super::QUIET_CHANGE_SIGN,
+        Kind::Function(Function::Abs) => super::QUIET_ABSOLUTE,
+        Kind::Function(Function::Sqrt) => super::QUIET_SQUARE_ROOT,
+        Kind::Function(Function::RndInt) => super::QUIET_ROUND,
+        Kind::Exchange => super::QUIET_EXCHANGE,
+        Kind::LoadControl => {
+            load_control(ctx, super::QUIET_LOAD_CONTROL);
+            return true;
+        }
+        Kind::StoreStatus => {
+            store_word(ctx, super::QUIET_READ_STATUS);
+            return true;
+        }
+        _ => return false,
+    };
+    if !in_memory {
+        let form = ctx.const64(form.pack());
+        ctx.b.call_void(helper, &[form]);
+        note(ctx, None);
+        return true;
+    }
+    let format = form.format.unwrap_or(Format::F64);
+    let (address, offset) = operand(ctx, format, false);
+    let form = ctx.const64(form.pack());
+    let low = ctx.load(address, low_type(format));
+    let low = ctx.b.zext(low, Ty::I64);
+    if format == Format::F80 {
+        let address = above(ctx, address);
+        let high = ctx.load(address, Ty::I16);
+        let high = ctx.b.zext(high, Ty::I64);
+        ctx.b.call_void(helper, &[form, low, high]);
+    } else {
+        ctx.b.call_void(helper, &[form, low]);
+    }
+    note(ctx, Some(offset));
+    true
+}
+
+/// Numbers of constants.
+const CONSTANT_ONE: u8 = 0;
+const CONSTANT_ZERO: u8 = 6;
+
+/// FST, FIST and FISTTP: the address is checked, then the value made, then stored.
+fn store(ctx: &mut Ctx, form: Form, pops: u8) {
+    let format = form.format.unwrap_or(Format::F64);
+    let (address, offset) = operand(ctx, format, true);
+    let ty = low_type(format);
+    let mem = ctx.mem(ty, Ordering::Release);
+    ctx.b.probe(address, mem);
+    if format == Format::F80 {
+        let above = above(ctx, address);
+        let high = ctx.mem(Ty::I16, Ordering::Release);
+        ctx.b.probe(above, high);
+        let v = ctx.b.call(super::QUIET_SIGNIFICAND, &[]);
+        let w = ctx.b.call(super::QUIET_SIGN_EXPONENT, &[]);
+        let w = ctx.b.zext(w, Ty::I16);
+        ctx.b.store(address, v, mem);
+        ctx.b.store(above, w, high);
+    } else {
+        let form = ctx.const64(form.pack());
+        let v = ctx.b.call(super::QUIET_CONVERT, &[form]);
+        let v = ctx.b.zext(v, ty);
+        ctx.b.store(address, v, mem);
+    }
+    if pops != 0 {
+        ctx.b.call_void(super::QUIET_POP, &[]);
+    }
+    note(ctx, Some(offset));
+}
+
+/// The type of a memory operand's first eight bytes or fewer.
+fn low_type(format: Format) -> Ty {
+    Ty::of_bytes(u32::from(format.bytes()).min(8))
+}
+
+/// The address of the other two of ten bytes.
+fn above(ctx: &mut Ctx, address: Val) -> Val {
+    let eight = ctx.const64(8);
+    ctx.b.add(address, eight)
+}
+
+/// Linear address and offset of the memory operand.
+fn operand(ctx: &mut Ctx, format: Format, write: bool) -> (Val, Val) {
+    let offset = ctx.offset();
+    let segment = ctx.memory_segment();
+    let address = ctx.linear(segment, offset, format.bytes().into(), write);
+    (address, offset)
+}
+
+/// Has this instruction, and its memory operand if it has one, be the last one.
+fn note(ctx: &mut Ctx, offset: Option<Val>) {
+    let pc = ctx.const64(ctx.pc);
+    match offset {
+        Some(offset) => ctx.b.call_void(super::QUIET_NOTE_DATA, &[pc, offset]),
+        None => ctx.b.call_void(super::QUIET_NOTE, &[pc]),
+    }
 }
