@@ -17,6 +17,8 @@ bench_run run_nbody, run_f32_vector, run_int_vector, run_wide_vector;
 bench_run run_clock, run_syscalls, run_signals, run_fork, run_exec, run_faults, run_pipe;
 // selfmod.c
 bench_run run_selfmod;
+// x87.c, x86 only
+bench_run run_x87, run_mmx;
 
 // Where a child that was started by exec ends at once.
 #define BENCH_EXIT "exit"

@@ -36,6 +36,10 @@ static const struct {
     {"faults", run_faults},
     {"pipe", run_pipe},
     {"selfmod", run_selfmod},
+#ifdef __x86_64__
+    {"x87", run_x87},
+    {"mmx", run_mmx},
+#endif
 };
 
 #define PROGRAMS (sizeof programs / sizeof programs[0])

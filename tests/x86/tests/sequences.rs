@@ -7,7 +7,9 @@ use iced_x86::{
 };
 use test_native::Native;
 use test_native::compare::{Engine, differences};
-use test_native::generate::{Case, Form, Prefix, Rng, Undefined, forms, undefined_flags};
+use test_native::generate::{
+    Case, Form, Precision, Prefix, Rng, Undefined, forms, undefined_flags,
+};
 use test_x86::{Emulated, executors};
 
 /// Sequences run.
@@ -95,6 +97,41 @@ fn is_mmx(form: &Form) -> bool {
         && instruction.flow_control() == FlowControl::Next
 }
 
+/// Works on the x87's registers, exactly, and tells nobody of condition codes that are undefined.
+fn is_x87(form: &Form) -> bool {
+    use CpuidFeature::*;
+    let mut instruction = Instruction::default();
+    instruction.set_code(form.code);
+    let features = form.code.cpuid_features();
+    !form.memory
+        && form.prefix == Prefix::None
+        && features
+            .iter()
+            .any(|f| matches!(f, FPU | FPU287 | FPU387 | CMOV | MMX))
+        && features.iter().all(|f| *f != CYRIX_EMMI)
+        && (features.contains(&MMX) || is_x87_mnemonic(&instruction))
+        && !matches!(
+            instruction.mnemonic(),
+            Mnemonic::Fnstsw | Mnemonic::Fstdw | Mnemonic::Fstsg | Mnemonic::Fstpnce
+        )
+        && form.precision() == Precision::Exact
+        && instruction.flow_control() == FlowControl::Next
+}
+
+fn is_x87_mnemonic(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Wait
+        || format!("{:?}", instruction.mnemonic()).starts_with('F')
+}
+
+#[test]
+fn sequences_of_x87_instructions_do_what_the_host_does() {
+    let mut native = Native::new().unwrap();
+    for (name, executor) in executors() {
+        println!("{name}");
+        compare(&mut native, Emulated::new(executor), is_x87);
+    }
+}
+
 #[test]
 fn sequences_of_instructions_do_what_the_host_does() {
     let mut native = Native::new().unwrap();
@@ -121,6 +158,7 @@ fn compare(native: &mut Native, mut emulated: Emulated, which: fn(&Form) -> bool
     for _ in 0..SEQUENCES {
         let mut sequence: Option<Case> = None;
         let mut last = forms[0];
+        let mut fsw = 0;
         for _ in 0..LENGTH {
             last = rng.pick(&forms);
             let case = last.generate(&mut rng);
@@ -132,6 +170,7 @@ fn compare(native: &mut Native, mut emulated: Emulated, which: fn(&Form) -> bool
             if touches_memory(insn) || by_cl || case.undefined.rflags != 0 {
                 continue;
             }
+            fsw |= case.undefined.fsw;
             match &mut sequence {
                 Some(all) => all.bytes.extend_from_slice(&case.bytes),
                 None => sequence = Some(case),
@@ -140,7 +179,10 @@ fn compare(native: &mut Native, mut emulated: Emulated, which: fn(&Form) -> bool
         let Some(mut case) = sequence else {
             continue;
         };
-        case.undefined = Undefined::default();
+        case.undefined = Undefined {
+            fsw,
+            ..Undefined::default()
+        };
         let (want, got) = (native.run_case(&case), emulated.run_case(&case));
         let list = differences(&last, &case, &want, &got);
         assert!(

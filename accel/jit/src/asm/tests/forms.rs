@@ -277,6 +277,18 @@ const CONDITIONS: [(M, M, M); 16] = [
 ];
 
 #[test]
+fn bits_named_by_registers_are_changed_as_meant() {
+    check(|m| {
+        let (what, mnemonic) =
+            m.pick(&[(Bit::Test, M::Bt), (Bit::Set, M::Bts), (Bit::Clear, M::Btr)]);
+        let (of, number) = (m.reg(), m.reg());
+        m.asm.bit(what, of, number);
+        let args = [arg(of, Size::D), arg(number, Size::D)];
+        (meant(mnemonic, &args, 0), Size::D)
+    });
+}
+
+#[test]
 fn conditions_are_those_of_the_numbers() {
     check(|m| {
         let (cc, to, from) = (m.below(16) as u8, m.reg(), m.rm());

@@ -370,3 +370,26 @@ fn the_control_word_is_loaded_and_stored_as_meant() {
         (meant(mnemonic, &[memory(mem)], 4), Size::D)
     });
 }
+
+#[test]
+fn x87_operands_in_memory_are_what_was_meant() {
+    check(|m| {
+        let (opcode, digit, mnemonic, bytes) = m.pick(&[
+            (0xd8, 0, M::Fadd, 4),
+            (0xd8, 3, M::Fcomp, 4),
+            (0xd9, 0, M::Fld, 4),
+            (0xd9, 5, M::Fldcw, 2),
+            (0xda, 7, M::Fidivr, 4),
+            (0xdb, 1, M::Fisttp, 4),
+            (0xdb, 5, M::Fld, 10),
+            (0xdb, 7, M::Fstp, 10),
+            (0xdc, 4, M::Fsub, 8),
+            (0xde, 1, M::Fimul, 2),
+            (0xdf, 5, M::Fild, 8),
+            (0xdf, 7, M::Fistp, 8),
+        ]);
+        let mem = m.mem();
+        m.asm.fpu(opcode, digit, mem);
+        (meant(mnemonic, &[memory(mem)], bytes), Size::D)
+    });
+}
