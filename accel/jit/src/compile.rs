@@ -29,8 +29,7 @@ use accel_ir::{Op, Slot, Unit, Val};
 use crate::asm::{
     Alu, Asm, CC_B, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
 };
-use crate::memory::cell;
-use crate::thunks::{Cells, Thunks};
+use crate::thunks::{Cells, Thunks, forget_x87};
 pub(crate) use float::host;
 use place::Places;
 use plan::Plan;
@@ -656,7 +655,7 @@ impl<'a> Compiler<'a> {
             self.call_out(thunk);
         }
         if x87.is_some_and(|(op, _)| op == X87Op::Changes) {
-            self.asm.mov_imm_to(Size::B, Mem::Code(cell::X87 as i32), 0);
+            forget_x87(&mut self.asm);
         }
         if effects.writes_regs {
             self.places.all_changed();

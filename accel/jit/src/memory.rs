@@ -4,7 +4,7 @@
 //! The executable mapping begins with a few writable pages for what generated code reads and writes
 //! by addresses relative to itself ([`cell`]).
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::table::{LAST_BYTES, TABLE_BYTES};
 
@@ -22,8 +22,10 @@ pub(crate) mod cell {
     pub(crate) const EXECUTOR: usize = 16;
     /// Not zero while the host's MXCSR is the guest's. 8 bits.
     pub(crate) const FLOAT: usize = 24;
-    /// Not zero while the host's x87 has the guest's control word. 8 bits.
+    /// Not zero while the host's x87 has a control word of the guest's; bit 0: it is the one of now. 8 bits.
     pub(crate) const X87: usize = 25;
+    /// x87 control word for Rust code. 16 bits.
+    pub(crate) const RUST_CONTROL: usize = 26;
     /// MXCSR for Rust code. 32 bits.
     pub(crate) const RUST_MXCSR: usize = 28;
     /// MXCSR on its way to or from the register file. 32 bits.
@@ -45,6 +47,8 @@ pub(crate) mod cell {
 const PAGE: usize = 4096;
 /// MXCSR as the calling convention has it: nearest, all exceptions masked.
 const RUST_MXCSR: u32 = 0x1f80;
+/// x87 control word as it has it: nearest, to 64 bits, all exceptions masked.
+const RUST_CONTROL: u16 = 0x37f;
 const _: () = assert!((TABLE_BYTES + LAST_BYTES).is_multiple_of(PAGE));
 
 /// Why there is no memory for code.
@@ -124,6 +128,12 @@ impl CodeMemory {
         memory.map_again()?;
         // SAFETY: within the control pages, aligned, and nobody else has them yet.
         unsafe { run.add(cell::RUST_MXCSR).cast::<u32>().write(RUST_MXCSR) };
+        // SAFETY: likewise.
+        unsafe {
+            run.add(cell::RUST_CONTROL)
+                .cast::<u16>()
+                .write(RUST_CONTROL)
+        };
         Ok(memory)
     }
 
@@ -240,13 +250,6 @@ impl CodeMemory {
         assert!(at + 8 <= cell::CODE && at.is_multiple_of(8), "a cell");
         // SAFETY: checked to lie in the control pages and to be aligned.
         unsafe { &*self.address(at).cast::<AtomicU64>() }
-    }
-
-    /// Has generated code load the guest's x87 control word anew.
-    pub(crate) fn forget_x87(&self) {
-        // SAFETY: a cell in the control pages, of one byte.
-        let is_on = unsafe { &*self.address(cell::X87).cast::<AtomicU8>() };
-        is_on.store(0, Ordering::Relaxed);
     }
 
     /// Asks the CPU to leave generated code soon. May be called by any thread; may get lost against

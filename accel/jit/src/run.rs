@@ -539,8 +539,6 @@ impl<T: Target> Jit<T> {
                 .cell(cell::MODE)
                 .store(u64::from(mode) << 32, Ordering::Relaxed);
             memory.budget().store(slice as u32, Ordering::SeqCst);
-            // Of another CPU, or from before what Rust did.
-            memory.forget_x87();
             let calls = Calls {
                 mode,
                 forgotten: self.cache.forgotten(),

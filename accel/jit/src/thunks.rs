@@ -13,7 +13,7 @@ mod x87;
 use accel_ir::{Mem as Access, Ordering, Rmw, Ty};
 
 use accel_softmmu::{layout, recent_layout as recent};
-pub(crate) use x87::{Cells, Key as X87Key, key as x87_key};
+pub(crate) use x87::{Cells, Key as X87Key, forget_x87, key as x87_key};
 
 use crate::asm::{Alu, Shift, Size, Xmm};
 use crate::asm::{
@@ -401,6 +401,7 @@ impl Make<'_> {
         self.asm
             .mov_imm_to(Size::B, Mem::Code(cell::FLOAT as i32), 0);
         self.asm.bind(float);
+        self.x87_off();
         self.enter_rust();
         self.asm.alu_imm(Alu::Add, Size::Q, RSP, 8);
         for reg in [R15, R14, R13, R12, RBX, RBP] {

@@ -1,13 +1,15 @@
 //! The x87 by the host's own: one piece of code for each operation, format and number of registers popped.
 //!
-//! The guest's control word is the host's from the first piece on, and what the host's status word says was
-//! raised is in the guest's too: [`Thunks::x87_on`](super::Thunks) sees to both, and whatever changes either
-//! for the guest forgets it. All exceptions are masked. What the host's stack holds is gone when a piece ends.
+//! The guest's control word is the host's from the first piece on until generated code is left or the guest's
+//! changes, and what the host's status word says was raised is in the guest's too. Rust code called meanwhile
+//! computes by SSE. All exceptions are masked. What the host's stack holds is gone when a piece ends.
 
 use accel_core::{X87Form, X87Format, X87Layout, X87Op};
 
 use super::{CLC, Make, STC};
-use crate::asm::{Alu, Bit, CC_AE, CC_B, CC_NE, Fix, Mem, RAX, RBP, RCX, RDX, Reg, Shift, Size};
+use crate::asm::{
+    Alu, Asm, Bit, CC_AE, CC_B, CC_E, CC_NE, Fix, Mem, RAX, RBP, RCX, RDX, Reg, Shift, Size,
+};
 use crate::compile::{ARG, RESULT, slot_at};
 use crate::memory::cell;
 
@@ -23,6 +25,15 @@ const MASKS: i32 = 0x3f;
 /// What of the control word can be written, and what always reads as one.
 const WRITABLE: i32 = 0x1f3f;
 const FIXED: i32 = 0x40;
+
+/// Bits of the cell that says whose control word the host has.
+const OF_NOW: i32 = 1;
+const OF_GUEST: i32 = 2;
+
+/// The guest's control word or the exceptions it sees as raised may be others now.
+pub(crate) fn forget_x87(asm: &mut Asm) {
+    asm.alu_imm(Alu::And, Size::B, Mem::Code(cell::X87 as i32), OF_GUEST);
+}
 
 /// Where the guest's unit is, as distances from RBP.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +163,7 @@ impl Make<'_> {
         self.asm.byte(0xe2); // fnclex
         self.asm.fpu(0xd9, 5, Mem::base(RBP, cells.control)); // fldcw
         let is_on = Mem::Code(cell::X87 as i32);
-        self.asm.mov_imm_to(Size::B, is_on, 1);
+        self.asm.mov_imm_to(Size::B, is_on, OF_NOW | OF_GUEST);
         self.asm.ret();
         for key in keys() {
             let mut piece = Piece {
@@ -165,10 +176,21 @@ impl Make<'_> {
             self.thunks.x87.push((key, at));
         }
     }
+
+    /// Has the host's control word as the calling convention wants it, if it is the guest's. Registers stay.
+    pub(super) fn x87_off(&mut self) {
+        let is_on = Mem::Code(cell::X87 as i32);
+        self.asm.alu_imm(Alu::Cmp, Size::B, is_on, 0);
+        let off = self.asm.jcc(CC_E);
+        let control = Mem::Code(cell::RUST_CONTROL as i32);
+        self.asm.fpu(0xd9, 5, control); // fldcw
+        self.asm.mov_imm_to(Size::B, is_on, 0);
+        self.asm.bind(off);
+    }
 }
 
 struct Piece<'a> {
-    asm: &'a mut crate::asm::Asm,
+    asm: &'a mut Asm,
     cells: &'a Cells,
     /// Loads the guest's control word.
     on: usize,
@@ -337,7 +359,7 @@ impl Piece<'_> {
                 self.asm.alu_imm(Alu::Or, Size::D, RAX, FIXED);
                 self.asm
                     .mov_to(Size::W, Mem::base(RBP, self.cells.control), RAX);
-                self.asm.mov_imm_to(Size::B, Mem::Code(cell::X87 as i32), 0);
+                forget_x87(self.asm);
             }
             _ => self.slow.push(self.asm.jmp()),
         }
@@ -465,7 +487,7 @@ impl Piece<'_> {
     /// Sees to the guest's control word being the host's.
     fn need_on(&mut self) {
         self.asm
-            .alu_imm(Alu::Cmp, Size::B, Mem::Code(cell::X87 as i32), 0);
+            .test_imm(Size::B, Mem::Code(cell::X87 as i32), OF_NOW);
         let over = self.asm.jcc(CC_NE);
         self.asm.call_to(self.on);
         self.asm.bind(over);
