@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use runtime::{Handle, Interest, Rank, Ranked, Watch, time};
+use runtime::{Handle, Interest, Rank, Ranked, Timer, Watch, time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -21,6 +21,9 @@ const QUEUE_MAX: usize = 64 << 10;
 const CHUNK: usize = 4096;
 /// Descriptors taken at once.
 const FDS_MAX: usize = 16;
+/// How long single bytes wait for others after the last were written: a serial port of 115,200 baud sends a
+/// dozen in that time, and the host wakes once for all of them.
+const REST_NS: u64 = 1_000_000;
 
 type Callback = Box<dyn Fn() + Send + Sync>;
 
@@ -34,6 +37,8 @@ pub(crate) struct Stream {
     open: AtomicBool,
     /// Called on the loop when the readable side has ended.
     on_eof: OnceLock<Callback>,
+    /// Ends a rest.
+    rest: Timer,
     me: Weak<Stream>,
 }
 
@@ -47,6 +52,10 @@ struct Io {
     filter: Option<Filter>,
     /// It is a unix socket, over which descriptors come too.
     is_unix: bool,
+    /// The last to come was a single byte.
+    trickles: bool,
+    /// Some were written just now: single bytes wait until the timer ends this.
+    rests: bool,
 }
 
 struct Half {
@@ -63,6 +72,10 @@ impl Stream {
             paused: AtomicBool::new(false),
             open: AtomicBool::new(false),
             on_eof: OnceLock::new(),
+            rest: handle.timer({
+                let me: Weak<Self> = me.clone();
+                move || me.upgrade().into_iter().for_each(|me| me.end_rest())
+            }),
             me: me.clone(),
         })
     }
@@ -228,6 +241,15 @@ impl Stream {
         }
     }
 
+    /// Lets go what came while the stream rested.
+    fn end_rest(&self) {
+        let mut io = self.io.lock();
+        io.rests = false;
+        if let (Some(half), false) = (&io.writer, io.out.is_empty()) {
+            half.watch.update_interest(|i| i.write = true);
+        }
+    }
+
     /// Hands the queue to the host as far as it takes it.
     fn drain(&self) {
         let (mut failed, mut relieved) = (false, false);
@@ -238,6 +260,8 @@ impl Stream {
                 out,
                 writer,
                 starved,
+                trickles,
+                rests,
                 ..
             } = &mut *io;
             let Some(half) = writer else { return };
@@ -253,6 +277,10 @@ impl Stream {
             }
             if out.is_empty() {
                 half.watch.update_interest(|i| i.write = false);
+                *rests = *trickles;
+                if *rests {
+                    self.rest.arm(time::monotonic_ns().saturating_add(REST_NS));
+                }
             }
             if *starved && out.len() <= QUEUE_MAX / 2 {
                 *starved = false;
@@ -311,12 +339,15 @@ impl Backend for Stream {
             writer,
             starved,
             filter,
+            trickles,
+            rests,
             ..
         } = &mut *io;
         let Some(half) = writer else {
             return data.len();
         };
         let was_empty = out.is_empty();
+        *trickles = data.len() == 1;
         let room = QUEUE_MAX.saturating_sub(out.len());
         let taken = data.get(..data.len().min(room)).unwrap_or_default();
         match filter {
@@ -324,7 +355,8 @@ impl Backend for Stream {
             None => out.extend(taken),
         }
         *starved |= taken.len() < data.len();
-        if was_empty && !taken.is_empty() {
+        let is_left = *rests && *trickles && out.len() < CHUNK;
+        if (was_empty || *rests) && !taken.is_empty() && !is_left {
             half.watch.update_interest(|i| i.write = true);
         }
         taken.len()

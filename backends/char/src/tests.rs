@@ -218,6 +218,28 @@ fn a_writer_is_held_back_by_a_slow_reader_and_told_when_there_is_room() {
 }
 
 #[test]
+fn single_bytes_in_a_row_wait_for_each_other_and_words_do_not() {
+    let mut b = Bench::new("trickle");
+    let path = b.path("out");
+    let chardev = b.open(&format!("file,id=f,path={path}"));
+    let frontend = chardev.frontend().unwrap();
+    let written = || fs::read_to_string(&path).unwrap();
+    frontend.write(b"a");
+    b.until(|| written() == "a");
+    frontend.write(b"b");
+    // The turn that ends the rest does not write yet.
+    b.event_loop.turn(Some(Duration::ZERO));
+    assert_eq!(written(), "a");
+    b.until(|| written() == "ab");
+    frontend.write(b"c");
+    frontend.write(b"def");
+    b.event_loop.turn(Some(Duration::ZERO));
+    assert_eq!(written(), "abcdef");
+    frontend.write(b"g");
+    b.until(|| written() == "abcdefg");
+}
+
+#[test]
 fn a_connecting_socket_comes_back_after_its_server_did() {
     let mut b = Bench::new("reconnect");
     let path = b.path("s");
