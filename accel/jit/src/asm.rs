@@ -236,7 +236,10 @@ impl Asm {
         if let Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) = rm {
             add(0xc0 | (reg & 7) << 3 | r & 7);
         }
-        self.code.extend_from_slice(&bytes[..len]);
+        // All of a fixed length is one store.
+        let end = self.code.len() + len;
+        self.code.extend_from_slice(&bytes);
+        self.code.truncate(end);
         if let Rm::Mem(mem) = rm {
             self.memory(reg & 7, mem, op.tail);
         }

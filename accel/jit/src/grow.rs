@@ -12,7 +12,10 @@ use crate::run::Jit;
 
 /// What [`Jit::hot`] is: a loop that was sampled so often has run long enough to be worth the work.
 pub(crate) const HOT: u8 = 3;
-/// Most units of a region that are looked at.
+/// Most units that are looked at for a region, at first: most that are sampled so often are of no loop, or a
+/// small one.
+const FEW_UNITS: usize = 16;
+/// Most units that are looked at when that is not the first time.
 const MOST_UNITS: usize = 64;
 /// Most guest instructions of a region that are looked at.
 const MOST_INSNS: usize = 1024;
@@ -34,20 +37,22 @@ impl<T: Target> Jit<T> {
         block.heat = block.heat.saturating_add(1);
         let (heat, key) = (block.heat, block.key);
         self.cache.learn(id);
-        let is_due = |first: u8| (0..4).any(|n| first.checked_shl(2 * n) == Some(heat));
-        if is_due(self.hot) {
-            self.grow(core, key);
+        let first = self.hot;
+        match (0..4).find(|n| first.checked_shl(2 * n) == Some(heat)) {
+            Some(0) => self.grow(core, key, FEW_UNITS),
+            Some(_) => self.grow(core, key, MOST_UNITS),
+            None => {}
         }
     }
 
-    /// Makes a region of the loop that a unit is in.
-    fn grow(&mut self, core: &mut Core<T>, key: Key) {
+    /// Makes a region of the loop that a unit is in, as far as that is found by looking at so many.
+    fn grow(&mut self, core: &mut Core<T>, key: Key, most: usize) {
         let ctx = T::fetch_ctx(core);
         let is_flat = T::fetch_address(core) == core.pc() && key.extra == 0;
         if !is_flat || core.unit_limit() == 1 {
             return;
         }
-        let graph = self.explore(core, key, ctx);
+        let graph = self.explore(core, key, ctx, most);
         if graph.pcs.first() != Some(&key.va) {
             return;
         }
@@ -111,8 +116,8 @@ impl<T: Target> Jit<T> {
         (!source.is_extended()).then_some(Node { member, source })
     }
 
-    /// A unit and those it leads to, as far as they have run before.
-    fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8) -> Graph {
+    /// A unit and up to `most` that it leads to, as far as they have run before.
+    fn explore(&mut self, core: &mut Core<T>, start: Key, ctx: u8, most: usize) -> Graph {
         let mut wanted = vec![start.va];
         // Of each one that is known: its number and where it leads.
         let mut known: Vec<(u64, Vec<u64>)> = Vec::new();
@@ -134,7 +139,7 @@ impl<T: Target> Jit<T> {
                 continue;
             };
             insns += unit.insns();
-            if insns > MOST_INSNS || known.len() >= MOST_UNITS {
+            if insns > MOST_INSNS || known.len() >= most {
                 break;
             }
             let to: Vec<u64> = unit.targets().collect();

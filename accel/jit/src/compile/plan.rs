@@ -137,16 +137,14 @@ impl Plan {
         self.seen.clear();
         renew(&mut self.blocks, unit.blocks.len(), BlockPlan::default());
         self.shape(unit);
-        self.find_bases(unit);
+        let accesses = self.forward(unit, effects);
         let mut sharing = std::mem::take(&mut self.sharing);
         sharing.clear();
-        if shares {
+        if shares && accesses > 1 {
             sharing.make(unit, self, effects);
         }
         self.sharing = sharing;
-        self.flow(unit, effects);
-        self.liveness(unit, effects, live);
-        self.count(unit);
+        self.backward(unit, effects, live);
     }
 
     pub(super) fn is_used(&self, v: Val) -> bool {
@@ -181,19 +179,37 @@ impl Plan {
         }
     }
 
-    /// Which definition each read of the flags sees, and whether instructions follow one that may have
-    /// stored.
-    fn flow(&mut self, unit: &Unit, effects: fn(u16) -> Effects) {
+    /// What addresses are made from, which definition each read of the flags sees, and whether instructions
+    /// follow one that may have stored. Returns how many accesses there are that may share checks.
+    fn forward(&mut self, unit: &Unit, effects: fn(u16) -> Effects) -> usize {
+        renew(&mut self.base, unit.types.len(), Base::Wild);
+        let mut is_wild = [false; 256];
         self.stored_before.clear();
         let mut stored = false;
+        let mut accesses = 0;
         for (i, block) in unit.blocks.iter().enumerate() {
             let mut now = self.blocks[i].seen;
             for op in &block.ops {
+                let of = |v: Val| self.base[v.0 as usize];
                 match *op {
                     Op::Insn { .. } => {
                         self.stored_before.push(stored);
                         stored = false;
                     }
+                    Op::Const { d, .. } => self.base[d.0 as usize] = Base::None,
+                    Op::Get { d, slot } => self.base[d.0 as usize] = Base::Slot(slot.0),
+                    Op::Binary {
+                        op: Binary::Add | Binary::Sub,
+                        d,
+                        a,
+                        b,
+                    } => {
+                        if let (base, Base::None) | (Base::None, base) = (of(a), of(b)) {
+                            self.base[d.0 as usize] = base;
+                        }
+                    }
+                    Op::Zext { d, a } => self.base[d.0 as usize] = of(a),
+                    Op::Set { slot, v } => is_wild[usize::from(slot.0)] |= of(v) == Base::Wild,
                     Op::FlagsDef { kind, ty, a, b, c } => {
                         now = Some(self.defs.len() as u32);
                         self.defs.push(Def {
@@ -217,10 +233,19 @@ impl Plan {
                         }
                         self.seen.push(now);
                     }
-                    Op::Call { helper, .. } if effects(helper.0).writes_regs => now = None,
-                    _ => {}
+                    Op::Load { .. } | Op::Probe { .. } => accesses += 1,
+                    Op::Store { .. } => {
+                        accesses += 1;
+                        stored = true;
+                    }
+                    Op::Call { helper, .. } => {
+                        if effects(helper.0).writes_regs {
+                            now = None;
+                        }
+                        stored |= stores(op, effects);
+                    }
+                    _ => stored |= stores(op, effects),
                 }
-                stored |= stores(op, effects);
             }
             for to in successors(&block.end) {
                 if self.blocks[to].preds == 1 {
@@ -229,10 +254,18 @@ impl Plan {
             }
         }
         self.stores_last = stored;
+        // Units are run again and again: what is set later counts too.
+        for base in &mut self.base {
+            if matches!(base, Base::Slot(slot) if is_wild[usize::from(*slot)]) {
+                *base = Base::Wild;
+            }
+        }
+        accesses
     }
 
-    /// Which definitions must reach the guest's state.
-    fn liveness(
+    /// Which definitions of the flags must reach the guest's state, and how often values are used by
+    /// operations that are needed.
+    fn backward(
         &mut self,
         unit: &Unit,
         effects: fn(u16) -> Effects,
@@ -240,7 +273,17 @@ impl Plan {
     ) {
         let (mut def, mut read) = (self.defs.len(), self.seen.len());
         let mut insn = self.stored_before.len();
+        // The host's address that a group's first access leaves for the others is a value too.
+        for group in &self.sharing.groups {
+            self.rest.push(group.members - 1);
+        }
         for (i, block) in unit.blocks.iter().enumerate().rev() {
+            match &block.end {
+                End::Jump { args, .. } => args.iter().for_each(|v| self.add_use(*v)),
+                End::Branch { c, .. } => self.add_use(*c),
+                End::GotoVal { pc, .. } => self.add_use(*pc),
+                End::Goto { .. } | End::Leave => {}
+            }
             let mut live = match &block.end {
                 End::Goto { pc, .. } => live_at(*pc),
                 End::GotoVal { .. } | End::Leave => true,
@@ -254,100 +297,41 @@ impl Plan {
                     }
                     Op::FlagsDef { .. } => {
                         def -= 1;
-                        self.defs[def].is_stored |= live;
+                        let found = &mut self.defs[def];
+                        found.is_stored |= live;
                         live = false;
-                    }
-                    Op::FlagsUse { .. } | Op::FlagsGet { .. } => {
-                        read -= 1;
-                        live |= self.seen[read].is_none();
-                    }
-                    Op::Call { helper, .. } => live |= effects(helper.0) != Effects::PURE,
-                    op => live |= op.may_fault() && !self.follows(i, n),
-                }
-            }
-            self.blocks[i].is_live = live;
-        }
-        self.wants_flags = self.blocks[0].is_live;
-    }
-
-    /// Counts the uses of values by operations that are needed.
-    fn count(&mut self, unit: &Unit) {
-        let (mut def, mut read) = (self.defs.len(), self.seen.len());
-        // The host's address that a group's first access leaves for the others is a value too.
-        for group in &self.sharing.groups {
-            self.rest.push(group.members - 1);
-        }
-        for (i, block) in unit.blocks.iter().enumerate().rev() {
-            match &block.end {
-                End::Jump { args, .. } => args.iter().for_each(|v| self.add_use(*v)),
-                End::Branch { c, .. } => self.add_use(*c),
-                End::GotoVal { pc, .. } => self.add_use(*pc),
-                End::Goto { .. } | End::Leave => {}
-            }
-            for (n, op) in block.ops.iter().enumerate().rev() {
-                match op {
-                    Op::Load { .. } | Op::Store { .. } | Op::Probe { .. } if self.follows(i, n) => {
-                        if let Op::Store { v, .. } = op {
-                            self.add_use(*v);
-                        }
-                    }
-                    Op::FlagsDef { .. } => {
-                        def -= 1;
-                        let found = self.defs[def];
                         if found.is_stored || found.reads != 0 {
                             op.for_each_use(|v| self.add_use(v));
                         }
                     }
                     Op::FlagsUse { d, .. } | Op::FlagsGet { d } => {
                         read -= 1;
-                        if let (true, Some(seen)) = (self.is_used(*d), self.seen[read]) {
-                            self.defs[seen as usize].reads += 1;
+                        match self.seen[read] {
+                            None => live = true,
+                            Some(seen) if self.is_used(*d) => self.defs[seen as usize].reads += 1,
+                            Some(_) => {}
                         }
                     }
+                    Op::Load { .. } | Op::Store { .. } | Op::Probe { .. } if self.follows(i, n) => {
+                        if let Op::Store { v, .. } = op {
+                            self.add_use(*v);
+                        }
+                    }
+                    Op::Call { helper, .. } => {
+                        live |= effects(helper.0) != Effects::PURE;
+                        op.for_each_use(|v| self.add_use(v));
+                    }
                     op => {
+                        live |= op.may_fault();
                         if !is_pure(op) || op.def().is_some_and(|d| self.is_used(d)) {
                             op.for_each_use(|v| self.add_use(v));
                         }
                     }
                 }
             }
+            self.blocks[i].is_live = live;
         }
-    }
-
-    /// Finds what addresses are made from.
-    fn find_bases(&mut self, unit: &Unit) {
-        renew(&mut self.base, unit.types.len(), Base::Wild);
-        let mut is_wild = [false; 256];
-        let ops = || unit.blocks.iter().flat_map(|block| &block.ops);
-        for op in ops() {
-            let of = |v: Val| self.base[v.0 as usize];
-            let (d, base) = match *op {
-                Op::Const { d, .. } => (d, Base::None),
-                Op::Get { d, slot } => (d, Base::Slot(slot.0)),
-                Op::Binary {
-                    op: Binary::Add | Binary::Sub,
-                    d,
-                    a,
-                    b,
-                } => match (of(a), of(b)) {
-                    (base, Base::None) | (Base::None, base) => (d, base),
-                    _ => continue,
-                },
-                Op::Zext { d, a } => (d, of(a)),
-                Op::Set { slot, v } => {
-                    is_wild[usize::from(slot.0)] |= of(v) == Base::Wild;
-                    continue;
-                }
-                _ => continue,
-            };
-            self.base[d.0 as usize] = base;
-        }
-        // Units are run again and again: what is set later counts too.
-        for base in &mut self.base {
-            if matches!(base, Base::Slot(slot) if is_wild[usize::from(*slot)]) {
-                *base = Base::Wild;
-            }
-        }
+        self.wants_flags = self.blocks[0].is_live;
     }
 
     /// Whether an access uses an address that another one checked.

@@ -54,6 +54,8 @@ pub(super) struct Sharing {
     /// What is known of each value: an address counted from some root, or a constant.
     known: Vec<Option<Known>>,
     slots: Slots,
+    /// Groups that further accesses may join.
+    open: Vec<usize>,
 }
 
 /// What is known of each slot's value.
@@ -132,14 +134,14 @@ impl Sharing {
     pub(super) fn make(&mut self, unit: &Unit, plan: &Plan, effects: fn(u16) -> Effects) {
         super::plan::renew(&mut self.known, unit.types.len(), None);
         self.slots.forget();
+        self.open.clear();
         let mut roots = 0;
-        let mut open: Vec<usize> = Vec::new();
         // A helper may have held interrupts off for this instruction: the unit is not left before it.
         let mut is_held = false;
         for (i, block) in unit.blocks.iter().enumerate() {
             if i != 0 && !follows(unit, plan, i) {
                 self.slots.forget();
-                open.clear();
+                self.open.clear();
             }
             // Nothing of the instruction was done that must not be done again.
             let mut is_fresh = false;
@@ -169,14 +171,14 @@ impl Sharing {
                             self.slots.forget();
                         }
                         if effects != Effects::PURE {
-                            open.clear();
+                            self.open.clear();
                             is_fresh = false;
                         }
                     }
                     ref op => {
                         if let Some(access) = Access::of(op) {
                             let at = (i as u32, n as u32);
-                            self.access(&access, at, is_fresh, plan, &mut roots, &mut open);
+                            self.access(&access, at, is_fresh, plan, &mut roots);
                             is_fresh = false;
                         }
                     }
@@ -213,7 +215,6 @@ impl Sharing {
         is_fresh: bool,
         plan: &Plan,
         roots: &mut u32,
-        open: &mut Vec<usize>,
     ) {
         let addr = access.addr.0 as usize;
         // Later ones of the same value are counted from it too.
@@ -231,8 +232,7 @@ impl Sharing {
             offset: 0,
             leads: false,
         };
-        if let Some(n) = open.iter().position(|n| fits(&self.groups[*n])) {
-            let n = open[n];
+        if let Some(n) = self.open.iter().copied().find(|n| fits(&self.groups[*n])) {
             let group = &mut self.groups[n];
             group.members = group.members.saturating_add(1);
             group.low = group.low.min(known.offset);
@@ -252,15 +252,15 @@ impl Sharing {
             let group = &self.groups[*n];
             !(group.is_write && access.is_write && group.entry == entry)
         };
-        open.retain(is_other);
+        self.open.retain(is_other);
         let is_wild_store = base == Base::Wild && access.is_write;
         if !access.is_plain || !is_fresh || known.root == 0 || is_wild_store {
             return;
         }
-        if open.len() >= MOST_OPEN {
-            open.remove(0);
+        if self.open.len() >= MOST_OPEN {
+            self.open.remove(0);
         }
-        open.push(self.groups.len());
+        self.open.push(self.groups.len());
         shared.group = self.groups.len() as u32;
         shared.leads = true;
         self.groups.push(Group {
