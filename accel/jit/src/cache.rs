@@ -3,7 +3,7 @@
 use accel_core::{Map, PageRef};
 
 use crate::compile::{Compiled, Mark, Way};
-use crate::memory::{CodeMemory, cell};
+use crate::memory::{AHEAD, CodeMemory, cell};
 use crate::notes::Notes;
 use crate::places::ByPlace;
 use crate::ring::Ring;
@@ -503,6 +503,9 @@ impl Cache {
         let len = compiled.code.len();
         // Code begins at multiples of 16, where the host fetches best.
         self.next = (start + len).next_multiple_of(CHUNK).min(self.end);
+        if start / AHEAD != self.next / AHEAD {
+            self.memory.prepare(self.next);
+        }
         if start / SETTLES_AFTER != self.next / SETTLES_AFTER {
             self.memory.settle(start);
         }

@@ -230,7 +230,7 @@ impl<T: Target> Jit<T> {
                 return;
             };
             let pages = (page, pages.collect());
-            self.show(va, "region");
+            self.show(core, va, "region");
             self.statistics.regions += 1;
             let made = &self.shop.made;
             self.cache

@@ -56,6 +56,8 @@ const _: () = assert!((TABLE_BYTES + LAST_BYTES).is_multiple_of(PAGE));
 #[error("the host gives no memory for generated code")]
 pub struct CodeMemoryError(#[source] std::io::Error);
 
+/// Bytes of code that memory is got for at once: as much as the host maps around what is run.
+pub(crate) const AHEAD: usize = 64 << 10;
 /// Bytes of the stack of generated code: 16 for each call, of which a slice can make tens of thousands.
 const STACK: usize = 2 << 20;
 /// Bytes of it after which calls are forgotten.
@@ -193,6 +195,15 @@ impl CodeMemory {
         );
         // SAFETY: the range was checked to lie in the writable mapping, which only this thread writes.
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.write.add(from), code.len()) };
+    }
+
+    /// Code is about to be written from an offset on: gets the host's memory for the next [`AHEAD`] bytes at once,
+    /// not page by page. A host that cannot gives it when it is written.
+    pub(crate) fn prepare(&self, at: usize) {
+        let from = (at.saturating_sub(cell::CODE).min(self.len)) & !(PAGE - 1);
+        let len = AHEAD.min(self.len - from);
+        // SAFETY: within the writable mapping; what is in it stays.
+        unsafe { libc::madvise(self.write.add(from).cast(), len, libc::MADV_POPULATE_WRITE) };
     }
 
     /// Nothing is likely to be written before an offset soon: the pages there are taken out of the writable

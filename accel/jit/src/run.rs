@@ -233,10 +233,10 @@ impl<T: Target> Jit<T> {
     }
 
     /// Shows new code to whoever wants to see it.
-    pub(crate) fn show(&mut self, va: u64, kind: &str) {
+    pub(crate) fn show(&mut self, core: &Core<T>, va: u64, kind: &str) {
         let code = &self.shop.made.code;
         let start = self.cache.memory.address(self.cache.origin()) as u64;
-        if log::log_enabled!(target: "out_asm", log::Level::Trace) {
+        if log::log_enabled!(target: "out_asm", log::Level::Trace) && core.log_filter.has(va) {
             let text = listing(code, start);
             let bytes = code.len();
             log::trace!(target: "out_asm", "OUT: {kind} at {va:#x}, {bytes} bytes{text}");
@@ -457,7 +457,7 @@ impl<T: Target> Jit<T> {
             };
             key.page = page.page_id();
             let pages = (page, pages.collect());
-            self.show(key.va, if key.is_wary { "wary" } else { "guest" });
+            self.show(core, key.va, if key.is_wary { "wary" } else { "guest" });
             let id = self
                 .cache
                 .insert(key, pc, &self.shop.made, pages, at.others);

@@ -311,7 +311,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     }
     source.set_used(used);
     let unit = c.finish();
-    if log::log_enabled!(target: "in_asm", log::Level::Trace) {
+    if log::log_enabled!(target: "in_asm", log::Level::Trace) && core.log_filter.has(start) {
         let text = disassemble(start, source.code(), thumb);
         log::trace!(target: "in_asm", "IN:{text}");
     }

@@ -64,8 +64,8 @@ fn transfer(c: &mut Ctx<'_>) -> bool {
                 Mnemonic::Iretd => 4,
                 _ => 8,
             };
-            c.call_consts(calls::INTERRUPT_RETURN, &[size, next]);
-            c.b.leave();
+            let to = c.call_consts(calls::INTERRUPT_RETURN, &[size, next]);
+            c.b.goto_val(to);
         }
         Mnemonic::Int => {
             let number = c.immediate(0) & 0xff;

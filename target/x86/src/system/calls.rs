@@ -43,7 +43,7 @@ helpers! { crate::helper::SYSTEM;
     FAR_CALL => far_call, ALL;
     // (size, bytes to release, next): RETF. Leaves.
     FAR_RETURN => far_return, ALL;
-    // (size, next): IRET. Leaves.
+    // (size, next): IRET. Leaves, or returns the PC.
     INTERRUPT_RETURN => interrupt_return, ALL;
     // (vector, next): INT n. Leaves.
     SOFTWARE_INTERRUPT => software_interrupt, ALL;

@@ -387,7 +387,8 @@ fn iret_mask(core: &Core, size: u8) -> u64 {
     mask
 }
 
-/// IRET, IRETD and IRETQ. `next` is for the outgoing task, if this is a task return.
+/// IRET, IRETD and IRETQ. `next` is for the outgoing task, if this is a task return. Returns where it goes on if
+/// that is 64-bit code in the same mode, which the kernel does to serialize.
 pub(crate) fn iret(core: &mut Core, size: u8, next: u64) -> Result<u64, Trap> {
     let vm86 = is_vm86(core);
     let before = core.regs.get(regs::RFLAGS);
@@ -404,8 +405,13 @@ pub(crate) fn iret(core: &mut Core, size: u8, next: u64) -> Result<u64, Trap> {
     }
     core.arch.system.nmi_blocked = false;
     super::exception::tf_loaded(core, before);
-    mode_changed(core);
-    Err(Trap::Leave)
+    let changed = mode_changed(core);
+    let is_watched = core.stepping || super::exception::is_traced(core);
+    // Elsewhere the base of CS may be another now, which is not part of the mode.
+    if changed || is_watched || !core.arch.is_64() || core.pending.get() != 0 {
+        return Err(Trap::Leave);
+    }
+    Ok(core.pc())
 }
 
 fn iret_real(core: &mut Core, size: u8, vm86: bool) -> Result<(), Trap> {

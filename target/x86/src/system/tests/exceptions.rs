@@ -131,8 +131,26 @@ fn long_mode_pushes_ss_always_and_aligns_the_stack() {
     assert_eq!(b.sp(), 0x8000 - 40);
     let frame: Vec<u64> = (0..5).map(|n| b.get(b.sp() + 8 * n, 8)).collect();
     assert_eq!(frame, [0x5002, 0x38, 2, 0x8006, 0x10]);
-    b.call(INTERRUPT_RETURN, [8, 0, 0, 0]).unwrap_err();
+    assert_eq!(b.call(INTERRUPT_RETURN, [8, 0, 0, 0]), Ok(0x5002));
     assert_eq!((b.core.pc(), b.sp()), (0x5002, 0x8006));
+}
+
+#[test]
+fn iretq_within_the_mode_goes_on_unless_something_waits() {
+    let mut b = Bench::long();
+    let call = |b: &mut Bench, flags| {
+        for (n, value) in [0x6000, 0x38, flags, 0x8000, 0x10].into_iter().enumerate() {
+            b.put(0x7000 + 8 * n as u64, 8, value);
+        }
+        b.set(index::RSP, 0x7000);
+        b.call(INTERRUPT_RETURN, [8, 0, 0, 0])
+    };
+    assert_eq!(call(&mut b, 0x202), Ok(0x6000));
+    assert_eq!(call(&mut b, 0x302), Err(Trap::Leave), "a trap");
+    assert_eq!(call(&mut b, 0x202), Ok(0x6000));
+    b.core.pending.raise(reason::INTR);
+    assert_eq!(call(&mut b, 0x202), Err(Trap::Leave), "an interrupt");
+    assert_eq!((b.core.pc(), b.sp()), (0x6000, 0x8000));
 }
 
 #[test]
