@@ -34,6 +34,7 @@ pub mod kernels;
 mod outer;
 pub mod programs;
 mod qmp;
+mod state;
 mod vm;
 
 pub use binary::program;

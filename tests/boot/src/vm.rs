@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::console::Console;
 use crate::qmp::{Pending, Qmp};
-use crate::{Error, Folder, Guest, binary};
+use crate::{Error, Folder, Guest, binary, state};
 
 /// How long a test waits for one thing. Far beyond any boot: it ends tests that hang, and a slow
 /// host must not make others fail.
@@ -40,6 +40,8 @@ pub struct Vm {
     errors: Console,
     pending: Option<Pending>,
     patience: Duration,
+    /// Where it can be asked what it is doing.
+    monitor: Option<PathBuf>,
     /// Dropped after the machine has ended.
     _folder: Folder,
 }
@@ -164,6 +166,13 @@ impl VmBuilder {
         } else if self.args.iter().any(|arg| arg == "-initrd") {
             command.arg("-append").arg(format!("console={console}"));
         }
+        // One that gets stuck is asked why.
+        let has_monitor = self.args.iter().any(|arg| arg == "-monitor");
+        let monitor = (self.image.is_none() && !has_monitor).then(|| folder.join("monitor"));
+        if let Some(path) = &monitor {
+            let at = format!("unix:{},server=on,wait=off", path.display());
+            command.arg("-monitor").arg(at);
+        }
         let mut pending = None;
         if self.with_qmp {
             let path = folder.join("qmp");
@@ -193,6 +202,7 @@ impl VmBuilder {
             errors,
             pending,
             patience: self.patience,
+            monitor,
             _folder: folder,
             child,
         })
@@ -311,8 +321,12 @@ impl Vm {
         if self.console.wait_end(Duration::ZERO) {
             self.errors.wait_end(Duration::from_secs(5));
         }
+        let state = match &self.monitor {
+            Some(path) if !self.console.wait_end(Duration::ZERO) => state::ask(path),
+            _ => String::new(),
+        };
         format!(
-            "--- console ---\n{}\n--- standard error ---\n{}",
+            "--- console ---\n{}\n--- standard error ---\n{}\n--- monitor ---\n{state}",
             self.console.tail(40),
             self.errors.tail(20)
         )
