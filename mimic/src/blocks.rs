@@ -148,6 +148,16 @@ impl BlockControl {
         self.storage.disks.find(|disk| disk.info().id == id)
     }
 
+    /// Changes the graph, and tells the users of disks that have another size then.
+    fn telling<T>(&self, change: impl FnOnce() -> T) -> T {
+        let lens = |disk: SharedBlock| (disk.len(), disk);
+        let before: Vec<_> = self.storage.disks.all().into_iter().map(lens).collect();
+        let result = change();
+        let changed = before.iter().filter(|(len, disk)| disk.len() != *len);
+        changed.for_each(|(_, disk)| disk.size_changed());
+        result
+    }
+
     /// A disk by its own id or its device's.
     fn disk_of(&self, device: Option<&str>, qdev: Option<&str>) -> Result<SharedBlock, QmpError> {
         let not_found = |id: &str| {
@@ -354,25 +364,38 @@ impl Blocks for BlockControl {
             opener.graph.check_free(&node).map_err(failed)?;
             changes.push(opener.reopening(&node, &opts).map_err(failed)?);
         }
-        let still = opener.graph.still();
-        let mut done = Vec::new();
-        for change in &changes {
-            match change.apply(&still) {
-                Ok(before) => done.push(before),
-                Err(error) => {
-                    for before in done.into_iter().rev() {
-                        // It was so: what stood against it is not there.
-                        let _ = before.apply(&still);
+        self.telling(|| {
+            let still = opener.graph.still();
+            let mut done = Vec::new();
+            for change in &changes {
+                match change.apply(&still) {
+                    Ok(before) => done.push(before),
+                    Err(error) => {
+                        for before in done.into_iter().rev() {
+                            // It was so: what stood against it is not there.
+                            let _ = before.apply(&still);
+                        }
+                        return Err(failed(error));
                     }
-                    return Err(failed(error));
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn create_image(&self, args: BlockdevCreateArgs) -> Result<(), QmpError> {
         self.start_create(args)
+    }
+
+    fn set_drive(&self, device: &str, node: &str) -> Result<(), QmpError> {
+        let disk = self.disk_of(None, Some(device))?;
+        let node = self.named(node)?;
+        let graph = &self.storage.opener.graph;
+        for node in disk.node().iter().chain([&node]) {
+            graph.check_free(node).map_err(failed)?;
+        }
+        self.telling(|| disk.set_node(&graph.still(), &node))
+            .map_err(failed)
     }
 
     fn resize(&self, args: BlockResizeArgs) -> Result<(), QmpError> {
@@ -387,7 +410,7 @@ impl Blocks for BlockControl {
         let uses = |disk: &SharedBlock| disk.node().is_some_and(|n| Arc::ptr_eq(&n, &node));
         let resized = match self.storage.disks.find(uses) {
             Some(disk) => disk.resize(len),
-            None => node.resize(len, Preallocation::Off),
+            None => self.telling(|| node.resize(len, Preallocation::Off)),
         };
         resized.map_err(|error| {
             let (name, driver) = (node.name(), node.class().name);
@@ -440,7 +463,7 @@ impl Blocks for BlockControl {
     }
 
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {
-        self.transact_all(actions)
+        self.telling(|| self.transact_all(actions))
     }
 
     fn jobs(&self) -> Vec<JobInfo> {

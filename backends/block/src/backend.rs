@@ -8,8 +8,8 @@ use hw_clock::Clock;
 
 use crate::accounting::{Accounting, Stats};
 use crate::driver::{Preallocation, Transfer};
-use crate::edge::{Child, perm};
-use crate::graph::Graph;
+use crate::edge::{Child, check_edge, perm};
+use crate::graph::{Graph, Still};
 use crate::node::Node;
 use crate::open::OpenError;
 use crate::policy::{ErrorAction, ErrorPolicy, Failure, IoStatus};
@@ -99,6 +99,13 @@ impl BlockBackend {
         options: BackendOptions,
     ) -> Result<Self, OpenError> {
         let id = id.into();
+        if !options.read_only {
+            match node.let_write() {
+                // The host does not let us: the disk is read-only.
+                Ok(()) | Err(OpenError::Host { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let (used, shared) = match node.options().read_only || options.read_only {
             true => (perm::CONSISTENT_READ, perm::ALL),
             false if options.share_rw => (perm::CONSISTENT_READ | perm::WRITE, perm::ALL),
@@ -466,9 +473,36 @@ impl Block for BlockBackend {
     fn resize(&self, len: u64) -> Result<(), BlockError> {
         self.drain();
         self.node().resize(len, Preallocation::Off)?;
+        self.size_changed();
+        Ok(())
+    }
+
+    fn set_node(&self, _: &Still<'_>, node: &Arc<Node>) -> Result<(), OpenError> {
+        let root = &self.shared.root;
+        let (used, shared) = (root.used(&[]), root.shared(&[]));
+        let gone = [root.clone()];
+        check_edge(node, &node.edges(), (used, shared), &gone)?;
+        if used & perm::WRITE != 0 {
+            node.let_write()?;
+            if node.options().read_only {
+                return Err(OpenError::Other(format!(
+                    "node '{}' is read-only, and '{}' writes",
+                    node.name(),
+                    self.shared.id
+                )));
+            }
+        }
+        root.node().flush().map_err(|error| {
+            let name = root.node().name().to_owned();
+            OpenError::Other(format!("node '{name}' cannot be written out: {error}"))
+        })?;
+        root.move_to(node);
+        Ok(())
+    }
+
+    fn size_changed(&self) {
         let listeners = lock(&self.shared.on_resize).clone();
         listeners.iter().for_each(|listener| listener());
-        Ok(())
     }
 
     fn on_resize(&self, listener: Arc<dyn Fn() + Send + Sync>) {

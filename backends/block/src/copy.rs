@@ -219,6 +219,7 @@ impl Mirror {
         base: Option<Arc<Node>>,
     ) -> Result<Self, OpenError> {
         let claim = graph.claim(&[source.clone(), target.clone()], "mirror")?;
+        target.let_write()?;
         if target.options().read_only {
             return Err(OpenError::Other(format!(
                 "node '{}' is read-only, and a copy is to be written to it",

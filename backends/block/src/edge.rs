@@ -1,8 +1,9 @@
 //! An edge of the block graph: what a parent does to the node below, and what it lets others do.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
+use crate::driver::DriverKind;
 use crate::node::Node;
 use crate::open::OpenError;
 
@@ -32,8 +33,10 @@ pub mod perm {
 pub(crate) struct Edge {
     role: &'static str,
     parent: String,
-    pub(crate) used: AtomicU8,
-    pub(crate) shared: u8,
+    used: AtomicU8,
+    shared: u8,
+    /// The filter that holds it: what its users do and share counts, and nothing else.
+    filter: OnceLock<Weak<Node>>,
     node: RwLock<Arc<Node>>,
 }
 
@@ -47,25 +50,34 @@ impl std::fmt::Debug for Child {
     }
 }
 
-/// Whether an edge that does and shares this goes with the others at a node.
+/// Whether an edge that does and shares this goes with the others at a node, and if that is a filter with those
+/// below it. Edges that are `gone` then are not counted.
 pub(crate) fn check_edge(
     node: &Node,
     others: &[Child],
-    used: u8,
-    shared: u8,
+    (used, shared): (u8, u8),
+    gone: &[Child],
 ) -> Result<(), OpenError> {
-    for Child(other) in others {
-        let conflict = (used & !other.shared) | (other.used.load(Ordering::Acquire) & !shared);
+    for other in others.iter().filter(|other| !other.is_among(gone)) {
+        let conflict = (used & !other.shared(gone)) | (other.used(gone) & !shared);
         let names = perm::NAMES.iter().find(|(bit, _)| conflict & bit != 0);
         if let Some((_, what)) = names {
             return Err(OpenError::InUse {
                 node: node.name().to_owned(),
-                user: other.parent.clone(),
+                user: other.parent().to_owned(),
                 what,
             });
         }
     }
-    Ok(())
+    if node.class().kind != DriverKind::Filter {
+        return Ok(());
+    }
+    node.driver().children().iter().try_for_each(|child| {
+        let below = child.node();
+        let mut others = below.edges();
+        others.retain(|other| !Arc::ptr_eq(&other.0, &child.0));
+        check_edge(&below, &others, (used, shared), gone)
+    })
 }
 
 impl Child {
@@ -82,6 +94,7 @@ impl Child {
             parent: parent.into(),
             used: AtomicU8::new(used),
             shared,
+            filter: OnceLock::new(),
             node: RwLock::new(node.clone()),
         });
         let mut parents = node.parents();
@@ -91,9 +104,12 @@ impl Child {
             .filter_map(Weak::upgrade)
             .map(Child)
             .collect();
-        check_edge(&node, &others, used, shared)?;
+        check_edge(&node, &others, (used, shared), &[])?;
         parents.push(Arc::downgrade(&edge));
         drop(parents);
+        if used & perm::WRITE != 0 {
+            node.let_write()?;
+        }
         Ok(Child(edge))
     }
 
@@ -121,12 +137,48 @@ impl Child {
         &self.0.parent
     }
 
+    /// It is this filter's.
+    pub(crate) fn belongs_to_filter(&self, filter: &Arc<Node>) {
+        let _ = self.0.filter.set(Arc::downgrade(filter));
+    }
+
+    pub(crate) fn is_among(&self, edges: &[Child]) -> bool {
+        edges.iter().any(|edge| Arc::ptr_eq(&edge.0, &self.0))
+    }
+
+    /// The users of the filter that holds it, but for those that are gone; nothing if it is no filter's.
+    fn filter_users(&self, gone: &[Child]) -> Option<Vec<Child>> {
+        let filter = self.0.filter.get()?;
+        let mut users = filter.upgrade().map(|f| f.edges()).unwrap_or_default();
+        users.retain(|user| !user.is_among(gone));
+        Some(users)
+    }
+
+    /// What is done through it.
+    pub(crate) fn used(&self, gone: &[Child]) -> u8 {
+        match self.filter_users(gone) {
+            Some(users) => users.iter().fold(0, |all, user| all | user.used(gone)),
+            None => self.0.used.load(Ordering::Acquire),
+        }
+    }
+
+    /// What others may do.
+    pub(crate) fn shared(&self, gone: &[Child]) -> u8 {
+        match self.filter_users(gone) {
+            Some(users) => (users.iter()).fold(perm::ALL, |all, user| all & user.shared(gone)),
+            None => self.0.shared,
+        }
+    }
+
     pub(crate) fn add_used(&self, more: u8) -> Result<(), OpenError> {
         let node = self.node();
         let mut others = node.edges();
         others.retain(|other| !Arc::ptr_eq(&other.0, &self.0));
+        if self.0.filter.get().is_some() {
+            return Ok(());
+        }
         let used = self.0.used.load(Ordering::Acquire) | more;
-        check_edge(&node, &others, used, self.0.shared)?;
+        check_edge(&node, &others, (used, self.0.shared), &[])?;
         self.0.used.store(used, Ordering::Release);
         Ok(())
     }

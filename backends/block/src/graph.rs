@@ -147,8 +147,11 @@ impl Graph {
         let mut others = new.edges();
         others.retain(|other| !self.is_idle(other));
         for edge in &moved {
-            let used = edge.0.used.load(Ordering::Acquire);
-            check_edge(new, &others, used, edge.0.shared)?;
+            let used = edge.used(&[]);
+            check_edge(new, &others, (used, edge.shared(&[])), &moved)?;
+            if used & perm::WRITE != 0 {
+                new.let_write()?;
+            }
             if used & perm::WRITE != 0 && new.options().read_only {
                 return Err(OpenError::Other(format!(
                     "node '{}' is read-only, and '{}' writes",

@@ -114,6 +114,15 @@ pub trait Block: Send + Sync {
         None
     }
 
+    /// Another node from now on; requests that wait go there.
+    ///
+    /// # Errors
+    /// When a user of the node forbids it, or it is read-only and written to.
+    fn set_node(&self, still: &Still<'_>, node: &Arc<Node>) -> Result<(), OpenError> {
+        let _ = (still, node);
+        Err(OpenError::Other("this disk has no node".to_owned()))
+    }
+
     /// Takes a request. Never waits. The completion is always called, once, later, and not by the
     /// calling thread before this returns.
     fn submit(&self, request: Request);
@@ -171,6 +180,9 @@ pub trait Block: Send + Sync {
         let _ = len;
         Err(BlockError::Unsupported)
     }
+
+    /// Tells whoever listens that the size is another one.
+    fn size_changed(&self) {}
 
     /// Calls `listener` after each change of the size, on the thread that changes it.
     fn on_resize(&self, listener: Arc<dyn Fn() + Send + Sync>) {

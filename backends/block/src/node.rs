@@ -53,8 +53,15 @@ pub struct NodeOptions {
     pub no_flush: bool,
     /// Others may do to the file what they like (`force-share`).
     pub force_share: bool,
-    /// Refuses writes instead of failing to open (`auto-read-only`).
+    /// Refuses writes instead of failing to open (`auto-read-only`); a node of its own also until somebody writes.
     pub auto_read_only: bool,
+}
+
+impl NodeOptions {
+    /// Whether a node of this kind, with these options, refuses writes for as long as nobody writes.
+    pub(crate) fn waits_for_writer(&self, class: &DriverClass) -> bool {
+        self.auto_read_only && class.kind == DriverKind::Protocol
+    }
 }
 
 /// Told of all that changes the contents of a node: a job that copies it. `before` may wait; each is
@@ -231,6 +238,18 @@ impl Node {
         Ok(())
     }
 
+    /// Lets writes through from now on if it refuses them only because nobody has written yet.
+    ///
+    /// # Errors
+    /// The host's; that another user of the file forbids it.
+    pub(crate) fn let_write(&self) -> Result<(), OpenError> {
+        let options = self.options();
+        match options.read_only && options.auto_read_only {
+            true => self.set_read_only(false),
+            false => Ok(()),
+        }
+    }
+
     /// End of the furthest change so far.
     pub fn written_to(&self) -> u64 {
         self.written_to.load(Ordering::Relaxed)
@@ -250,7 +269,7 @@ impl Node {
     /// Whether any user of it writes.
     pub fn is_written(&self) -> bool {
         let mut edges = self.edges().into_iter();
-        edges.any(|edge| edge.0.used.load(Ordering::Acquire) & (perm::WRITE | perm::RESIZE) != 0)
+        edges.any(|edge| edge.used(&[]) & (perm::WRITE | perm::RESIZE) != 0)
     }
 
     fn observers(&self) -> MutexGuard<'_, Vec<Arc<dyn Observer>>> {

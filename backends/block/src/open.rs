@@ -310,10 +310,13 @@ impl Opener {
         let subject = format!("block driver '{driver}'");
         let common = Props::check(option, &subject, &common, NODE_PROPS)?;
         let props = Props::check(option, &subject, &own, class.props)?;
+        let mut options = node_options(&common, &above.options);
+        // With nobody above it nobody writes yet, and others may have the file meanwhile.
+        options.read_only |= above.depth == 0 && options.waits_for_writer(class);
         let mut opening = Opening {
             opener: self,
             class,
-            options: node_options(&common, &above.options),
+            options,
             opts,
             above,
             props,
@@ -333,6 +336,12 @@ impl Opener {
         let mut opened_with = Opts::default();
         rest.for_each(|(key, value)| opened_with.push(key, value.clone()));
         node.set_opened_with(opened_with);
+        if class.kind == DriverKind::Filter {
+            let children = node.driver().children();
+            children
+                .iter()
+                .for_each(|child| child.belongs_to_filter(&node));
+        }
         self.graph.add(&node)?;
         Ok(node)
     }
@@ -384,8 +393,9 @@ pub(crate) fn node_options(props: &Props, above: &NodeOptions) -> NodeOptions {
         true => matches!(props.text("discard"), Some("unmap" | "on")),
         false => above.discard,
     };
+    let read_only = switch("read-only", above.read_only);
     NodeOptions {
-        read_only: switch("read-only", above.read_only),
+        read_only,
         discard,
         detect_zeroes: match props.text("detect-zeroes") {
             Some("on") => DetectZeroes::On,
@@ -395,7 +405,7 @@ pub(crate) fn node_options(props: &Props, above: &NodeOptions) -> NodeOptions {
         direct: switch("cache.direct", above.direct),
         no_flush: switch("cache.no-flush", above.no_flush),
         force_share: switch("force-share", above.force_share),
-        auto_read_only: switch("auto-read-only", above.auto_read_only),
+        auto_read_only: !read_only && switch("auto-read-only", above.auto_read_only),
     }
 }
 
@@ -464,28 +474,45 @@ impl Opening<'_> {
 
     /// The file below, in which the driver stores its things.
     pub fn file(&mut self) -> Result<Child, OpenError> {
-        let child = self.named("file")?.ok_or_else(|| {
+        let node = self.found("file")?.ok_or_else(|| {
             OpenError::Other(format!(
                 "driver '{}' needs 'file=...': the node that it stores its data in",
                 self.class.name
             ))
         })?;
-        self.file = child.node().file().to_owned();
-        if child.node().options().read_only && !self.options.read_only {
-            if !self.options.auto_read_only {
-                return Err(OpenError::Other(format!(
-                    "node '{}' is read-only: give node '{}' 'read-only=on' too",
-                    child.node().name(),
-                    self.name
-                )));
+        self.file = node.file().to_owned();
+        let is_filter = self.class.kind == DriverKind::Filter;
+        if is_filter && !self.options.read_only {
+            node.let_write()?;
+        }
+        if self.options.auto_read_only && !self.options.read_only {
+            match node.let_write() {
+                // The host does not let us: that is what the option is for.
+                Ok(()) | Err(OpenError::Host { .. }) => {}
+                Err(error) => return Err(error),
             }
-            self.options.read_only = true;
+            self.options.read_only = node.options().read_only;
+        }
+        let child = self.attach(node, "file")?;
+        let node = child.node();
+        if node.options().read_only && !self.options.read_only {
+            return Err(OpenError::Other(format!(
+                "node '{}' is read-only: give node '{}' 'read-only=on' too",
+                node.name(),
+                self.name
+            )));
         }
         Ok(child)
     }
 
     /// A child that was given by name or with its properties.
     pub fn named(&mut self, role: &'static str) -> Result<Option<Child>, OpenError> {
+        let node = self.found(role)?;
+        node.map(|node| self.attach(node, role)).transpose()
+    }
+
+    /// The node of such a child.
+    fn found(&self, role: &str) -> Result<Option<Arc<Node>>, OpenError> {
         let properties = below(self.opts, role);
         let node = if !properties.is_empty() {
             let mut options = self.options;
@@ -502,20 +529,22 @@ impl Opening<'_> {
                 None => return Ok(None),
             }
         };
-        self.attach(node, role).map(Some)
+        Ok(Some(node))
     }
 
     fn attach(&self, node: Arc<Node>, role: &'static str) -> Result<Child, OpenError> {
         use perm::{ALL, CONSISTENT_READ, RESIZE, WRITE, WRITE_UNCHANGED};
+        // A filter's users say what they do, and what they share.
+        if self.class.kind == DriverKind::Filter {
+            return Child::attach(node, &self.name, role, 0, ALL);
+        }
         let writes = match self.options.read_only || role == "backing" {
             true => 0,
             false => WRITE | RESIZE,
         };
-        let shared = match self.class.kind {
-            // A filter's users say themselves what they share.
-            DriverKind::Filter => ALL,
-            _ if self.options.force_share => ALL,
-            _ => CONSISTENT_READ | WRITE_UNCHANGED,
+        let shared = match self.options.force_share {
+            true => ALL,
+            false => CONSISTENT_READ | WRITE_UNCHANGED,
         };
         Child::attach(node, &self.name, role, CONSISTENT_READ | writes, shared)
     }

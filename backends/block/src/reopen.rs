@@ -1,7 +1,6 @@
 //! `blockdev-reopen`: a node with other properties, and other nodes behind and below it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use control_options::{Opts, Props};
 
@@ -165,7 +164,8 @@ impl Reopening {
         }
         node.driver().set_props(&self.props)?;
         node.set_cache(self.options.direct, self.options.no_flush)?;
-        node.set_read_only(self.options.read_only)?;
+        let waits = self.options.waits_for_writer(node.class()) && !node.is_written();
+        node.set_read_only(self.options.read_only || waits)?;
         node.set_options(self.options);
         node.set_opened_with(self.opened_with.clone());
         Ok(())
@@ -188,7 +188,10 @@ fn move_file(node: &Node, new: &Arc<Node>) -> Result<(), OpenError> {
         ))
     })?;
     node.driver().check_file(new)?;
-    let used = edge.0.used.load(Ordering::Acquire);
+    let used = edge.used(&[]);
+    if used & perm::WRITE != 0 {
+        new.let_write()?;
+    }
     if used & perm::WRITE != 0 && new.options().read_only {
         let (name, parent) = (new.name(), node.name());
         let problem = format!("node '{name}' is read-only, and '{parent}' writes");
@@ -198,7 +201,7 @@ fn move_file(node: &Node, new: &Arc<Node>) -> Result<(), OpenError> {
     let old = edge.node();
     let mut others = new.edges();
     others.retain(|other| other.parent() != old.name());
-    check_edge(new, &others, used, edge.0.shared)?;
+    check_edge(new, &others, (used, edge.shared(&[])), &[])?;
     edge.move_to(new);
     Ok(())
 }

@@ -131,6 +131,12 @@ pub trait Blocks: Send + Sync {
     /// What is wrong with the options.
     fn create_image(&self, args: BlockdevCreateArgs) -> Result<(), QmpError>;
 
+    /// Connects the device with this id or path to another node.
+    ///
+    /// # Errors
+    /// When there is no such device or node, or a user of the node forbids it.
+    fn set_drive(&self, device: &str, node: &str) -> Result<(), QmpError>;
+
     /// Changes the size of a disk.
     ///
     /// # Errors

@@ -484,6 +484,18 @@ qapi_struct! {
 }
 
 qapi_struct! {
+    /// Arguments of `qom-set`.
+    pub struct QomSetArgs {
+        /// The object.
+        path: String = "path",
+        /// Which of its properties.
+        property: String = "property",
+        /// Its new value.
+        value: Value = "value",
+    }
+}
+
+qapi_struct! {
     /// Arguments of `qom-list`.
     pub struct PathArgs {
         /// Which.

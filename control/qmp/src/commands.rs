@@ -10,8 +10,8 @@ use control_qapi::{
     CpuInstanceProperties, DataFormat, DeviceOptions, Empty, ErrorClass, Event, HumanArgs, IdArgs,
     KvmInfo, MachineInfo, MemsaveArgs, MigrateSetCapabilitiesArgs, MigrationCapabilityStatus,
     NameInfo, ObjectPropertyInfo, ObjectTypeInfo, OptionArgs, PathArgs, PciInfo, PmemsaveArgs,
-    Qapi, QmpError, QomListTypesArgs, RingbufReadArgs, RunState, Schema, SendKeyArgs, StatusInfo,
-    TargetInfo, TypenameArgs, UuidInfo, Value, VersionInfo, VersionTriple, Vm,
+    Qapi, QmpError, QomListTypesArgs, QomSetArgs, RingbufReadArgs, RunState, Schema, SendKeyArgs,
+    StatusInfo, TargetInfo, TypenameArgs, UuidInfo, Value, VersionInfo, VersionTriple, Vm,
 };
 
 use crate::block;
@@ -139,6 +139,7 @@ static COMMANDS: &[CommandDef] = &[
         })
     }),
     command!("qom-list-types", "object types", QomListTypesArgs => Vec<ObjectTypeInfo>, qom_list_types),
+    command!("qom-set", "set a property of an object: the drive of a device", QomSetArgs => Empty, qom_set),
     command!("query-chardev", "streams", Empty => Vec<ChardevInfo>, |c, _| Ok(c.vm.chardevs())),
     command!("query-command-line-options", "options of the command line", OptionArgs => Vec<CommandLineOptionInfo>, |_, a| command_line_options(a)),
     command!("query-commands", "commands", Empty => Vec<CommandInfo>, |_, _| {
@@ -264,6 +265,17 @@ fn device_list_properties(
     }
     c.vm.type_properties(&a.typename)
         .ok_or_else(|| not_found(&a.typename))
+}
+
+fn qom_set(c: &Context<'_>, a: QomSetArgs) -> Result<Empty, QmpError> {
+    if a.property != "drive" {
+        return Err(QmpError::generic(format!(
+            "Property '{}' of '{}' cannot be set while the machine is there; only 'drive' can",
+            a.property, a.path
+        )));
+    }
+    let node = String::from_json("value", a.value)?;
+    c.vm.blocks().set_drive(&a.path, &node).map(|()| Empty {})
 }
 
 fn qom_list_types(c: &Context<'_>, a: QomListTypesArgs) -> Result<Vec<ObjectTypeInfo>, QmpError> {

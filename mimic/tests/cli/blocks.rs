@@ -340,6 +340,101 @@ fn a_transaction_takes_snapshots_of_several_disks_or_of_none() {
 }
 
 #[test]
+fn a_file_of_its_own_is_not_locked_for_writing_before_somebody_writes() {
+    let folder = Folder::new("auto");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let path = folder.path("disk.qcow2");
+    let flags =
+        format!("-S -M none -blockdev driver=file,node-name=f,filename={path},auto-read-only=on");
+    let image = |read_only: bool| json!({ "driver": "qcow2", "node-name": "n", "file": "f", "read-only": read_only });
+    let ro = |qmp: &mut Qmp| {
+        let nodes = qmp.execute("query-named-block-nodes", json!({ "flat": true }));
+        let nodes = nodes.as_array().unwrap().clone();
+        nodes.iter().find(|node| node["node-name"] == "f").unwrap()["ro"].clone()
+    };
+    let mut all = [0, 1].map(|_| Qmp::start(&flags));
+    for qmp in &mut all {
+        assert_eq!(qmp.execute("blockdev-add", image(true)), json!({}));
+        assert_eq!(ro(qmp), json!(true));
+        qmp.execute("blockdev-del", json!({ "node-name": "n" }));
+    }
+    // One who writes keeps the others out: while they have it, it cannot.
+    let [mut one, mut two] = all;
+    assert!(
+        one.error("blockdev-add", image(false))
+            .contains("is in use")
+    );
+    two.execute("quit", json!({}));
+    assert_eq!(two.end(), Some(0));
+    assert_eq!(one.execute("blockdev-add", image(false)), json!({}));
+    assert_eq!(ro(&mut one), json!(false));
+    let other = run(&format!("img info {path}"));
+    assert!(stderr(&other).contains("is in use"), "{}", stderr(&other));
+    one.execute("quit", json!({}));
+    assert_eq!(one.end(), Some(0));
+}
+
+#[test]
+fn a_filter_is_put_over_a_node_in_use_and_taken_away_again() {
+    let folder = Folder::new("filter");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let mut qmp = Qmp::start(&format!(
+        "-S -M q35 -blockdev driver=qcow2,node-name=n,file.driver=file,file.filename={} \
+         -device virtio-blk-pci,drive=n,id=v",
+        folder.path("disk.qcow2")
+    ));
+    let limits = json!({ "iops-total": 5 });
+    qmp.execute(
+        "object-add",
+        json!({ "qom-type": "throttle-group", "id": "g", "limits": limits }),
+    );
+    let filter =
+        json!({ "driver": "throttle", "node-name": "t", "file": "n", "throttle-group": "g" });
+    assert_eq!(qmp.execute("blockdev-add", filter), json!({}));
+    let drive =
+        |path: &str, node: &str| json!({ "path": path, "property": "drive", "value": node });
+    let node = |qmp: &mut Qmp| {
+        let disks = qmp.execute("query-block", json!({}));
+        assert_eq!(disks[0]["qdev"], "/machine/peripheral/v/virtio-backend");
+        disks[0]["inserted"]["node-name"].clone()
+    };
+    let path = "/machine/peripheral/v";
+    assert_eq!(qmp.execute("qom-set", drive(path, "t")), json!({}));
+    assert_eq!(node(&mut qmp), "t");
+    // Who writes below the filter would write beside the device.
+    let writer = json!({ "driver": "raw", "node-name": "w", "file": "n" });
+    let error = qmp.error("blockdev-add", writer.clone());
+    assert!(error.contains("node 'n' is in use by 't'"), "{error}");
+    let error = qmp.error("blockdev-del", json!({ "node-name": "t" }));
+    assert!(error.contains("is in use by 'n'"), "{error}");
+    assert_eq!(qmp.execute("qom-set", drive("v", "n")), json!({}));
+    assert_eq!(node(&mut qmp), "n");
+    assert_eq!(
+        qmp.execute("blockdev-del", json!({ "node-name": "t" })),
+        json!({})
+    );
+    // A node that another one writes to is none for a device.
+    let other = json!({ "driver": "null-co", "node-name": "z", "size": 1 << 20 });
+    qmp.execute("blockdev-add", other);
+    qmp.execute(
+        "blockdev-add",
+        json!({ "driver": "raw", "node-name": "w", "file": "z" }),
+    );
+    let error = qmp.error("qom-set", drive(path, "z"));
+    assert!(error.contains("node 'z' is in use by 'w'"), "{error}");
+    assert_eq!(node(&mut qmp), "n");
+    let error = qmp.error(
+        "qom-set",
+        json!({ "path": path, "property": "serial", "value": "x" }),
+    );
+    assert!(error.contains("only 'drive' can"), "{error}");
+    let error = qmp.error("qom-set", drive("/machine/peripheral/x", "n"));
+    assert_eq!(error, "Device '/machine/peripheral/x' not found");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+}
+
+#[test]
 fn the_node_of_a_medium_that_was_taken_out_can_be_deleted() {
     let mut qmp = Qmp::start(
         "-S -M q35 -blockdev driver=null-co,node-name=one,read-only=on -device ide-cd,drive=one,id=cd",

@@ -232,6 +232,58 @@ fn a_disk_is_snapshot_resized_and_committed_under_a_guest_that_writes() -> Resul
     Ok(())
 }
 
+#[test]
+fn a_guest_is_told_of_a_size_by_reopen_and_writes_while_a_filter_comes_and_goes()
+-> Result<(), Error> {
+    let Some(guest) = Guest::find("amd64")? else {
+        return Ok(());
+    };
+    let folder = Folder::new()?;
+    let path = folder.join("disk");
+    std::fs::File::create(&path)?.set_len(LEN)?;
+    let file = path.display().to_string();
+    let drive = format!("driver=raw,size=32M,file.driver=file,file.filename={file}");
+    let mut vm = with_disk(&guest, drive, ",id=v")?;
+    let mut qmp = vm.qmp()?;
+    let sectors =
+        |n: u32| format!("until [ $(cat /sys/block/vda/size) = {n} ]; do :; done; echo now");
+    assert_eq!(vm.shell(&sectors(65_536))?, "now");
+    let stats = qmp.execute("query-blockstats", serde_json::json!({}))?;
+    let name = &stats[0]["node-name"];
+    let node = serde_json::json!({ "driver": "raw", "node-name": name, "size": LEN,
+                                   "file": { "driver": "file", "filename": file } });
+    qmp.execute("blockdev-reopen", serde_json::json!({ "options": [node] }))?;
+    assert_eq!(vm.shell(&sectors(131_072))?, "now");
+    vm.shell("dd if=/dev/zero bs=1M count=8 2>/dev/null | tr '\\0' A > /tmp/a; echo")?;
+    let forever =
+        "dd if=/tmp/a of=/dev/vda bs=4k oflag=direct 2>/dev/null || echo lost >> /tmp/lost";
+    vm.shell(&format!("while {forever}; do :; done & echo"))?;
+    let group = serde_json::json!({ "qom-type": "throttle-group", "id": "g" });
+    qmp.execute("object-add", group)?;
+    let filter = serde_json::json!({ "driver": "throttle", "node-name": "t", "file": name, "throttle-group": "g" });
+    qmp.execute("blockdev-add", filter)?;
+    for _ in 0..20 {
+        for node in [&serde_json::json!("t"), name] {
+            let drive = serde_json::json!({ "path": "/machine/peripheral/v", "property": "drive", "value": node });
+            qmp.execute("qom-set", drive)?;
+        }
+    }
+    qmp.execute("blockdev-del", serde_json::json!({ "node-name": "t" }))?;
+    let end = "kill $!; wait; cat /tmp/lost 2>/dev/null; echo whole";
+    assert_eq!(vm.shell(end)?, "whole");
+    assert_eq!(vm.shell(WRITE)?, "written");
+    vm.send("exit\n")?;
+    vm.expect("GUEST-DOWN")?;
+    vm.expect_success()?;
+    assert!(
+        std::fs::read(&path)?
+            .iter()
+            .take(8 << 20)
+            .all(|byte| *byte == b'A')
+    );
+    Ok(())
+}
+
 /// The node behind the one on top.
 fn base_node(qmp: &mut test_boot::Qmp) -> Result<String, Error> {
     let stats = qmp.execute("query-blockstats", serde_json::json!({}))?;

@@ -190,6 +190,10 @@ impl Blocks for FakeVm {
         runtime::FdSets::default()
     }
 
+    fn set_drive(&self, device: &str, node: &str) -> Result<(), QmpError> {
+        self.asked(&format!("drive of {device}: {node}"))
+    }
+
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {
         self.asked(&format!("transaction {}", actions.to_json()))
     }
