@@ -97,7 +97,8 @@ pub fn plan(config: &Config, machine: &MachineDef) -> Result<Disks> {
 /// # Errors
 /// The first mistake.
 pub fn plan_drive(option: &str, text: &str, machine: &MachineDef) -> Result<Drive> {
-    let opts = control_options::drive_opts(option, text)?;
+    let opts = Opts::parse(option, text, Some("file"))?;
+    drive::check(option, &opts)?;
     if opts.text("if") != Some("none") || opts.id().is_none() {
         bail!("{option}: give 'if=none' and an id, and connect the drive with 'device_add'");
     }

@@ -17,7 +17,7 @@ pub mod table;
 pub mod topology;
 
 pub use apply::general::{LOG_ITEMS, log_items_help};
-pub use apply::parts::drive_opts;
+pub use apply::parts::check_drive;
 pub use config::Config;
 pub use error::OptionError;
 pub use hw_props::number;

@@ -3,12 +3,12 @@
 use std::os::unix::fs::FileTypeExt as _;
 
 use anyhow::{Result, bail};
-use backend_block::{Cache, ErrorPolicy, Limited, Limits, THROTTLE_PROPS};
+use backend_block::{Cache, ErrorPolicy, Limited, Limits, NODE_PROPS, THROTTLE_PROPS};
 use control_options::{Config, Opts, Props, Scalar};
 use hw_core::PropType;
 use machine_core::MachineDef;
 
-use super::{ABSENT, cache_mode, check_driver};
+use super::{ABSENT, DRIVERS, cache_mode, check_driver};
 use crate::devices;
 
 /// What a drive is connected to (`if=`).
@@ -144,9 +144,18 @@ const SCSI_UNITS: u32 = 256;
 /// Its place, as `index=`.
 const CD_INDEX: u32 = 2;
 
+/// Checks the keys of a drive; those of its node are checked when that is opened.
+pub(super) fn check(option: &str, opts: &Opts) -> Result<()> {
+    let drivers = DRIVERS.iter().flat_map(|class| class.props);
+    let all = || drivers.clone().chain(NODE_PROPS);
+    control_options::check_drive(option, opts, |key| all().any(|prop| prop.name == key))?;
+    Ok(())
+}
+
 pub(super) fn plan(config: &Config, machine: &MachineDef, nodes: &[Opts]) -> Result<Vec<Drive>> {
     let mut all: Vec<Drive> = Vec::new();
     for opts in &config.drives {
+        check("-drive", opts)?;
         let mut drive = drive(opts, machine, &all)?;
         if !drive.is_empty && (drive.is_temporary || (config.snapshot && !is_kept(opts)?)) {
             drive.is_temporary = true;

@@ -435,6 +435,36 @@ fn a_filter_is_put_over_a_node_in_use_and_taken_away_again() {
 }
 
 #[test]
+fn a_drive_takes_the_settings_of_its_node() {
+    let folder = Folder::new("settings");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let path = folder.path("disk.qcow2");
+    let drive = format!("-S -M q35 -drive if=virtio,file={path},node-name=n");
+    let mut qmp = Qmp::start(&format!("{drive},l2-cache-size=1M,lazy-refcounts=on"));
+    let disks = qmp.execute("query-block", json!({}));
+    assert_eq!(disks[0]["inserted"]["node-name"], "n");
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+    for (setting, problem) in [
+        ("l2-cache-siz=1M", "a drive has no property 'l2-cache-siz'"),
+        (
+            "format=raw,l2-cache-size=1M",
+            "block driver 'raw' has no property 'l2-cache-size'",
+        ),
+        ("l2-cache-size=x", "'l2-cache-size' cannot be 'x'"),
+        ("bps=x", "'bps' cannot be 'x'"),
+    ] {
+        let output = run(&format!("{drive},{setting} -nodefaults -display none"));
+        assert_eq!(output.status.code(), Some(1), "{setting}");
+        assert!(
+            stderr(&output).contains(problem),
+            "{setting}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn the_node_of_a_medium_that_was_taken_out_can_be_deleted() {
     let mut qmp = Qmp::start(
         "-S -M q35 -blockdev driver=null-co,node-name=one,read-only=on -device ide-cd,drive=one,id=cd",

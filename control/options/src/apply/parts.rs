@@ -78,12 +78,6 @@ pub(crate) const DRIVE: &[PropDef] = &[
         "lock the image",
     ),
     PropDef::new("force-share", PropKind::Bool, "take no lock"),
-    PropDef::new(
-        "offset",
-        PropKind::Size,
-        "raw: where the disk begins in the file",
-    ),
-    PropDef::new("size", PropKind::Size, "raw: how much of the file it is"),
 ];
 
 /// A limit in the short names of `-drive`; in the long ones, `throttling.NAME`, they are the driver's.
@@ -265,22 +259,30 @@ pub(crate) fn drive(b: &mut Builder, option: &str, value: &str) -> Done {
         b.ask(HelpRequest::BlockDrivers);
         return Ok(());
     }
-    b.config.drives.push(drive_opts(option, value)?);
+    // What other keys there are depends on the driver.
+    check_drive(option, &opts, |_| true)?;
+    b.config.drives.push(opts);
     Ok(())
 }
 
-/// The keys and values of `-drive`, or of `drive_add`.
+/// Checks the keys and values of `-drive`, or of `drive_add`, but for those of the drive's node.
 ///
 /// # Errors
 /// The first that is no key of a drive's, or no value of it.
-pub fn drive_opts(option: &str, text: &str) -> Result<Opts, OptionError> {
-    let opts = Opts::parse(option, text, Some("file"))?;
+pub fn check_drive(
+    option: &str,
+    opts: &Opts,
+    is_nodes: impl Fn(&str) -> bool,
+) -> Result<(), OptionError> {
+    let table = [DRIVE, DRIVE_LIMITS].concat();
+    let is_own = |key: &str| table.iter().any(|prop| prop.name == key);
     let mut own = Opts::default();
-    for (key, value) in opts.iter().filter(|(key, _)| !key.contains('.')) {
-        own.push(key, value.clone());
+    for (key, value) in opts.iter() {
+        if !key.contains('.') && (is_own(key) || !is_nodes(key)) {
+            own.push(key, value.clone());
+        }
     }
-    check_only(option, "a drive", &own, &[DRIVE, DRIVE_LIMITS].concat())?;
-    Ok(opts)
+    check_only(option, "a drive", &own, &table)
 }
 
 /// A disk image given by itself, or by one of the short options.
