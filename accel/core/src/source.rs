@@ -203,6 +203,11 @@ impl Source {
 impl<T: Target> Core<T> {
     /// The physical address behind `va` for an access, walking if need be. May fault.
     pub fn translate_for(&mut self, va: u64, access: Access, ctx: u8) -> Result<u64, Trap> {
+        if access == Access::Fetch
+            && let Some(pa) = self.mmu.fetched_from(ctx, va)
+        {
+            return Ok(pa);
+        }
         if let Physical::Slow(pa) = self.mmu.look_up(ctx, va, access) {
             return Ok(pa);
         }

@@ -11,7 +11,7 @@ pub const CONTEXTS: usize = 4;
 /// Programs leap about in tens of megabytes. What is not used of a table takes no memory.
 const ENTRY_BITS: u32 = 14;
 const ENTRIES: usize = 1 << ENTRY_BITS;
-const CODE_BITS: u32 = 11;
+const CODE_BITS: u32 = 13;
 const CODES: usize = 1 << CODE_BITS;
 /// Most large pages that a bank remembers; with more it begins anew.
 const MOST_LARGE: usize = 1024;
@@ -121,9 +121,15 @@ pub(crate) struct CodeLine {
     entry: Entry,
     /// Identity of the virtual page together with the host's; 0 if it is not plain RAM.
     id: u32,
+    /// The page's physical address.
+    physical: u64,
 }
 
-const NO_CODE: CodeLine = CodeLine { entry: NONE, id: 0 };
+const NO_CODE: CodeLine = CodeLine {
+    entry: NONE,
+    id: 0,
+    physical: 0,
+};
 
 /// Where generated code finds what is in a line, in bytes.
 pub mod layout {
@@ -267,6 +273,12 @@ impl Tables {
         } else {
             0
         }
+    }
+
+    /// Physical address of the byte that is fetched at `va`, if it is cached RAM.
+    pub(crate) fn fetched_from(&self, va: u64) -> Option<u64> {
+        let line = &self.code[code_index(va)];
+        (line.entry.tag == va & PAGE).then_some(line.physical | va & !PAGE)
     }
 
     pub(crate) fn hit(&self, kind: Kind, va: u64) -> Option<Hit> {
@@ -417,6 +429,7 @@ impl Bank {
             tables.code[code_index(va)] = CodeLine {
                 entry: entry(Kind::Exec),
                 id: exec_id,
+                physical,
             };
         }
         if !tables.take_line(va, !is_code, found.global) {

@@ -384,6 +384,11 @@ impl Mmu {
         }
     }
 
+    /// Physical address of the byte that is fetched at `va`, if it is cached RAM.
+    pub fn fetched_from(&self, ctx: u8, va: u64) -> Option<u64> {
+        self.tables(ctx)?.fetched_from(va)
+    }
+
     /// Host address of the page that code at `va` is fetched from, if it is cached RAM: an identity
     /// for the block cache, never followed.
     #[inline(always)]

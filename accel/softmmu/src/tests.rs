@@ -51,6 +51,17 @@ fn a_filled_page_is_reached_on_the_fast_path() {
 }
 
 #[test]
+fn where_code_is_fetched_from_is_known_without_a_walk() {
+    let (mut mmu, ..) = mmu();
+    assert_eq!(mmu.fetched_from(0, 0x5004), None);
+    mmu.fill(0, 0x5000, Access::Fetch, &found(0x10_2000, false));
+    assert_eq!(mmu.fetched_from(0, 0x5004), Some(0x10_2004));
+    assert_eq!(mmu.fetched_from(1, 0x5004), None, "another context");
+    mmu.flush_page(0x5000);
+    assert_eq!(mmu.fetched_from(0, 0x5004), None);
+}
+
+#[test]
 fn sixteen_bytes_are_updated_at_once_or_by_the_slow_path() {
     let (mut mmu, block, _) = mmu();
     mmu.fill(0, 0x5000, Access::Read, &found(0x10_2000, false));
@@ -188,7 +199,7 @@ fn any_number_of_large_pages_can_be_flushed() {
 #[test]
 fn code_and_data_do_not_drive_each_other_out() {
     let (mut mmu, ..) = mmu();
-    let (code, data, other) = (0x100_5000, 0x200_5000, 0x300_5000);
+    let (code, data, other) = (0x100_5000, 0x300_5000, 0x500_5000);
     mmu.fill(0, code, Access::Fetch, &found(0x10_1000, false));
     mmu.fill(0, data, Access::Read, &found(0x10_2000, false));
     mmu.fill(0, other, Access::Fetch, &found(0x10_3000, false));
