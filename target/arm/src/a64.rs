@@ -83,6 +83,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     let spare = std::mem::take(&mut core.spare);
     let mut c = Ctx::new(mode, core.arch.model.clone(), spare);
     c.fp_host = core.fp_host;
+    c.has_peers = core.arch.setup.peers.has_others();
     let start = core.regs.get(regs::PC);
     c.pc = start;
     let mut used = 0usize;

@@ -88,7 +88,6 @@ helpers! {
     MSR_IMM => access::msr_imm, ALL;
     SYS => access::sys, ALL;
     UNMASKED => access::unmasked, ALL;
-    DC_ZVA => calls::dc_zva, VALUE;
     CACHE_LINE => calls::cache_line, VALUE;
     CONVERT_FLAGS => calls::convert_flags, PURE;
     CRC32 => calls::crc32, PURE;

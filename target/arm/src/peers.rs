@@ -21,6 +21,8 @@ pub(crate) enum Flush {
     Space(u64),
     /// All pages at an address.
     Page(u64),
+    /// As many pages from an address on.
+    Pages(u64, u16),
 }
 
 /// One CPU, as the others see it.
@@ -118,6 +120,12 @@ impl Peers {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(peer.clone());
         peer
+    }
+
+    /// Whether there is another CPU.
+    pub(crate) fn has_others(&self) -> bool {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.len() > 1
     }
 
     /// Has all others carry out an operation. Whether there are any.

@@ -1,10 +1,11 @@
 //! Branches, exception generation and system instructions (DDI 0487, C4.1.94).
 
-use accel_ir::{Binary, Cmp, Slot, Ty, Val, Via};
+use accel_ir::{Binary, Cmp, Mem, Slot, Ty, Val, Via};
 
 use super::context::Ctx;
 use crate::model::Feature;
 use crate::port::SysReg;
+use crate::system::special;
 use crate::{helper, regs};
 
 mod table {
@@ -215,7 +216,9 @@ pub(super) fn translate(c: &mut Ctx) -> Option<()> {
         Insn::Clrex { .. } => c.set_const(regs::MONITOR, u64::MAX),
         Insn::Dsb { .. } => {
             c.b.fence();
-            c.b.call_void(helper::DSB, &[]);
+            if c.has_peers {
+                c.b.call_void(helper::DSB, &[]);
+            }
         }
         Insn::Dmb { .. } => c.b.fence(),
         // All that an ISB would wait for has happened, or has ended a unit.
@@ -345,12 +348,30 @@ fn msr_imm(c: &mut Ctx, what: u32, crm: u32) -> Option<()> {
     Some(())
 }
 
+/// DC ZVA (C5.3.8): the block that holds an address becomes zeros. It lies in one page: the first store faults
+/// for all.
+fn zero_block(c: &mut Ctx, address: Val) {
+    let block = c.binary_imm(Binary::And, address, !(ZVA_BYTES - 1));
+    let zero = c.imm(Ty::I64, 0);
+    let zeros = c.b.vec_make(zero, zero);
+    let mem = Mem {
+        aligned: false,
+        ..c.mem(Ty::V128)
+    };
+    for at in (0..ZVA_BYTES as i64).step_by(16) {
+        let address = c.offset(block, at);
+        c.b.store(address, zeros, mem);
+    }
+}
+
 /// Interrupts may have become deliverable.
 fn unmasked(c: &mut Ctx) {
     let next = c.imm(Ty::I64, c.next());
     c.b.call_void(helper::UNMASKED, &[next]);
 }
 
+/// Bytes that DC ZVA clears.
+const ZVA_BYTES: u64 = 4 << special::ZVA_WORDS;
 /// HLT by which software asks the host.
 const SEMIHOSTING: u32 = 0xf000;
 const DAIF: SysReg = SysReg::new(3, 3, 4, 2, 1);
@@ -358,6 +379,7 @@ const NZCV: SysReg = SysReg::new(3, 3, 4, 2, 0);
 const SP_EL0: SysReg = SysReg::new(3, 0, 4, 1, 0);
 const CNTPCT_EL0: SysReg = SysReg::new(3, 3, 14, 0, 1);
 const CNTVCT_EL0: SysReg = SysReg::new(3, 3, 14, 0, 2);
+const CTR_EL0: SysReg = SysReg::new(3, 3, 0, 0, 1);
 const FPCR: SysReg = SysReg::new(3, 3, 4, 4, 0);
 
 /// The slot that holds all of a register, where reading and writing it is no more than that.
@@ -392,6 +414,12 @@ fn mrs(c: &mut Ctx, reg: SysReg, rt: u32) -> Option<()> {
     }
     if let Some(slot) = plain(c, reg, false) {
         let v = c.b.get(slot);
+        c.set_x(rt, v);
+        return Some(());
+    }
+    // Cache maintenance asks each time.
+    if reg == CTR_EL0 && !c.mode.has_traps() && !c.mode.ctr_traps() {
+        let v = c.imm(Ty::I64, c.model.id.ctr);
         c.set_x(rt, v);
         return Some(());
     }
@@ -453,8 +481,7 @@ fn sys(c: &mut Ctx, reg: SysReg, rt: u32) -> Option<()> {
                 return Some(());
             }
             let address = c.x(rt, Ty::I64);
-            let ctx = c.imm(Ty::I64, c.mode.ctx().into());
-            c.b.call_void(helper::DC_ZVA, &[address, ctx]);
+            zero_block(c, address);
         }
         // IC IVAU, DC CVAC, CVAP, CVADP, CVAU, CIVAC: caches are coherent; only the address is
         // checked.

@@ -21,6 +21,8 @@ pub(crate) struct Ctx {
     pub(crate) word: u32,
     /// What the executor's floating-point unit has.
     pub(crate) fp_host: FpHost,
+    /// There are other CPUs, which a DSB may have to wait for.
+    pub(crate) has_peers: bool,
     /// The instruction at hand writes the stack pointer.
     pub(crate) moves_sp: bool,
 }
@@ -62,6 +64,7 @@ impl Ctx {
             pc: 0,
             word: 0,
             fp_host: FpHost::ALL,
+            has_peers: true,
             moves_sp: false,
         }
     }

@@ -159,7 +159,7 @@ impl Ctx {
         self.settle(rt, loaded);
     }
 
-    fn offset(&mut self, base: Val, offset: i64) -> Val {
+    pub(super) fn offset(&mut self, base: Val, offset: i64) -> Val {
         self.b.add_const(base, offset as u64)
     }
 }

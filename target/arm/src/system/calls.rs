@@ -1,6 +1,6 @@
 //! Helpers of system instructions: exceptions, hints, barriers, cache lines, atomics that the IR has not.
 
-use accel_core::{Exit, Trap};
+use accel_core::{Access, Exit, Physical, Trap};
 
 use super::control::{self, hcr, scr, sctlr_bits};
 use super::exception::{self, class, esr, raise, raise_to};
@@ -246,19 +246,13 @@ pub(crate) fn dsb(core: &mut Core, _: Args) -> Result<u64, Trap> {
     Err(Trap::Exception)
 }
 
-/// (address, context): DC ZVA.
-pub(crate) fn dc_zva(core: &mut Core, [address, ctx, ..]: Args) -> Result<u64, Trap> {
-    let (address, ctx) = (address & !63, ctx as u8);
-    core.probe_write(address, 64, ctx)?;
-    for n in 0..4 {
-        core.store_v(address.wrapping_add(n << 4), 0, ctx)?;
-    }
-    Ok(0)
-}
-
 /// (address, context): cache maintenance by address: faults as a load does.
 pub(crate) fn cache_line(core: &mut Core, [address, ctx, ..]: Args) -> Result<u64, Trap> {
-    let result = core.translate_for(address, accel_core::Access::Read, ctx as u8);
+    let (access, ctx) = (Access::Read, ctx as u8);
+    if core.mmu.look_up(ctx, address, access) != Physical::Miss {
+        return Ok(0);
+    }
+    let result = core.translate_for(address, access, ctx);
     if let (Err(Trap::Exception), Some(exception)) = (&result, &mut core.arch.exception) {
         // CM and WnR.
         exception.esr |= 1 << 8 | 1 << 6;

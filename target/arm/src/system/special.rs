@@ -10,7 +10,7 @@ use crate::port::{GicAccess, GicFault, SysReg, Timer};
 use crate::{Core, mode, regs};
 
 /// DC ZVA zeroes 64 bytes: log2 of the words.
-const ZVA_WORDS: u64 = 4;
+pub(crate) const ZVA_WORDS: u64 = 4;
 /// OSLSR_EL1.OSLM: the lock exists.
 const OS_LOCK: u64 = 1 << 3;
 

@@ -1,5 +1,7 @@
 //! TLB maintenance (DDI 0487, C5.5, D8.17): banks are tagged by address space, so most of it drops one.
 
+use hw_memory::PAGE_BITS;
+
 use super::control::{self, hcr};
 use super::translation;
 use crate::Core;
@@ -17,9 +19,37 @@ fn apply(core: &mut Core, flush: Flush) {
     match flush {
         Flush::All => core.mmu.flush_all(),
         Flush::Space(key) => core.mmu.flush_space(key),
-        Flush::Page(_) if core.arch.tagged => core.mmu.flush_all(),
+        Flush::Page(_) | Flush::Pages(..) if core.arch.tagged => core.mmu.flush_all(),
         Flush::Page(va) => core.mmu.flush_page(va),
+        Flush::Pages(va, count) => {
+            for n in 0..u64::from(count) {
+                core.mmu.flush_page(va.wrapping_add(n << PAGE_BITS));
+            }
+        }
     }
+}
+
+/// Most pages that are forgotten one by one.
+const MOST_PAGES: u64 = 128;
+
+/// What the operand of a TLBI by range means (C5.5 "TLBI RVAE1").
+fn range(value: u64) -> Flush {
+    let granule: u32 = match value >> 46 & 3 {
+        1 => 12,
+        2 => 14,
+        3 => 16,
+        _ => return Flush::All,
+    };
+    let scale = (value >> 44 & 3) as u32;
+    let number = (value >> 39 & 31).wrapping_add(1);
+    let shift = scale.wrapping_mul(5).wrapping_add(1);
+    let pages = number.wrapping_shl(shift.wrapping_add(granule.wrapping_sub(PAGE_BITS)));
+    if pages > MOST_PAGES {
+        return Flush::All;
+    }
+    // BaseADDR has 37 bits, the highest of which is the sign.
+    let base = (value << 27).cast_signed() >> 27;
+    Flush::Pages(base.wrapping_shl(granule).cast_unsigned(), pages as u16)
 }
 
 /// A TLBI instruction. `false` if there is none of this encoding.
@@ -35,7 +65,7 @@ pub(crate) fn invalidate(core: &mut Core, reg: SysReg, value: u64) -> bool {
     let by_range = matches!((crm, op2), (2 | 5 | 6, 1 | 3 | 5 | 7));
     let flush = match (op1, op2) {
         _ if matches!(crm, 0 | 4) => Flush::All,
-        _ if by_range => Flush::All,
+        _ if by_range => range(value),
         // VAE1, VAAE1, VALE1, VAALE1 and those of EL2 and EL3.
         (0 | 4 | 6, 1 | 3 | 5 | 7) if matches!(crm, 1 | 3 | 7) => {
             // VA[55:12], with its top bits as translation has them.
@@ -56,4 +86,24 @@ pub(crate) fn invalidate(core: &mut Core, reg: SysReg, value: u64) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_ranges_are_their_pages() {
+        // TG 4 KiB, SCALE 0, NUM 3: eight pages from the highest sixteen on.
+        let operand = 1 << 46 | 3 << 39 | 0x1f_ffff_fff0;
+        assert_eq!(range(operand), Flush::Pages(0u64.wrapping_sub(16 << 12), 8));
+        // 64 KiB, SCALE 1: 64 units of sixteen pages.
+        assert_eq!(range(3 << 46 | 1 << 44 | 5), Flush::All);
+        assert_eq!(range(3 << 46 | 1 << 39 | 5), Flush::Pages(5 << 16, 64));
+    }
+
+    #[test]
+    fn a_range_of_no_granule_is_everything() {
+        assert_eq!(range(1), Flush::All);
+    }
 }

@@ -418,7 +418,7 @@ fn attempt(core: &Core, query: &Query) -> Result<Found, Stop> {
         }
     };
     if stage_2 && !query.first_stage {
-        let second = second_stage(core, found.physical, query.access, query.update)?;
+        let second = second_stage(core, found.physical, query.access, query)?;
         found.physical = second.physical;
         found.page_bits = found.page_bits.min(second.page_bits);
         found.allow.read &= second.allow.read;
@@ -467,7 +467,7 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         if !has_second {
             return Ok(ipa);
         }
-        match second_stage(core, ipa, Access::Read, query.update) {
+        match second_stage(core, ipa, Access::Read, query) {
             Ok(found) => Ok(found.physical),
             Err(Stop::Fault(f)) => Err(Fault { in_walk: true, ..f }),
             Err(Stop::Again) => Err(fault(Kind::AccessFlag, 3)),
@@ -543,7 +543,8 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
     })
 }
 
-fn second_stage(core: &Core, ipa: u64, access: Access, may_update: bool) -> Result<Found, Stop> {
+fn second_stage(core: &Core, ipa: u64, access: Access, query: &Query) -> Result<Found, Stop> {
+    let may_update = query.update;
     let vtcr = core.regs.get(sys::VTCR_EL2);
     let granule = granule_0(vtcr >> 14);
     let input_bits = 64u32.wrapping_sub(((vtcr & 0x3f) as u32).clamp(16, 39));
@@ -590,7 +591,7 @@ fn second_stage(core: &Core, ipa: u64, access: Access, may_update: bool) -> Resu
     let mut writable = descriptor & AP2 != 0;
     let clean = !writable && hardware_dirty && descriptor & DBM != 0;
     // XN[1:0] in bits 54 and 53: FEAT_XNX tells the levels apart.
-    let user = core.arch.el == 0;
+    let user = query.ctx == ctx::USER;
     let exec = match (descriptor >> 53 & 3, model.has(Feature::Xnx)) {
         (0, _) => true,
         (1, true) => user,
@@ -660,10 +661,17 @@ pub(crate) fn walk(core: &mut Core, va: u64, access: Access, ctx: u8) -> Result<
                 core.mmu.flush_all();
                 crate::mode::refresh(core);
             }
+            // What is cached is not walked again: the first fetch from a guarded page, and each from a tagged
+            // address, has to be.
+            let unseen = found.tagged || found.guarded && !core.arch.guarded;
+            let exec = found.allow.exec && !unseen;
             Ok(Translation {
                 physical: found.physical,
                 page_bits: found.page_bits,
-                allow: found.allow,
+                allow: Permissions {
+                    exec,
+                    ..found.allow
+                },
                 global: found.global,
             })
         }
