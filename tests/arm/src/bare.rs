@@ -4,16 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use accel_core::{Executor, Exit, Guest};
 use hw_clock::{Clock, ManualTime};
-use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
 use target_arm::{
     Answer, Arm, Boot, Conduit, CpuModel, GicAccess, GicFault, Port, Setup, Start, SysReg, Timer,
     World, new_core,
 };
 
-/// Memory: vectors, the program, the log, data.
-const LEN: u64 = 0x1_0000;
-/// The program.
-pub const CODE: u64 = 0x1000;
+pub use crate::frame::CODE;
+use crate::frame::{LEN, bytes_of, memory};
+
+// Memory: vectors, the program, the log, data.
 /// Exceptions taken, four words each.
 const LOG: u64 = 0x4000;
 /// Left to the program.
@@ -199,21 +198,9 @@ fn execute(
     executor: &mut dyn Executor<Arm>,
     pass: impl Fn(&ManualTime),
 ) -> Result<Outcome, String> {
-    let map = MemoryMap::default();
-    let block = Arc::new(RamBlock::new("ram", LEN).map_err(|e| e.to_string())?);
-    map.add(MappingSpec {
-        name: "ram".into(),
-        base: 0,
-        len: LEN,
-        priority: 0,
-        enabled: true,
-        what: What::Ram {
-            block: block.clone(),
-            offset: 0,
-        },
-    });
+    let (map, block) = memory(LEN)?;
     let put = |at: u64, code: &[u32]| {
-        let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes = bytes_of(code);
         block.write(at, &bytes).ok_or("the program is too long")
     };
     put(0x200, &handler())?;

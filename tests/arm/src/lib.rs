@@ -6,7 +6,8 @@
 //! `qemu-aarch64`, which writes the records to its output, and once in each executor of the
 //! engine, at EL0 with translation off. Records must be alike.
 //!
-//! [`bare`] is for programs at EL1: what system code does, which `qemu-aarch64` has not.
+//! [`bare`] is for programs at EL1: what system code does, which `qemu-aarch64` has not; [`frame`] for an
+//! instruction or two with translation or at EL2.
 //!
 //! An UNDEFINED instruction is a result too: the record is marked, by a signal handler there and by an
 //! exception vector here.
@@ -14,6 +15,7 @@
 pub mod aarch32;
 pub mod bare;
 pub mod engine;
+pub mod frame;
 pub mod generate;
 pub mod program;
 pub mod qemu;

@@ -2,25 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
-
 use accel_core::{Executor, Guest};
-use hw_clock::Clock;
-use hw_memory::{MappingSpec, MemoryMap, RamBlock, What};
-use target_arm::{
-    Arm, Boot, Core, CpuModel, CpuState, NoPort, Setup, SysReg, new_core, set_register,
-};
+use target_arm::{Arm, SysReg};
 use test_arm::bare::mrs;
+use test_arm::frame::{AF, After, BLOCK, Frame, TABLE};
 
-const LEN: u64 = 0x1_0000;
-const CODE: u64 = 0x1000;
 const STAGE_2: u64 = 0x2000;
 const STAGE_1: u64 = 0x3000;
 /// The guest's memory is here, and at 0 in truth.
 const IPA: u64 = 0x4000_0000;
-const AF: u64 = 1 << 10;
-const BLOCK: u64 = 1;
-const TABLE: u64 = 3;
 /// An intermediate address that stage 2 does not map.
 const NOWHERE: u64 = 0x8000_0000;
 /// Stage 2: readable and writable, normal memory.
@@ -28,74 +18,33 @@ const READ_WRITE: u64 = 3 << 6 | 0xf << 2;
 const PAR_EL1: SysReg = SysReg::new(3, 0, 7, 4, 0);
 const AT_S1E1R: u32 = 0xd508_7800;
 const AT_S12E1R: u32 = 0xd50c_7880;
-/// B to itself.
-const STOP: u32 = 0x1400_0000;
 
 /// PAR_EL1 after an AT of x0 at EL2, for a guest with both stages of 1 GiB blocks.
 fn par_of(at: u32, va: u64, executor: &mut dyn Executor<Arm>) -> u64 {
-    let mut core = after(at, va, 2, executor);
-    let registers = Arm::registers(&mut core);
+    let mut after = after(at, va, 2, executor);
+    let registers = Arm::registers(&mut after.core);
     let x1 = registers.iter().find(|(name, _)| name == "x1");
     x1.map(|(_, value)| *value as u64).unwrap()
 }
 
-/// The CPU after an AT at an exception level.
-fn after(at: u32, va: u64, el: u8, executor: &mut dyn Executor<Arm>) -> Core {
-    let map = MemoryMap::default();
-    let block = Arc::new(RamBlock::new("ram", LEN).unwrap());
-    map.add(MappingSpec {
-        name: "ram".into(),
-        base: 0,
-        len: LEN,
-        priority: 0,
-        enabled: true,
-        what: What::Ram {
-            block: block.clone(),
-            offset: 0,
-        },
-    });
-    let code = [at, mrs(1, PAR_EL1), STOP];
-    let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
-    block.write(CODE, &code).unwrap();
+/// What is there after an AT at an exception level.
+fn after(at: u32, va: u64, el: u8, executor: &mut dyn Executor<Arm>) -> After {
+    let frame = Frame::new(&[at, mrs(1, PAR_EL1)]).with_el2();
     // Of each table one entry: IPA is 0, and VA 0 is IPA.
-    let second = AF | BLOCK | READ_WRITE;
-    let at = STAGE_2 + 8 * (IPA >> 30);
-    block.write(at, &second.to_le_bytes()).unwrap();
-    let first = IPA | AF | BLOCK;
-    block.write(STAGE_1, &first.to_le_bytes()).unwrap();
+    frame.put_entry(STAGE_2 + 8 * (IPA >> 30), AF | BLOCK | READ_WRITE);
+    frame.put_entry(STAGE_1, IPA | AF | BLOCK);
     // From 1 GiB on: a table where the hypervisor has nothing.
-    let next = NOWHERE | TABLE;
-    block.write(STAGE_1 + 8, &next.to_le_bytes()).unwrap();
-    // An exception from EL1.
-    block.write(0x400, &STOP.to_le_bytes()).unwrap();
-    let mut model = CpuModel::parse("max").unwrap();
-    model.set_el2(true);
-    model.set_el3(false);
-    let setup = Setup {
-        boot: Some(Boot {
-            pc: CODE,
-            x: [va, 0, 0, 0],
-            el: Some(el),
-        }),
-        ..Setup::default()
-    };
-    let (clock, _) = Clock::manual();
-    let mut core = new_core(0, Arc::new(model), setup, Box::new(NoPort), map, clock);
+    frame.put_entry(STAGE_1 + 8, NOWHERE | TABLE);
     // 39 bits of addresses by tables of 4 KiB, from level 1 on.
-    for (name, value) in [
+    let registers = [
         ("TCR_EL1", 25),
         ("TTBR0_EL1", IPA | STAGE_1),
         ("SCTLR_EL1", 0x30d0_0801),
         ("VTCR_EL2", 2 << 16 | 1 << 6 | 25),
         ("VTTBR_EL2", STAGE_2),
         ("HCR_EL2", 1 << 31 | 1),
-    ] {
-        assert!(set_register(&mut core, name, value), "{name}");
-    }
-    core.budget = 100;
-    executor.run(&mut core);
-    executor.flush();
-    core
+    ];
+    frame.run(el, [va, 0, 0, 0], &registers, executor)
 }
 
 #[test]
@@ -131,23 +80,15 @@ fn tables_of_a_guest_that_its_hypervisor_has_not_mapped_are_a_fault_of_stage_2()
             assert_eq!(par & 0x37f, wanted, "{name}: {par:#x}");
         }
         // From the guest itself it is an abort that EL2 takes: CM, S1PTW, WnR.
-        let core = after(AT_S1E1R, va, 1, executor.as_mut());
-        let state = CpuState::of(&core);
-        let value = |reg: SysReg| {
-            state
-                .system
-                .iter()
-                .find(|(r, _)| *r == reg)
-                .map(|(_, v)| *v)
-        };
-        let esr = value(SysReg::new(3, 4, 5, 2, 0)).unwrap();
+        let after = after(AT_S1E1R, va, 1, executor.as_mut());
+        let esr = after.system(SysReg::new(3, 4, 5, 2, 0));
         assert_eq!(
             esr,
             0x24 << 26 | 1 << 25 | 1 << 8 | 1 << 7 | 1 << 6 | 5,
             "{name}"
         );
-        let hpfar = value(SysReg::new(3, 4, 6, 0, 4)).unwrap();
+        let hpfar = after.system(SysReg::new(3, 4, 6, 0, 4));
         assert_eq!(hpfar, NOWHERE >> 12 << 4, "{name}");
-        assert_eq!(value(SysReg::new(3, 4, 6, 0, 0)), Some(va), "{name}");
+        assert_eq!(after.system(SysReg::new(3, 4, 6, 0, 0)), va, "{name}");
     }
 }

@@ -348,9 +348,14 @@ fn msr_imm(c: &mut Ctx, what: u32, crm: u32) -> Option<()> {
     Some(())
 }
 
-/// DC ZVA (C5.3.8): the block that holds an address becomes zeros. It lies in one page: the first store faults
-/// for all.
+/// DC ZVA (C5.3.8): the block that holds an address becomes zeros. It lies in one page. A fault is at the address
+/// itself (D23.2 "FAR_EL1").
 fn zero_block(c: &mut Ctx, address: Val) {
+    let byte = Mem {
+        aligned: false,
+        ..c.mem(Ty::I8)
+    };
+    c.b.probe(address, byte);
     let block = c.binary_imm(Binary::And, address, !(ZVA_BYTES - 1));
     let zero = c.imm(Ty::I64, 0);
     let zeros = c.b.vec_make(zero, zero);
