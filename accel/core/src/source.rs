@@ -9,7 +9,7 @@ use hw_memory::{Attrs, ByteOrder, CodeWatcher, PAGE_SIZE, RamBlock, granules};
 use crate::core::Core;
 use crate::target::{Target, Trap};
 
-/// Bytes offered at once: more than any unit uses.
+/// Most bytes offered at once: more than any unit uses.
 const WINDOW: usize = 512;
 /// Bytes of the next page offered with them.
 const NEXT: usize = 16;
@@ -85,7 +85,7 @@ impl Source {
             ctx,
             sole: core.sole,
         };
-        source.append(core, va, WINDOW)?;
+        source.append(core, va, T::UNIT_BYTES.min(WINDOW))?;
         source.first = source.len;
         Ok(source)
     }

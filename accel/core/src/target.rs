@@ -155,6 +155,8 @@ pub trait Target: Sized + Send + 'static {
     const NAME: &'static str;
     /// Register file.
     const LAYOUT: Layout;
+    /// Most bytes of code that are offered for a unit.
+    const UNIT_BYTES: usize = 512;
     /// All state outside the register file.
     type State: Send;
     /// What the board provides to the CPU: interrupt controller, ports, hypercalls.

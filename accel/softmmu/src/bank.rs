@@ -486,6 +486,9 @@ impl Bank {
 
     /// Forgets the page at `va`; if it is part of a large one, all of that.
     pub fn flush_page(&mut self, va: u64) {
+        if !self.used {
+            return;
+        }
         let mut sizes = self.large_sizes;
         while sizes != 0 {
             let bits = sizes.trailing_zeros();

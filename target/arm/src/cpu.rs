@@ -20,9 +20,13 @@ const EXTERNAL: u64 = 0x10 | 1 << 10;
 /// Fault status code of a misaligned access.
 const ALIGNMENT: u64 = 0x21;
 
+/// Most instructions of a unit.
+const MOST_INSNS: u32 = 32;
+
 impl Target for Arm {
     const NAME: &'static str = "aarch64";
     const LAYOUT: Layout = regs::LAYOUT;
+    const UNIT_BYTES: usize = 4 * MOST_INSNS as usize;
     type State = State;
     type Port = dyn Port;
 
@@ -44,7 +48,7 @@ impl Target for Arm {
     }
 
     fn unit_limit(core: &Core) -> u32 {
-        if Mode(core.mode).steps() { 1 } else { 32 }
+        if Mode(core.mode).steps() { 1 } else { MOST_INSNS }
     }
 
     fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Result<Unit, Trap> {
