@@ -50,6 +50,12 @@ pub static CLASS: DriverClass = DriverClass {
             "most memory for refcount blocks; default: 4M",
         ),
         PropDef::new("cache-size", PropKind::Size, "most memory for both"),
+        PropDef::new(
+            "discard-no-unref",
+            PropKind::Bool,
+            "clusters keep their place when they are discarded, so that the image stays in order",
+        )
+        .or("off"),
     ],
     children: &[
         ChildDef::required("file"),
@@ -61,6 +67,7 @@ pub static CLASS: DriverClass = DriverClass {
         "l2-cache-size",
         "refcount-cache-size",
         "cache-size",
+        "discard-no-unref",
         "file",
         "backing",
     ],

@@ -46,6 +46,8 @@ pub(crate) struct Meta {
     pub(crate) syncing: Arc<Syncing>,
     /// Refcounts are written late, under the dirty bit.
     is_lazy: bool,
+    /// Discarded clusters stay allocated.
+    pub(crate) keeps_place: bool,
 }
 
 impl Meta {
@@ -65,6 +67,7 @@ impl Meta {
             l1_dirty: None,
             l2: Cache::new(cluster, settings.l2_cache),
             is_lazy: settings.is_lazy,
+            keeps_place: settings.keeps_place,
             syncing: refcounts.syncing(),
             refcounts,
             snapshots,
@@ -77,6 +80,7 @@ impl Meta {
     /// Other settings from now on.
     pub(crate) fn set(&mut self, settings: Settings) {
         self.is_lazy = settings.is_lazy;
+        self.keeps_place = settings.keeps_place;
         self.l2.set_limit(settings.l2_cache);
         self.refcounts.set_limit(settings.refcount_cache);
     }

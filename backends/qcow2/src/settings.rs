@@ -13,6 +13,8 @@ const REFCOUNT_CACHE: u64 = 4 << 20;
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) is_lazy: bool,
+    /// Discarded clusters stay allocated.
+    pub(crate) keeps_place: bool,
     pub(crate) l2_cache: u64,
     pub(crate) refcount_cache: u64,
 }
@@ -26,6 +28,10 @@ impl Settings {
         };
         if is_lazy && header.version < 3 {
             return Err("lazy-refcounts needs qcow2 version 3 (compat=1.1)".to_owned());
+        }
+        let keeps_place = props.is_on("discard-no-unref");
+        if keeps_place && header.version < 3 {
+            return Err("discard-no-unref needs qcow2 version 3 (compat=1.1)".to_owned());
         }
         let all = props.unsigned("cache-size");
         let l2 = props.unsigned("l2-cache-size");
@@ -54,6 +60,7 @@ impl Settings {
             }
             _ => Ok(Settings {
                 is_lazy,
+                keeps_place,
                 l2_cache,
                 refcount_cache,
             }),

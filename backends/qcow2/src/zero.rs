@@ -141,7 +141,8 @@ impl Qcow2 {
             meta = self.made.wait(meta).unwrap_or_else(PoisonError::into_inner);
         }
         let old = meta.entry(&node, start)?;
-        let new = match self.changed(old, bits, wish) {
+        let keeps_place = wish == Wish::Keep || meta.keeps_place;
+        let new = match self.changed(old, bits, wish, keeps_place) {
             Change::None => return Ok(None),
             Change::Write => {
                 let len = usize::try_from(len).unwrap_or(0);
@@ -163,12 +164,17 @@ impl Qcow2 {
             if geometry.has_data_file && !geometry.data_file_raw {
                 self.data_node().discard(at, len)?;
             }
+        } else if let (Some(host), false) = (new.host, wish == Wish::Keep)
+            && new.alloc == 0
+        {
+            // Its place stays, without the host's blocks.
+            self.data_node().discard(host, geometry.cluster())?;
         }
         Ok(None)
     }
 
     /// What an entry becomes.
-    fn changed(&self, old: Entry, bits: u32, wish: Wish) -> Change {
+    fn changed(&self, old: Entry, bits: u32, wish: Wish, keeps_place: bool) -> Change {
         let geometry = self.geometry;
         let is_whole = bits == geometry.all();
         let shows_behind = self.has_behind();
@@ -188,7 +194,7 @@ impl Qcow2 {
         if old.compressed.is_some() && !is_whole {
             return Change::Write;
         }
-        let stays = wish == Wish::Keep && old.copied && old.compressed.is_none();
+        let stays = keeps_place && old.copied && old.compressed.is_none();
         let zero = old.zero | bits;
         if is_whole && !stays {
             return Change::To(Entry {

@@ -68,6 +68,8 @@ pub(crate) struct Pair {
     pub(crate) image: Option<Image>,
     pub(crate) model: Vec<Option<u8>>,
     snapshots: Vec<(String, Vec<Option<u8>>)>,
+    /// What it is opened with.
+    opened_with: &'static str,
     number: u32,
     has_snapshots: bool,
 }
@@ -95,6 +97,10 @@ impl Pair {
             model,
             snapshots: Vec::new(),
             number: 0,
+            opened_with: match options.contains("refcount_bits=64") {
+                true => ",discard-no-unref=on",
+                false => "",
+            },
             // A count of one bit counts to one.
             has_snapshots: !options.contains("refcount_bits=1"),
         };
@@ -104,7 +110,8 @@ impl Pair {
 
     pub(crate) fn open(&mut self) {
         self.image = None;
-        self.image = Some(Image::open_over(&self.disk, self.base.as_ref(), "").unwrap());
+        let image = Image::open_over(&self.disk, self.base.as_ref(), self.opened_with);
+        self.image = Some(image.unwrap());
     }
 
     pub(crate) fn image(&self) -> &Image {
@@ -285,6 +292,41 @@ fn a_refcount_table_grows_as_often_as_it_must() {
     let before = disk.state().bytes.len();
     image.write(0, &data).unwrap();
     assert_eq!(disk.state().bytes.len(), before);
+}
+
+#[test]
+fn clusters_keep_their_place_when_they_are_discarded_if_told_to() {
+    let (disk, base) = (Disk::default(), base());
+    create(&disk, LEN, "cluster_size=4096");
+    let image = Image::open_over(&disk, Some(&base), ",discard-no-unref=on").unwrap();
+    let place = |at: u64| image.node.extent(at, 1).unwrap();
+    image.write(0, &[7; 3 * 4096]).unwrap();
+    image.node.flush().unwrap();
+    let (before, len) = (place(4096), disk.state().bytes.len());
+    image.node.discard(4096, 4096).unwrap();
+    image.node.write_zeroes(8192, 4096, true).unwrap();
+    image.node.flush().unwrap();
+    assert_eq!(image.read(4095, 8194).unwrap()[..2], [7, 0]);
+    assert!(place(4096).is_zero && place(8192).is_zero);
+    let at = before.stored_at.unwrap() as usize;
+    assert_eq!(
+        disk.state().bytes[at..][..8192],
+        [0; 8192],
+        "the host has its blocks back"
+    );
+    image.write(4096, &[8; 100]).unwrap();
+    assert_eq!(place(4096).stored_at, before.stored_at);
+    assert_eq!(disk.state().bytes.len(), len);
+    image.assert_whole(true);
+    drop(image);
+    create(&disk, LEN, "cluster_size=4096,compat=0.10");
+    let refused = Image::open_over(&disk, None, ",discard-no-unref=on")
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("needs qcow2 version 3"),
+        "{refused}"
+    );
 }
 
 #[test]

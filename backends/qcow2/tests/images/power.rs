@@ -68,7 +68,11 @@ impl Kind {
     }
 
     fn open(&self, disks: &[Disk; 2], base: Option<&Disk>) -> Image {
-        let driver = self.options.map_or("driver=raw", |_| "driver=qcow2");
+        let driver = match self.options {
+            None => "driver=raw",
+            Some(_) if self.says("refcount_bits=64") => "driver=qcow2,discard-no-unref=on",
+            Some(_) => "driver=qcow2",
+        };
         let data = self.says("data_file").then_some(&disks[1]);
         Image::open_with(&disks[0], base, data, driver).unwrap()
     }
