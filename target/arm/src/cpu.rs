@@ -48,7 +48,11 @@ impl Target for Arm {
     }
 
     fn unit_limit(core: &Core) -> u32 {
-        if Mode(core.mode).steps() { 1 } else { MOST_INSNS }
+        if Mode(core.mode).steps() {
+            1
+        } else {
+            MOST_INSNS
+        }
     }
 
     fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Result<Unit, Trap> {

@@ -110,7 +110,7 @@ fn tool(options: &Options, mimic: &Path, guest: &Guest, work: &Folder) -> Result
     for words in images {
         host::output(Command::new("qemu-img").args(words)).context("package 'qemu-utils'")?;
     }
-    let rows: [(&str, &[&str]); 9] = [
+    let rows: [(&str, &[&str]); 12] = [
         (
             "convert raw to qcow2",
             &["convert", "-f", "raw", "-O", "qcow2", &raw, &out],
@@ -139,6 +139,24 @@ fn tool(options: &Options, mimic: &Path, guest: &Guest, work: &Folder) -> Result
         (
             "bench, one at a time",
             &["bench", "-c", "50000", "-d", "1", "-f", "qcow2", &plain],
+        ),
+        (
+            "bench -t none, one at a time",
+            &[
+                "bench", "-t", "none", "-c", "50000", "-d", "1", "-f", "qcow2", &plain,
+            ],
+        ),
+        (
+            "bench -t none -i io_uring",
+            &[
+                "bench", "-t", "none", "-i", "io_uring", "-c", "50000", "-f", "qcow2", &plain,
+            ],
+        ),
+        (
+            "bench -w, one at a time",
+            &[
+                "bench", "-w", "-c", "50000", "-d", "1", "-f", "qcow2", &plain,
+            ],
         ),
         (
             "bench -w",
