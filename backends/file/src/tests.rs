@@ -8,6 +8,8 @@ use backend_block::{
 use control_options::Opts;
 use proptest::prelude::*;
 
+mod device;
+
 /// A file that goes away with the test.
 struct Temp(PathBuf);
 
