@@ -118,7 +118,32 @@ pub(crate) struct KnownMmx {
     is_quiet: bool,
     /// TOP is 0 and all registers are in use.
     is_entered: bool,
-    values: [Option<accel_ir::Val>; 8],
+    registers: [KnownRegister; 8],
+}
+
+impl KnownMmx {
+    /// Of register `n` of eight.
+    fn register(&mut self, n: usize) -> &mut KnownRegister {
+        let [r0, r1, r2, r3, r4, r5, r6, r7] = &mut self.registers;
+        match n & 7 {
+            0 => r0,
+            1 => r1,
+            2 => r2,
+            3 => r3,
+            4 => r4,
+            5 => r5,
+            6 => r6,
+            _ => r7,
+        }
+    }
+}
+
+/// What a unit knows of one MMX register.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KnownRegister {
+    value: Option<accel_ir::Val>,
+    /// A vector of the value and zeros above.
+    vector: Option<accel_ir::Val>,
 }
 
 /// Translates the instruction at hand; `false` if it is none of these.

@@ -66,7 +66,6 @@ impl Compiler<'_> {
                 let to = cells.register(self.mmx_number(n)?);
                 self.put_64(to, v)?;
                 self.asm.mov_imm_to(Size::W, to.after(8), MMX_EXPONENT);
-                self.touch_mmx(cells);
             }
             (X87Op::TouchMmx, _) => self.touch_mmx(cells),
             _ => return Ok(false),

@@ -10,9 +10,9 @@ pub(super) fn get(core: &mut Core, [n, ..]: [u64; 4]) -> Result<u64, Trap> {
     Ok(core.arch.x87.mm(n as u8))
 }
 
-/// (n, value): writes MMX register n.
+/// (n, value): writes MMX register n; its instruction has called [`touch`].
 pub(super) fn set(core: &mut Core, [n, value, ..]: [u64; 4]) -> Result<u64, Trap> {
-    core.arch.x87.set_mm(n as u8, value);
+    core.arch.x87.put_mm(n as u8, value);
     Ok(0)
 }
 

@@ -3,7 +3,7 @@
 use accel_ir::{Slot, Ty, Val};
 use iced_x86::Register;
 
-use super::{MM_GET, MM_SET, MM_TOUCH, X87_WAIT};
+use super::{KnownRegister, MM_GET, MM_SET, MM_TOUCH, X87_WAIT};
 use crate::decode::context::Ctx;
 use crate::regs;
 use crate::state::vector;
@@ -125,33 +125,57 @@ pub(super) fn set_zeroed(ctx: &mut Ctx, register: Register, v: Val) {
     ctx.b.set_v(low(register), v);
 }
 
+/// What the unit knows of an MMX register.
+fn known<'a>(ctx: &'a mut Ctx<'_>, register: Register) -> &'a mut KnownRegister {
+    ctx.mmx.register(register.number())
+}
+
 /// An MMX register's value.
 pub(super) fn mm(ctx: &mut Ctx, register: Register) -> Val {
-    if let Some(v) = ctx.mmx.values.get(register.number()).copied().flatten() {
-        return v;
-    }
-    let n = ctx.const64(register.number() as u64);
-    let v = ctx.b.call(MM_GET, &[n]);
-    know_mm(ctx, register, v);
+    let KnownRegister { value, vector } = *known(ctx, register);
+    let v = match (value, vector) {
+        (Some(v), _) => return v,
+        (None, Some(vector)) => ctx.b.vec_half(vector, false),
+        (None, None) => {
+            let n = ctx.const64(register.number() as u64);
+            ctx.b.call(MM_GET, &[n])
+        }
+    };
+    known(ctx, register).value = Some(v);
     v
 }
 
-fn know_mm(ctx: &mut Ctx, register: Register, v: Val) {
-    if let Some(known) = ctx.mmx.values.get_mut(register.number()) {
-        *known = Some(v);
+/// A vector of an MMX register's value and zeros above.
+pub(super) fn mm_v(ctx: &mut Ctx, register: Register) -> Val {
+    if let Some(v) = known(ctx, register).vector {
+        return v;
     }
+    let v = mm(ctx, register);
+    let v = widened(ctx, v);
+    known(ctx, register).vector = Some(v);
+    v
 }
 
 /// Writes an MMX register.
 pub(super) fn set_mm(ctx: &mut Ctx, register: Register, v: Val) {
+    touch_mmx(ctx);
     let n = ctx.const64(register.number() as u64);
     let v = ctx.b.zext(v, Ty::I64);
     ctx.b.call_void(MM_SET, &[n, v]);
-    ctx.mmx.is_entered = true;
-    know_mm(ctx, register, v);
+    *known(ctx, register) = KnownRegister {
+        value: Some(v),
+        vector: None,
+    };
 }
 
-/// What an MMX instruction that writes no MMX register does to the x87.
+/// Writes the low half of a vector, which has zeros above, to an MMX register.
+pub(super) fn set_mm_v(ctx: &mut Ctx, register: Register, v: Val) {
+    let low = ctx.b.vec_half(v, false);
+    set_mm(ctx, register, low);
+    known(ctx, register).vector = Some(v);
+}
+
+/// What MMX instructions do to the x87's stack, once in a unit.
 pub(super) fn touch_mmx(ctx: &mut Ctx) {
     if !ctx.mmx.is_entered {
         ctx.b.call_void(MM_TOUCH, &[]);
@@ -168,6 +192,15 @@ pub(super) fn source_mm(ctx: &mut Ctx, i: u32) -> Val {
     let address = ctx.operand_address(false);
     let v = ctx.load(address, ty);
     ctx.b.zext(v, Ty::I64)
+}
+
+/// As [`source_mm`], a vector with zeros above.
+pub(super) fn source_mm_v(ctx: &mut Ctx, i: u32) -> Val {
+    if ctx.is_register(i) {
+        return mm_v(ctx, ctx.insn.op_register(i));
+    }
+    let v = source_mm(ctx, i);
+    widened(ctx, v)
 }
 
 /// A vector of a value and zeros above.

@@ -3,10 +3,10 @@
 //! One row of [`row`] names an instruction's vector operation and how its operands reach it. MMX
 //! registers are the low halves of vectors.
 
-use accel_ir::{Ty, Val, VecOp};
+use accel_ir::{Ty, VecOp};
 use iced_x86::Mnemonic;
 
-use super::operand::{low, mm, ready, set_mm, source_mm, source_v, widened};
+use super::operand::{low, mm_v, ready, set_mm, set_mm_v, source_mm_v, source_v, widened};
 use crate::decode::context::Ctx;
 
 /// How operands reach the operation.
@@ -207,42 +207,57 @@ fn mmx(ctx: &mut Ctx, kind: Kind, op: VecOp) {
     const SHUFFLE_MASK: u64 = 0x8787_8787_8787_8787;
     let dst = ctx.insn.op0_register();
     let imm = immediate(ctx);
-    let b = match ctx.is_register(1) || ctx.is_memory(1) {
-        true => source_mm(ctx, 1),
-        false => ctx.const64(imm.into()),
+    let by_constant = !ctx.is_register(1) && !ctx.is_memory(1);
+    let b = match by_constant {
+        true => None,
+        false => Some(source_mm_v(ctx, 1)),
     };
-    let a = mm(ctx, dst);
-    let result = match kind {
-        Kind::Lanes | Kind::UnpackLow | Kind::Shift => lanes(ctx, op, a, b, 0),
-        Kind::Source => lanes(ctx, op, b, b, if ctx.insn.op_count() > 2 { imm } else { 0 }),
+    let a = mm_v(ctx, dst);
+    let b = b.unwrap_or(a);
+    // Of two values the lower one, and the other above it.
+    let pair = |ctx: &mut Ctx, low, high| ctx.b.vec(VecOp::UnpackLo64, low, high, 0);
+    let v = match kind {
+        Kind::Lanes => ctx.b.vec(op, a, b, 0),
+        Kind::Shift if by_constant => ctx.b.vec(by_immediate(op), a, a, imm),
+        Kind::Shift | Kind::UnpackLow => ctx.b.vec(op, a, b, 0),
+        Kind::Source => {
+            let imm = if ctx.insn.op_count() > 2 { imm } else { 0 };
+            ctx.b.vec(op, b, b, imm)
+        }
         Kind::Halves => {
-            let both = ctx.b.vec_make(a, b);
-            let v = ctx.b.vec(op, both, both, 0);
-            ctx.b.vec_half(v, false)
+            let both = pair(ctx, a, b);
+            ctx.b.vec(op, both, both, 0)
         }
         Kind::UnpackHigh => {
-            let (a, b) = (widened(ctx, a), widened(ctx, b));
             let v = ctx.b.vec(low_of(op), a, b, 0);
-            ctx.b.vec_half(v, true)
+            let high = ctx.b.vec_half(v, true);
+            return set_mm(ctx, dst, high);
         }
         Kind::Shuffle => {
             let mask = ctx.b.iconst(Ty::I64, SHUFFLE_MASK);
-            let b = ctx.b.and(b, mask);
-            lanes(ctx, op, a, b, 0)
+            let mask = widened(ctx, mask);
+            let b = ctx.b.vec(VecOp::And, b, mask, 0);
+            ctx.b.vec(op, a, b, 0)
         }
         // Sixteen bytes, the first operand above the second.
         _ => {
-            let both = ctx.b.vec_make(b, a);
-            let v = ctx.b.vec(VecOp::ShrBytes, both, both, imm);
-            ctx.b.vec_half(v, false)
+            let both = pair(ctx, b, a);
+            ctx.b.vec(VecOp::ShrBytes, both, both, imm)
         }
     };
-    set_mm(ctx, dst, result);
+    if keeps_zeros(kind, op) {
+        set_mm_v(ctx, dst, v);
+    } else {
+        let low = ctx.b.vec_half(v, false);
+        set_mm(ctx, dst, low);
+    }
 }
 
-/// An operation on low halves.
-fn lanes(ctx: &mut Ctx, op: VecOp, a: Val, b: Val, imm: u8) -> Val {
-    let (a, b) = (widened(ctx, a), widened(ctx, b));
-    let v = ctx.b.vec(op, a, b, imm);
-    ctx.b.vec_half(v, false)
+/// Whether lanes that are zero in all operands are zero in the result.
+fn keeps_zeros(kind: Kind, op: VecOp) -> bool {
+    match kind {
+        Kind::Lanes => !matches!(op, VecOp::CmpEq8 | VecOp::CmpEq16 | VecOp::CmpEq32),
+        Kind::Shift | Kind::Source => true,
+        _ => false,
+    }
 }

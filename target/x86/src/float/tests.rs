@@ -210,7 +210,8 @@ fn fnstenv_masks_all_exceptions() {
 fn writing_an_mmx_register_resets_top_and_fills_the_tags() {
     let mut x = x87(0x37f);
     x.top = 5;
-    x.set_mm(3, 42);
+    x.enter_mmx();
+    x.put_mm(3, 42);
     assert_eq!((x.top, x.used, x.mm(3)), (0, 0xff, 42));
     assert_eq!(x.register(3).se, 0xffff);
 }

@@ -269,8 +269,7 @@ impl X87 {
     }
 
     /// Writes an MMX register: the exponent becomes all ones.
-    pub(crate) fn set_mm(&mut self, n: u8, value: u64) {
-        self.enter_mmx();
+    pub(crate) fn put_mm(&mut self, n: u8, value: u64) {
         let value = F80 {
             se: 0xffff,
             sig: value,
