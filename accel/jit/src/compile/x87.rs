@@ -65,7 +65,8 @@ impl Compiler<'_> {
             (X87Op::SetMmx, [Some(n), Some(v), ..]) => {
                 let to = cells.register(self.mmx_number(n)?);
                 self.put_64(to, v)?;
-                self.asm.mov_imm_to(Size::W, to.after(8), MMX_EXPONENT);
+                // With the bytes behind, as the encoding is shorter: nothing is there.
+                self.asm.mov_imm_to(Size::D, to.after(8), MMX_EXPONENT);
             }
             (X87Op::TouchMmx, _) => self.touch_mmx(cells),
             _ => return Ok(false),

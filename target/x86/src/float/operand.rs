@@ -168,6 +168,14 @@ pub(super) fn set_mm(ctx: &mut Ctx, register: Register, v: Val) {
     };
 }
 
+/// Copies an MMX register.
+pub(super) fn move_mm(ctx: &mut Ctx, to: Register, from: Register) {
+    let v = mm(ctx, from);
+    let copied = *known(ctx, from);
+    set_mm(ctx, to, v);
+    *known(ctx, to) = copied;
+}
+
 /// Writes the low half of a vector, which has zeros above, to an MMX register.
 pub(super) fn set_mm_v(ctx: &mut Ctx, register: Register, v: Val) {
     let low = ctx.b.vec_half(v, false);

@@ -5,8 +5,8 @@ use accel_ir::{Ty, Val, VecOp};
 use iced_x86::{Mnemonic, OpKind};
 
 use super::operand::{
-    forget_mmx, half, low, mm, mmx_ready, ready, set_mm, set_zeroed, source_lane, source_mm,
-    source_v, sse_ready, store_v, touch_mmx, uses_mmx, widened,
+    forget_mmx, half, low, mm, mmx_ready, move_mm, ready, set_mm, set_zeroed, source_lane,
+    source_mm, source_v, sse_ready, store_v, touch_mmx, uses_mmx, widened,
 };
 use super::{LOAD_MXCSR, MASK_STORE, MM_EMPTY};
 use crate::decode::context::{Ctx, number};
@@ -172,6 +172,8 @@ fn word(ctx: &mut Ctx, ty: Ty) {
     if ctx.is_memory(0) {
         let address = ctx.operand_address(true);
         ctx.store(address, v);
+    } else if to.is_mm() && from.is_mm() {
+        move_mm(ctx, to, from);
     } else if to.is_mm() {
         set_mm(ctx, to, v);
     } else if to.is_xmm() {
