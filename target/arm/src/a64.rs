@@ -13,6 +13,7 @@ mod float_away;
 mod float_int;
 mod float_lanes;
 mod immediate;
+mod lanes;
 mod memory;
 pub(crate) mod register;
 pub(crate) mod simd;

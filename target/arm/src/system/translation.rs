@@ -2,14 +2,13 @@
 //!
 //! Address spaces of the software MMU: with translation off there is one key, else the regime, VMID and
 //! ASID are one; each for either Security state. What only the Secure state reaches is in the map at
-//! [`SECURE_SPACE`]. Global pages are cached in each space that uses them.
+//! [`hw_memory::SECURE_SPACE`]. Global pages are cached in each space that uses them.
 //!
 //! Not modelled: 52-bit addresses, memory types (all memory is coherent and takes unaligned
 //! accesses), contiguous hints, caches of table walks. An access of the Secure state by a Non-secure page
 //! (NS) finds what the Non-secure state would, but a device takes it for a Secure one.
 
 use accel_core::{Access, Permissions, Translation, Trap};
-use hw_memory::{ByteOrder, SECURE_SPACE};
 
 use super::control::{self, hcr, scr, sctlr_bits};
 use super::exception::{class, esr};
@@ -18,6 +17,12 @@ use crate::Core;
 use crate::mode::ctx;
 use crate::model::Feature;
 use crate::state::{Exception, Vector};
+
+mod stage_2;
+mod tables;
+
+use stage_2::second_stage;
+use tables::{Walk, descend, in_map, update};
 
 /// Key of the address space without translation.
 const OFF: u64 = 0;
@@ -126,20 +131,6 @@ pub(crate) struct Query {
     pub(crate) first_stage: bool,
 }
 
-/// A table to walk.
-struct Walk {
-    /// Physical (stage 2, or stage 1 without one) or intermediate address.
-    table: u64,
-    level: u32,
-    /// log2 of the granule.
-    granule: u32,
-    /// Bits of the input that the tables translate.
-    input_bits: u32,
-    hardware_af: bool,
-    /// The table is in the Secure address space.
-    is_secure: bool,
-}
-
 /// Fields of TCR_ELx for one half of the address space.
 struct Range {
     base: u64,
@@ -237,118 +228,9 @@ pub(crate) fn address_bits(core: &Core, regime: u8, va: u64) -> (u32, bool) {
     (64u32.saturating_sub(range.size.clamp(16, 39)), range.tbi)
 }
 
-/// The address in the map of an address of a Security state's space.
-fn in_map(core: &Core, address: u64, is_secure: bool) -> u64 {
-    let secret = address | SECURE_SPACE;
-    if is_secure && core.mmu.snapshot().find(secret).is_some() {
-        secret
-    } else {
-        address
-    }
-}
-
 /// Whether a regime is of the Secure state.
 fn is_secure(core: &Core, regime: u8) -> bool {
     regime == 3 || control::is_secure_below_el3(core)
-}
-
-fn read_descriptor(core: &Core, at: u64) -> Option<u64> {
-    match core.mmu.update_physical(at, 8, |_| None) {
-        Some(value) => Some(value),
-        None => core
-            .mmu
-            .read_physical(at, 8, ByteOrder::Little, core.attrs)
-            .ok(),
-    }
-}
-
-/// A leaf descriptor and where it is.
-struct Leaf {
-    descriptor: u64,
-    at: u64,
-    level: u8,
-    output: u64,
-    page_bits: u32,
-    /// NSTable, APTable, UXNTable, PXNTable of the tables above, in their places.
-    tables: u64,
-}
-
-/// Walks tables. `stage_2` translates the addresses of tables.
-fn descend(
-    core: &Core,
-    input: u64,
-    walk: &Walk,
-    mut stage_2: impl FnMut(u64) -> Result<u64, Fault>,
-) -> Result<Leaf, Fault> {
-    let stride = walk.granule.saturating_sub(3);
-    let mut table = walk.table;
-    let mut tables = 0;
-    let mut level = walk.level;
-    loop {
-        let shift = walk
-            .granule
-            .wrapping_add(3u32.wrapping_sub(level).wrapping_mul(stride));
-        let top = if level == walk.level {
-            walk.input_bits
-        } else {
-            shift.wrapping_add(stride)
-        };
-        let mask = u64::MAX.checked_shl(top).map_or(u64::MAX, |m| !m);
-        let index = (input & mask).checked_shr(shift).unwrap_or(0);
-        let at = stage_2(table.wrapping_add(index << 3))?;
-        let at = in_map(core, at, walk.is_secure && tables & NS_TABLE == 0);
-        let level_now = level as u8;
-        let descriptor =
-            read_descriptor(core, at).ok_or_else(|| fault(Kind::External, level_now))?;
-        if descriptor & 1 == 0 {
-            return Err(fault(Kind::Translation, level_now));
-        }
-        let is_table = descriptor & 2 != 0 && level < 3;
-        if !is_table {
-            let block = match walk.granule {
-                12 => matches!(level, 1 | 2),
-                _ => level == 2,
-            };
-            if level < 3 && !block || level == 3 && descriptor & 2 == 0 {
-                return Err(fault(Kind::Translation, level_now));
-            }
-            let low = u64::MAX.checked_shl(shift).map_or(u64::MAX, |m| !m);
-            let base = descriptor & ADDRESS & !low;
-            if base
-                .checked_shr(core.arch.model.physical_bits())
-                .unwrap_or(0)
-                != 0
-            {
-                return Err(fault(Kind::AddressSize, level_now));
-            }
-            return Ok(Leaf {
-                descriptor,
-                at,
-                level: level_now,
-                output: base | input & low,
-                page_bits: shift,
-                tables,
-            });
-        }
-        tables |= descriptor & 0xf800_0000_0000_0000;
-        let low = u64::MAX.checked_shl(walk.granule).map_or(u64::MAX, |m| !m);
-        table = descriptor & ADDRESS & !low;
-        if table
-            .checked_shr(core.arch.model.physical_bits())
-            .unwrap_or(0)
-            != 0
-        {
-            return Err(fault(Kind::AddressSize, level_now));
-        }
-        level = level.wrapping_add(1);
-    }
-}
-
-/// Changes a descriptor in memory if it is still the one that was read. Whether it was.
-fn update(core: &Core, at: u64, old: u64, new: u64) -> bool {
-    core.mmu
-        .update_physical(at, 8, |now| (now == old).then_some(new))
-        .is_some_and(|was| was == old)
 }
 
 /// Turns of a walk while another CPU changes the tables.
@@ -540,89 +422,6 @@ fn stage_1(core: &Core, query: &Query, has_second: bool) -> Result<Found, Stop> 
         global: descriptor & NG == 0,
         guarded: descriptor & GUARDED != 0,
         tagged: range.tbi && va >> 56 != if high { 0xff } else { 0 },
-    })
-}
-
-fn second_stage(core: &Core, ipa: u64, access: Access, query: &Query) -> Result<Found, Stop> {
-    let may_update = query.update;
-    let vtcr = core.regs.get(sys::VTCR_EL2);
-    let granule = granule_0(vtcr >> 14);
-    let input_bits = 64u32.wrapping_sub(((vtcr & 0x3f) as u32).clamp(16, 39));
-    let start = (vtcr >> 6 & 3) as u32;
-    let level = match granule {
-        12 => 2u32.saturating_sub(start),
-        _ => 3u32.saturating_sub(start),
-    };
-    let at = |f: Fault| Fault {
-        ipa: Some(ipa),
-        ..f
-    };
-    if ipa.checked_shr(input_bits).unwrap_or(0) != 0 {
-        return Err(at(fault(Kind::Translation, level as u8)).into());
-    }
-    let stride = granule.wrapping_sub(3);
-    let below = granule.wrapping_add(3u32.wrapping_sub(level).wrapping_mul(stride));
-    let table_bits = input_bits.saturating_sub(below).wrapping_add(3);
-    let model = &core.arch.model;
-    let walk = Walk {
-        table: core.regs.get(sys::VTTBR_EL2)
-            & 0x0000_ffff_ffff_fffe
-            & u64::MAX.wrapping_shl(table_bits.clamp(4, 20)),
-        level,
-        granule,
-        input_bits,
-        hardware_af: model.has(Feature::Hafdbs) && vtcr >> 21 & 1 != 0,
-        is_secure: false,
-    };
-    let hardware_dirty = model.has(Feature::Dbm) && walk.hardware_af && vtcr >> 22 & 1 != 0;
-    let leaf = descend(core, ipa, &walk, Ok).map_err(at)?;
-    let mut descriptor = leaf.descriptor;
-    if descriptor & AF == 0 {
-        if !walk.hardware_af {
-            return Err(at(fault(Kind::AccessFlag, leaf.level)).into());
-        }
-        if may_update {
-            if !update(core, leaf.at, descriptor, descriptor | AF) {
-                return Err(Stop::Again);
-            }
-            descriptor |= AF;
-        }
-    }
-    let mut writable = descriptor & AP2 != 0;
-    let clean = !writable && hardware_dirty && descriptor & DBM != 0;
-    // XN[1:0] in bits 54 and 53: FEAT_XNX tells the levels apart.
-    let user = query.ctx == ctx::USER;
-    let exec = match (descriptor >> 53 & 3, model.has(Feature::Xnx)) {
-        (0, _) => true,
-        (1, true) => user,
-        (3, true) => !user,
-        (1, false) => true,
-        _ => false,
-    };
-    let mut allow = Permissions {
-        read: descriptor & AP1 != 0,
-        write: writable || clean,
-        exec: exec && descriptor & AP1 != 0,
-    };
-    if !allows(allow, access) {
-        return Err(at(fault(Kind::Permission, leaf.level)).into());
-    }
-    if clean {
-        if access == Access::Write && may_update {
-            if !update(core, leaf.at, descriptor, descriptor | AP2) {
-                return Err(Stop::Again);
-            }
-            writable = true;
-        }
-        allow.write &= writable || access == Access::Write;
-    }
-    Ok(Found {
-        physical: leaf.output,
-        page_bits: leaf.page_bits,
-        allow,
-        global: false,
-        guarded: false,
-        tagged: false,
     })
 }
 
