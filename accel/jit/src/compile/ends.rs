@@ -226,13 +226,13 @@ impl Compiler<'_> {
             self.asm.mov(Size::Q, RAX, from);
         }
         self.consume(pc);
-        // Who looks for loops wants to know.
-        let last = Mem::Code(table::last_of(self.at.pc) as i32);
-        self.asm.mov_to(Size::Q, last, RAX);
         self.computes = true;
         if via != Via::Return || !self.foresees() {
             self.go_to_known();
         }
+        // Who looks for loops wants to know.
+        let last = Mem::Code(table::last_of(self.at.pc) as i32);
+        self.asm.mov_to(Size::Q, last, RAX);
         self.leave_region();
         self.count(self.insns_done());
         if !self.at.is_flat {

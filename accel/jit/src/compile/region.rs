@@ -518,6 +518,7 @@ impl Compiler<'_> {
         let table = self.asm.last_disp();
         self.asm.mov(Size::D, RDX, RAX);
         match spread.shift.checked_sub(ENTRY_SHIFT) {
+            Some(0) => {}
             Some(right) => self.asm.shift_imm(Shift::Shr, Size::D, RDX, right),
             None => {
                 let left = ENTRY_SHIFT - spread.shift;
@@ -530,8 +531,12 @@ impl Compiler<'_> {
         self.asm.alu(Alu::Cmp, Size::Q, RAX, Mem::base(RCX, 0));
         let unknown = self.asm.jcc(CC_NE);
         self.asm.movsx(Size::D, Size::Q, RDX, Mem::base(RCX, 8));
-        self.asm.alu(Alu::Add, Size::Q, RCX, RDX);
-        self.asm.alu_imm(Alu::Add, Size::Q, RCX, 12);
+        let target = Mem::At {
+            base: Some(RCX),
+            index: Some((RDX, 0)),
+            disp: 12,
+        };
+        self.asm.lea(Size::Q, RCX, target);
         self.asm.jmp_rm(RCX);
         while !self.asm.here().is_multiple_of(8) {
             self.asm.byte(0);
