@@ -17,7 +17,7 @@ use control_qapi::{
     BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs,
     BlockdevOptions, Blocks, DriveName, ErrorClass, Event, EventBus, IoOperationType,
     IoThrottleArgs, JobChange, JobInfo, MediumChange, ObjectOptions, Qapi, QmpError, RunState,
-    TransactionAction,
+    SnapshotDeleteInternalArgs, SnapshotInfo, TransactionAction,
 };
 use machine_core::{Board, Event as MachineEvent, MachineDef};
 use runtime::{FdSets, Handle};
@@ -460,6 +460,10 @@ impl Blocks for BlockControl {
 
     fn mirror(&self, args: BlockdevMirrorArgs) -> Result<(), QmpError> {
         self.start_mirror(args)
+    }
+
+    fn delete_snapshot(&self, args: SnapshotDeleteInternalArgs) -> Result<SnapshotInfo, QmpError> {
+        self.delete_internal(&args)
     }
 
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {

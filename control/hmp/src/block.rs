@@ -331,6 +331,21 @@ pub(crate) fn job_cancel(c: &Call<'_>, a: &Args) -> Text {
     )
 }
 
+/// `snapshot_blkdev_internal device name`.
+pub(crate) fn snapshot_internal(c: &Call<'_>, a: &Args) -> Text {
+    let arguments = json!({ "device": a.text("device"), "name": a.text("name") });
+    c.qmp_do("blockdev-snapshot-internal-sync", arguments)
+}
+
+/// `snapshot_delete_blkdev_internal device name [id]`.
+pub(crate) fn snapshot_delete_internal(c: &Call<'_>, a: &Args) -> Text {
+    let mut arguments = json!({ "device": a.text("device"), "name": a.text("name") });
+    if let (Some(id), Some(members)) = (a.text("id"), arguments.as_object_mut()) {
+        members.insert("id".to_owned(), json!(id));
+    }
+    c.qmp_do("blockdev-snapshot-delete-internal-sync", arguments)
+}
+
 /// `snapshot_blkdev [-n] device file [format]`.
 pub(crate) fn snapshot_blkdev(c: &Call<'_>, a: &Args) -> Text {
     let words = ["device", "file", "format", "more"];

@@ -293,6 +293,24 @@ pub static COMMANDS: &[CommandDef] = &[
         ],
         block::snapshot_blkdev
     ),
+    command!(
+        "snapshot_blkdev_internal",
+        "device name",
+        "freeze a disk in its own image",
+        &[DEVICE, ArgDef::new("name", Kind::Word)],
+        block::snapshot_internal
+    ),
+    command!(
+        "snapshot_delete_blkdev_internal",
+        "device name [id]",
+        "delete a snapshot in a disk's own image",
+        &[
+            DEVICE,
+            ArgDef::new("name", Kind::Word),
+            ArgDef::new("id", Kind::Word).or_none()
+        ],
+        block::snapshot_delete_internal
+    ),
     command!("stop" | "s", "", "park the vCPUs", &[], |c, _| c
         .qmp_do("stop", json!({}))),
     command!(
@@ -480,14 +498,6 @@ const ABSENT: &[(&str, &str)] = &[
     (
         "drive_mirror",
         "make the target with 'mimic img create', and use QMP's 'blockdev-add' and 'blockdev-mirror'",
-    ),
-    (
-        "snapshot_blkdev_internal",
-        "freeze the disk with 'snapshot_blkdev', or take the snapshot with 'mimic img snapshot' when the machine is off",
-    ),
-    (
-        "snapshot_delete_blkdev_internal",
-        "delete the snapshot with 'mimic img snapshot -d' when the machine is off",
     ),
 ];
 

@@ -7,7 +7,7 @@ use crate::error::QmpError;
 use crate::types::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats,
     BlockStreamArgs, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, IoThrottleArgs,
-    JobInfo, ObjectOptions, TransactionAction,
+    JobInfo, ObjectOptions, SnapshotDeleteInternalArgs, SnapshotInfo, TransactionAction,
 };
 
 /// What is asked of a job.
@@ -178,6 +178,12 @@ pub trait Blocks: Send + Sync {
     /// # Errors
     /// What stands against one of them.
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError>;
+
+    /// Deletes a snapshot that is in the disk's own image.
+    ///
+    /// # Errors
+    /// When there is none, or its format has none.
+    fn delete_snapshot(&self, args: SnapshotDeleteInternalArgs) -> Result<SnapshotInfo, QmpError>;
 
     /// All jobs.
     fn jobs(&self) -> Vec<JobInfo>;

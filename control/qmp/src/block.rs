@@ -4,10 +4,11 @@ use control_qapi::{
     BlockCommitArgs, BlockDeviceInfo, BlockInfo, BlockJobArgs, BlockJobCancelArgs, BlockJobInfo,
     BlockJobSetSpeedArgs, BlockResizeArgs, BlockStats, BlockStreamArgs, BlockdevCreateArgs,
     BlockdevMirrorArgs, BlockdevOptions, BlockdevReopenArgs, BlockdevSnapshotArgs,
-    BlockdevSnapshotSyncArgs, BlockstatsArgs, ChangeMediumArgs, ChangeMode, CloseTrayArgs,
-    DriveName, EjectArgs, Empty, InsertMediumArgs, IoThreadInfo, IoThrottleArgs, JobArgs,
-    JobChange, JobInfo, MediumChange, NamedNodesArgs, NodeArgs, ObjectOptions, Qapi, QmpError,
-    RemoveMediumArgs, TransactionAction, TransactionArgs,
+    BlockdevSnapshotInternalArgs, BlockdevSnapshotSyncArgs, BlockstatsArgs, ChangeMediumArgs,
+    ChangeMode, CloseTrayArgs, DriveName, EjectArgs, Empty, InsertMediumArgs, IoThreadInfo,
+    IoThrottleArgs, JobArgs, JobChange, JobInfo, MediumChange, NamedNodesArgs, NodeArgs,
+    ObjectOptions, Qapi, QmpError, RemoveMediumArgs, SnapshotDeleteInternalArgs, SnapshotInfo,
+    TransactionAction, TransactionArgs,
 };
 
 use crate::commands::{CommandDef, Context, command};
@@ -95,6 +96,8 @@ pub(crate) static COMMANDS: &[CommandDef] = &[
     }),
     command!("blockdev-reopen", "give nodes other properties", BlockdevReopenArgs => Empty, |c, a| done(c.vm.blocks().reopen_nodes(a.options))),
     command!("blockdev-snapshot", "freeze a node behind another one", BlockdevSnapshotArgs => Empty, |c, a| transact(c, TransactionAction::BlockdevSnapshot(a))),
+    command!("blockdev-snapshot-delete-internal-sync", "delete a snapshot in a disk's own image", SnapshotDeleteInternalArgs => SnapshotInfo, |c, a| c.vm.blocks().delete_snapshot(a)),
+    command!("blockdev-snapshot-internal-sync", "freeze a disk in its own image", BlockdevSnapshotInternalArgs => Empty, |c, a| transact(c, TransactionAction::BlockdevSnapshotInternalSync(a))),
     command!("blockdev-snapshot-sync", "freeze a disk behind a new image", BlockdevSnapshotSyncArgs => Empty, |c, a| transact(c, TransactionAction::BlockdevSnapshotSync(a))),
     command!("eject", "take the medium out of a drive", EjectArgs => Empty, |c, a| {
         let force = a.force.unwrap_or(false);

@@ -85,7 +85,7 @@ fn value(detail: Detail) -> Value {
     }
 }
 
-fn snapshot(snapshot: &backend_qcow2::Snapshot) -> SnapshotInfo {
+pub(super) fn snapshot(snapshot: &backend_qcow2::Snapshot) -> SnapshotInfo {
     let clock = i64::try_from(snapshot.vm_clock_ns).unwrap_or(i64::MAX);
     SnapshotInfo {
         id: snapshot.id.clone(),

@@ -3,16 +3,27 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use backend_block::{Child, Node, Still, perm, set_backing};
+use backend_block::{BlockError, Child, Node, Still, perm, set_backing};
+use backend_qcow2::{Qcow2, Snapshot};
 use control_options::{Opts, Scalar};
 use control_qapi::{
-    BlockdevSnapshotArgs, BlockdevSnapshotSyncArgs, NewImageMode, QmpError, TransactionAction,
+    BlockdevSnapshotArgs, BlockdevSnapshotInternalArgs, BlockdevSnapshotSyncArgs, NewImageMode,
+    QmpError, SnapshotDeleteInternalArgs, SnapshotInfo, TransactionAction,
 };
 
-use super::{BlockControl, failed, text};
+use super::{BlockControl, failed, query, text};
 use crate::storage::protocol_of;
 
-/// A node with an overlay before it, to be taken back.
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// What an action did, to be taken back.
+enum Done {
+    Frozen(Frozen),
+    /// A node has a snapshot of this name in its image.
+    Internal(Arc<Node>, String),
+}
+
+/// A node with an overlay before it.
 struct Frozen {
     node: Arc<Node>,
     overlay: Arc<Node>,
@@ -27,21 +38,25 @@ impl BlockControl {
         let still = self.storage.opener.graph.still();
         let mut done = Vec::new();
         for action in actions {
-            let frozen = match action {
+            let result = match action {
                 TransactionAction::Abort(_) => {
                     let problem = "Transaction aborted using Abort action";
                     Err(QmpError::generic(problem))
                 }
-                TransactionAction::BlockdevSnapshot(args) => self.snapshot(&still, &args),
-                TransactionAction::BlockdevSnapshotSync(args) => self.snapshot_sync(&still, &args),
+                TransactionAction::BlockdevSnapshot(args) => {
+                    self.snapshot(&still, &args).map(Done::Frozen)
+                }
+                TransactionAction::BlockdevSnapshotSync(args) => {
+                    self.snapshot_sync(&still, &args).map(Done::Frozen)
+                }
+                TransactionAction::BlockdevSnapshotInternalSync(args) => self.internal(&args),
             };
-            match frozen {
-                Ok(frozen) => done.push(frozen),
+            match result {
+                Ok(action) => done.push(action),
                 Err(error) => {
-                    for frozen in done.into_iter().rev() {
-                        if let Err(error) = self.thaw(&still, &frozen) {
-                            let name = frozen.node.name();
-                            log::error!("node '{name}' stays behind its overlay: {error}");
+                    for action in done.iter().rev() {
+                        if let Err(error) = self.undo(&still, action) {
+                            log::error!("a part of a transaction that failed stays: {error}");
                         }
                     }
                     return Err(error);
@@ -49,6 +64,75 @@ impl BlockControl {
             }
         }
         Ok(())
+    }
+
+    fn undo(&self, still: &Still<'_>, done: &Done) -> Result<(), QmpError> {
+        match done {
+            Done::Frozen(frozen) => self.thaw(still, frozen),
+            Done::Internal(node, name) => {
+                let deleted = image(node)?.delete_snapshot(name);
+                deleted.map_err(|error| not_so(node, name, error))
+            }
+        }
+    }
+
+    /// Freezes a disk in its own image.
+    fn internal(&self, args: &BlockdevSnapshotInternalArgs) -> Result<Done, QmpError> {
+        let node = self.node(&args.device)?;
+        self.storage
+            .opener
+            .graph
+            .check_free(&node)
+            .map_err(failed)?;
+        let name = args.name.as_str();
+        if name.is_empty() {
+            return Err(QmpError::generic("Name is empty"));
+        }
+        let image = image(&node)?;
+        if image.snapshots().iter().any(|known| known.name == name) {
+            return Err(QmpError::generic(format!(
+                "Snapshot with name '{name}' already exists on device '{}'",
+                args.device
+            )));
+        }
+        let now_ns = self.storage.clock.wall_ns();
+        let seconds = u32::try_from(now_ns / NS_PER_S).unwrap_or(u32::MAX);
+        let rest = u32::try_from(now_ns % NS_PER_S).unwrap_or(0);
+        let taken = image.take_snapshot(name, seconds, rest);
+        taken.map_err(|error| not_so(&node, name, error))?;
+        Ok(Done::Internal(node, name.to_owned()))
+    }
+
+    pub(super) fn delete_internal(
+        &self,
+        args: &SnapshotDeleteInternalArgs,
+    ) -> Result<SnapshotInfo, QmpError> {
+        let node = self.node(&args.device)?;
+        self.storage
+            .opener
+            .graph
+            .check_free(&node)
+            .map_err(failed)?;
+        let image = image(&node)?;
+        let (id, name) = (args.id.as_deref(), args.name.as_deref());
+        if id.is_none() && name.is_none() {
+            return Err(QmpError::generic("Name or id must be provided"));
+        }
+        let is_it = |known: &Snapshot| {
+            id.is_none_or(|id| known.id == id) && name.is_none_or(|name| known.name == name)
+        };
+        let found = image.snapshots().into_iter().find(is_it);
+        let found = found.ok_or_else(|| {
+            QmpError::generic(format!(
+                "Snapshot with id '{}' and name '{}' does not exist on device '{}'",
+                id.unwrap_or("null"),
+                name.unwrap_or("null"),
+                args.device
+            ))
+        })?;
+        let deleted = image.delete_snapshot(&found.id);
+        deleted.map_err(|error| not_so(&node, &found.name, error))?;
+        Ok(query::snapshot(&found))
     }
 
     fn snapshot(&self, still: &Still<'_>, args: &BlockdevSnapshotArgs) -> Result<Frozen, QmpError> {
@@ -179,6 +263,24 @@ impl BlockControl {
         let len = node.len().next_multiple_of(backend_block::SECTOR);
         (create.create)(&child, len, &options).map_err(failed)
     }
+}
+
+/// The image, if it is of a format that has snapshots.
+fn image(node: &Node) -> Result<&Qcow2, QmpError> {
+    node.driver().as_any().downcast_ref().ok_or_else(|| {
+        QmpError::generic(format!(
+            "Block format '{}' used by node '{}' does not support internal snapshots; use 'qcow2'",
+            node.class().name,
+            node.name()
+        ))
+    })
+}
+
+fn not_so(node: &Node, name: &str, error: BlockError) -> QmpError {
+    QmpError::generic(format!(
+        "snapshot '{name}' of node '{}': {error}",
+        node.name()
+    ))
 }
 
 fn put_behind(node: &Arc<Node>, overlay: &Arc<Node>) -> Result<(), QmpError> {

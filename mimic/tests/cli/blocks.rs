@@ -465,6 +465,61 @@ fn a_drive_takes_the_settings_of_its_node() {
 }
 
 #[test]
+fn snapshots_in_the_image_are_taken_and_deleted_also_in_transactions() {
+    let folder = Folder::new("internal");
+    folder.img("create -q -f qcow2 @disk.qcow2 16M");
+    let mut qmp = Qmp::start(&format!(
+        "-S -M q35 -drive if=virtio,id=d,format=qcow2,file={} -drive if=virtio,id=z,driver=null-co",
+        folder.path("disk.qcow2")
+    ));
+    let take = |device: &str, name: &str| json!({ "device": device, "name": name });
+    let internal = "blockdev-snapshot-internal-sync";
+    let names = |qmp: &mut Qmp| {
+        let disks = qmp.execute("query-block", json!({}));
+        let image = &disks[0]["inserted"]["image"];
+        let snapshots = image["snapshots"].as_array().cloned().unwrap_or_default();
+        snapshots
+            .iter()
+            .map(|s| s["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(qmp.execute(internal, take("d", "one")), json!({}));
+    let error = qmp.error(internal, take("d", "one"));
+    assert_eq!(
+        error,
+        "Snapshot with name 'one' already exists on device 'd'"
+    );
+    assert!(
+        qmp.error(internal, take("z", "one"))
+            .contains("does not support internal snapshots")
+    );
+    let action = |device: &str, name: &str| json!({ "type": internal, "data": take(device, name) });
+    let actions = json!([action("d", "two"), action("z", "two")]);
+    qmp.error("transaction", json!({ "actions": actions }));
+    assert_eq!(names(&mut qmp), ["one"]);
+    let actions = json!([action("d", "two"), action("d", "three")]);
+    assert_eq!(
+        qmp.execute("transaction", json!({ "actions": actions })),
+        json!({})
+    );
+    assert_eq!(names(&mut qmp), ["one", "two", "three"]);
+    let delete = "blockdev-snapshot-delete-internal-sync";
+    let gone = qmp.execute(delete, take("d", "two"));
+    assert_eq!((&gone["name"], &gone["id"]), (&json!("two"), &json!("2")));
+    let error = qmp.error(delete, json!({ "device": "d", "id": "2" }));
+    assert_eq!(
+        error,
+        "Snapshot with id '2' and name 'null' does not exist on device 'd'"
+    );
+    assert_eq!(qmp.hmp("snapshot_delete_blkdev_internal d one 1"), "");
+    assert_eq!(qmp.hmp("snapshot_blkdev_internal d four"), "");
+    assert_eq!(names(&mut qmp), ["three", "four"]);
+    qmp.execute("quit", json!({}));
+    assert_eq!(qmp.end(), Some(0));
+    folder.img("check -q @disk.qcow2");
+}
+
+#[test]
 fn the_node_of_a_medium_that_was_taken_out_can_be_deleted() {
     let mut qmp = Qmp::start(
         "-S -M q35 -blockdev driver=null-co,node-name=one,read-only=on -device ide-cd,drive=one,id=cd",

@@ -6,7 +6,8 @@ use crate::{
     BlockDrivers, BlockInfo, BlockJobInfo, BlockResizeArgs, BlockStats, BlockStreamArgs,
     BlockdevCacheInfo, BlockdevCreateArgs, BlockdevMirrorArgs, BlockdevOptions, Blocks, DriveName,
     ErrorClass, ImageInfo, IoThrottleArgs, JobChange, JobInfo, JobStatus, JobType, MediumChange,
-    ObjectOptions, Qapi, QmpError, Setting, Takes, TransactionAction, json,
+    ObjectOptions, Qapi, QmpError, Setting, SnapshotDeleteInternalArgs, SnapshotInfo, Takes,
+    TransactionAction, json,
 };
 
 fn image(filename: &str, format: &str) -> ImageInfo {
@@ -192,6 +193,11 @@ impl Blocks for FakeVm {
 
     fn set_drive(&self, device: &str, node: &str) -> Result<(), QmpError> {
         self.asked(&format!("drive of {device}: {node}"))
+    }
+
+    fn delete_snapshot(&self, args: SnapshotDeleteInternalArgs) -> Result<SnapshotInfo, QmpError> {
+        self.asked(&format!("delete snapshot {}", args.to_json()))?;
+        Err(QmpError::generic("there is no snapshot"))
     }
 
     fn transact(&self, actions: Vec<TransactionAction>) -> Result<(), QmpError> {

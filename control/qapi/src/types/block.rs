@@ -686,6 +686,28 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Arguments of `blockdev-snapshot-internal-sync`.
+    pub struct BlockdevSnapshotInternalArgs {
+        /// The disk, or the node.
+        device: String = "device",
+        /// The snapshot's name.
+        name: String = "name",
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-snapshot-delete-internal-sync`.
+    pub struct SnapshotDeleteInternalArgs {
+        /// The disk, or the node.
+        device: String = "device",
+        /// The snapshot's number,
+        id: Option<String> = "id",
+        /// or its name, or both.
+        name: Option<String> = "name",
+    }
+}
+
 qapi_union! {
     /// One of several changes that are made together.
     pub enum TransactionAction {
@@ -693,6 +715,8 @@ qapi_union! {
         Abort(Empty) = "abort",
         /// A node is frozen behind another one.
         BlockdevSnapshot(BlockdevSnapshotArgs) = "blockdev-snapshot",
+        /// A disk is frozen in its own image.
+        BlockdevSnapshotInternalSync(BlockdevSnapshotInternalArgs) = "blockdev-snapshot-internal-sync",
         /// A disk is frozen behind a new image.
         BlockdevSnapshotSync(BlockdevSnapshotSyncArgs) = "blockdev-snapshot-sync",
     }
