@@ -12,10 +12,10 @@ use hw_memory::IoVector;
 
 use crate::driver::Preallocation;
 use crate::edge::{Child, perm};
+use crate::error::OpenError;
 use crate::graph::{Claim, Graph, Still};
 use crate::job::{Job, JobError, Task};
 use crate::node::{Node, Observer, Observing};
-use crate::open::OpenError;
 use crate::request::BlockError;
 
 /// Bytes copied at a time.

@@ -12,7 +12,8 @@ use hw_memory::IoVector;
 use crate::SECTOR;
 use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation};
 use crate::edge::Child;
-use crate::open::{OpenError, Opening};
+use crate::error::OpenError;
+use crate::open::Opening;
 use crate::request::BlockError;
 
 /// The driver.

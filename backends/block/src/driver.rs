@@ -7,8 +7,9 @@ use control_options::{Opts, PropDef, Props};
 use hw_memory::IoVector;
 
 use crate::edge::Child;
+use crate::error::OpenError;
 use crate::node::{Node, NodeOptions};
-use crate::open::{OpenError, Opening};
+use crate::open::Opening;
 use crate::request::BlockError;
 
 /// What lies at an offset of a node.

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use crate::driver::DriverKind;
+use crate::error::OpenError;
 use crate::node::Node;
-use crate::open::OpenError;
 
 /// Things done to a node, as QEMU names them.
 pub mod perm {

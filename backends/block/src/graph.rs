@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::edge::{Child, check_edge, perm};
+use crate::error::OpenError;
 use crate::node::Node;
-use crate::open::OpenError;
 use crate::workers::{Paused, Workers};
 
 /// How the names of nodes begin that were given none.

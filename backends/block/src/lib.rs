@@ -29,6 +29,7 @@ mod copy;
 mod debug;
 mod driver;
 mod edge;
+mod error;
 mod flights;
 mod graph;
 mod job;
@@ -58,13 +59,14 @@ pub use driver::{
     ChildDef, CreateClass, Detail, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer,
 };
 pub use edge::{Child, perm};
+pub use error::OpenError;
 pub use flights::Flights;
 pub use graph::{Claim, Graph, Still};
 pub use hw_memory::{BUFFER_ALIGN, IoVector};
 pub use job::{Job, JobError, JobEvent, JobInfo, JobKind, JobSpec, JobStatus, Jobs, Task, Verb};
 pub use node::{DetectZeroes, Node, NodeOptions, Observer, Observing};
 pub use null::{CLASS as NULL_CO, zero_disk};
-pub use open::{NODE_PROPS, OpenError, Opener, Opening, PROBE_LEN, beside};
+pub use open::{NODE_PROPS, Opener, Opening, PROBE_LEN, beside};
 pub use policy::{ErrorAction, ErrorPolicy, Failure, IoStatus};
 pub use raw::CLASS as RAW;
 pub use reopen::Reopening;

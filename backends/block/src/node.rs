@@ -8,8 +8,8 @@ use hw_memory::IoVector;
 
 use crate::driver::{Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::{Child, Edge, perm};
+use crate::error::OpenError;
 use crate::graph;
-use crate::open::OpenError;
 use crate::request::BlockError;
 
 /// What is done with runs of zeros that a guest writes (`detect-zeroes`).

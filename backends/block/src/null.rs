@@ -6,8 +6,9 @@ use control_options::{PropDef, PropKind};
 use hw_memory::IoVector;
 
 use crate::driver::{Driver, DriverClass, DriverKind, Extent};
+use crate::error::OpenError;
 use crate::node::{Node, NodeOptions};
-use crate::open::{OpenError, Opening};
+use crate::open::Opening;
 use crate::request::BlockError;
 use crate::{BackendOptions, BlockBackend, SharedBlock};
 

@@ -8,8 +8,9 @@ use hw_memory::IoVector;
 use crate::SECTOR;
 use crate::driver::{ChildDef, Driver, DriverClass, DriverKind, Extent, Preallocation, Transfer};
 use crate::edge::Child;
+use crate::error::OpenError;
 use crate::node::Node;
-use crate::open::{OpenError, Opening, PROBE_LEN};
+use crate::open::{Opening, PROBE_LEN};
 use crate::request::BlockError;
 
 /// The driver.

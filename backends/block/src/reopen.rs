@@ -6,9 +6,10 @@ use control_options::{Opts, Props};
 
 use crate::copy::set_backing;
 use crate::edge::{check_edge, perm};
+use crate::error::OpenError;
 use crate::graph::Still;
 use crate::node::{Node, NodeOptions};
-use crate::open::{NODE_PROPS, OpenError, Opener, node_options, sort};
+use crate::open::{NODE_PROPS, Opener, node_options, sort};
 
 /// What a node is to be like.
 pub struct Reopening {

@@ -38,14 +38,14 @@ mod ring;
 )))]
 #[path = "no_ring.rs"]
 mod ring;
+mod source;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -54,13 +54,13 @@ use backend_block::{
     Preallocation, Transfer,
 };
 use control_options::{PropDef, PropKind};
-use runtime::FdSets;
-use runtime::fd_sets::set_of;
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 use io::failed;
 use ring::{Ring, What};
+use source::Source;
+pub use source::{create, create_in};
 
 /// Bytes of zeros written at a time where the host cannot make them itself.
 const CHUNK: u64 = 1 << 20;
@@ -138,48 +138,6 @@ struct Handles {
     direct: Option<Arc<Open>>,
     /// How they are open.
     read_only: bool,
-}
-
-/// Where a file is opened.
-enum Source {
-    Path(PathBuf),
-    /// In a set of files that were opened for us.
-    Set(FdSets, u32),
-}
-
-impl Source {
-    fn of(name: &str, fds: &FdSets) -> Self {
-        match set_of(name) {
-            Some(set) => Source::Set(fds.clone(), set),
-            None => Source::Path(PathBuf::from(name)),
-        }
-    }
-
-    fn open(&self, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
-        match self {
-            Source::Path(path) => open_path(path, read_only, flags),
-            Source::Set(fds, set) => fds.open(*set, read_only, flags),
-        }
-    }
-
-    /// The same file, opened another time: its name may lead elsewhere by now, or nowhere.
-    fn again(&self, file: &File, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
-        match self {
-            Source::Path(_) => {
-                let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-                open_path(Path::new(&path), read_only, flags)
-            }
-            Source::Set(..) => self.open(read_only, flags),
-        }
-    }
-}
-
-fn open_path(path: &Path, read_only: bool, flags: libc::c_int) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(!read_only)
-        .custom_flags(flags | libc::O_CLOEXEC)
-        .open(path)
 }
 
 /// An open file.
@@ -294,47 +252,6 @@ fn is_refused(error: &std::io::Error) -> bool {
         error.kind(),
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
     )
-}
-
-/// Makes an empty file, or empties one that nobody uses.
-///
-/// # Errors
-/// The host's reason, or that the file is in use.
-pub fn create(path: &Path) -> Result<(), OpenError> {
-    create_in(path, &FdSets::default()).map(drop)
-}
-
-/// The same, with the file, which may be one of those that others opened for us.
-///
-/// # Errors
-/// As [`create`].
-pub fn create_in(path: &Path, fds: &FdSets) -> Result<File, OpenError> {
-    let name = path.display().to_string();
-    let host = |source| OpenError::Host {
-        file: name.clone(),
-        source,
-    };
-    let other = || OpenError::image(&name, "it is no regular file");
-    let file = match Source::of(&name, fds) {
-        Source::Path(path) => {
-            if std::fs::metadata(&path).is_ok_and(|kind| !kind.is_file()) {
-                return Err(other());
-            }
-            let mut how = OpenOptions::new();
-            how.read(true).write(true).create(true).truncate(false);
-            how.open(path).map_err(host)?
-        }
-        source => {
-            let file = source.open(false, 0).map_err(host)?;
-            if !file.metadata().map_err(host)?.is_file() {
-                return Err(other());
-            }
-            file
-        }
-    };
-    lock::take(&file, false, false).map_err(|conflict| locked(&name, conflict))?;
-    file.set_len(0).map_err(host)?;
-    Ok(file)
 }
 
 /// Whether the host cannot do it, rather than having failed.
