@@ -52,14 +52,17 @@ fn build() -> Result<PathBuf, String> {
 }
 
 fn cargo_build() -> Result<PathBuf, String> {
-    build_with(cargo().arg("--release"))
+    build_with(cargo(PROGRAM).arg("--release"))
 }
 
-/// `cargo build` of the program.
-pub(crate) fn cargo() -> Command {
+/// What cargo is told to build the program under test.
+pub(crate) const PROGRAM: &[&str] = &["--package", "mimic", "--bin", "mimic"];
+
+/// `cargo build` of a program.
+pub(crate) fn cargo(what: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--package", "mimic", "--bin", "mimic"]);
+    command.arg("build").args(what);
     command
 }
 

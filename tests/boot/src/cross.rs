@@ -1,4 +1,4 @@
-//! The program under test for aarch64 hosts, wherever the tests run.
+//! Programs for aarch64 hosts, wherever the tests run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +10,9 @@ const TRIPLE: &str = "aarch64-unknown-linux-gnu";
 /// Of Debian's package `gcc-aarch64-linux-gnu`.
 const LINKER: &str = "aarch64-linux-gnu-gcc";
 
+/// What cargo is told to build `moves`.
+const MOVES: &[&str] = &["--package", "test_saved", "--example", "moves"];
+
 /// `$MIMIC_BIN_AARCH64`, or a static build of this workspace; `None` after a loud word where it cannot be
 /// built.
 pub(crate) fn program() -> Result<Option<PathBuf>, Error> {
@@ -19,6 +22,15 @@ pub(crate) fn program() -> Result<Option<PathBuf>, Error> {
     if cfg!(target_arch = "aarch64") {
         return binary::program().map(Some);
     }
+    build(binary::PROGRAM)
+}
+
+/// The program that moves a machine while it runs; `None` as for the one under test.
+pub(crate) fn moves() -> Result<Option<PathBuf>, Error> {
+    build(MOVES)
+}
+
+fn build(what: &[&str]) -> Result<Option<PathBuf>, Error> {
     if Command::new(LINKER).arg("--version").output().is_err() {
         skip(&format!(
             "no {LINKER}: install the packages gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"
@@ -38,14 +50,14 @@ pub(crate) fn program() -> Result<Option<PathBuf>, Error> {
         format!("CARGO_TARGET_{triple}_{what}")
     };
     let built = binary::build_with(
-        binary::cargo()
+        binary::cargo(what)
             .args(["--profile", "cross", "--target", TRIPLE])
             .env(variable("LINKER"), LINKER)
             // The outer machine has no libraries.
             .env(variable("RUSTFLAGS"), "-Ctarget-feature=+crt-static"),
     );
     built.map(Some).map_err(|reason| Error::Start {
-        program: PathBuf::from("mimic"),
+        program: PathBuf::from("cargo"),
         reason,
     })
 }

@@ -56,11 +56,23 @@ impl Outer {
 
     /// The same on Arm, with a GICv3: the program under test is the outer machine, too.
     pub fn boot_arm_in_itself() -> Result<Option<Self>, Error> {
+        Self::boot_arm_v3(cross::program)
+    }
+
+    /// The same with the program in the program's place that saves a machine and goes on in another
+    /// (`tests/saved/examples/moves.rs`).
+    pub fn boot_arm_for_moves() -> Result<Option<Self>, Error> {
+        Self::boot_arm_v3(cross::moves)
+    }
+
+    fn boot_arm_v3(
+        program: impl FnOnce() -> Result<Option<PathBuf>, Error>,
+    ) -> Result<Option<Self>, Error> {
         let machine = "virt,virtualization=on,gic-version=3";
         let Some(guest) = Guest::find(ARM64.arch)? else {
             return Ok(None);
         };
-        let Some(program) = cross::program()? else {
+        let Some(program) = program()? else {
             return Ok(None);
         };
         Self::boot_in(&binary::program()?, &ARM64, machine, &guest, &program).map(Some)
@@ -136,10 +148,17 @@ impl Outer {
     /// `vmlinuz`, `initrd` and `initrd-modules` are in its working directory, on x86 `vmlinux` and the
     /// folder `seabios`, on Arm the folder `aavmf` too.
     pub fn start(&mut self, words: &str) -> Result<&mut Vm, Error> {
+        self.run(&format!(
+            "-nodefaults -display none -no-reboot -serial mon:stdio {words}"
+        ))
+    }
+
+    /// Starts it with no other words than these.
+    pub fn run(&mut self, words: &str) -> Result<&mut Vm, Error> {
         self.vm.expect("guest# ")?;
         // The inner guest's terminal has ended its lines in carriage returns already.
         self.vm.send(&format!(
-            "stty -onlcr; chroot . /mimic -nodefaults -display none -no-reboot -serial mon:stdio {words}; \
+            "stty -onlcr; chroot . /mimic {words}; \
              status=$?; stty onlcr; echo INNER''-EXIT $status\n"
         ))?;
         Ok(&mut self.vm)

@@ -94,3 +94,22 @@ fn debian_reaches_a_shell_and_powers_off_under_a_true_kvm_with_gicv2() -> Result
     reaches_a_shell_and_powers_off(&mut outer, "virt")?;
     outer.power_off()
 }
+
+/// All registers by KVM_GET_ONE_REG, the GIC's by its device, and back by the form that all accelerators share.
+#[test]
+fn a_machine_saved_under_kvm_goes_on_in_another() -> Result<(), Error> {
+    let Some(mut outer) = Outer::boot_arm_for_moves()? else {
+        return Ok(());
+    };
+    let vm = outer.run(
+        "1000,4000,8000,11000 kvm -cpu host -machine virt,gic-version=host -smp 2 -m 160 \
+         -drive if=none,id=disk,file=initrd,format=raw,readonly=on \
+         -device virtio-blk-pci,drive=disk -kernel vmlinuz -initrd initrd-modules \
+         -append 'console=ttyAMA0 guest.modules=virtio_pci,virtio_blk guest.run=sha256sum,/dev/vda'",
+    )?;
+    let said = vm.expect("MOVED")?;
+    assert!(said.contains(&checksum()?), "{said}");
+    assert!(said.contains("GUEST-DOWN"), "{said}");
+    assert_eq!(outer.status()?, 0);
+    outer.power_off()
+}

@@ -45,6 +45,14 @@ fn four_cortex_a57_with_gicv3_reach_a_shell_and_power_off() -> Result<(), Error>
 }
 
 #[test]
+fn every_other_model_reaches_a_shell_and_powers_off() -> Result<(), Error> {
+    for cpu in ["cortex-a53", "cortex-a72", "cortex-a76", "neoverse-n1"] {
+        reaches_a_shell_and_powers_off("virt,gic-version=3", cpu, 1)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn with_a_secure_world_a_kernel_begins_beside_it() -> Result<(), Error> {
     reaches_a_shell_and_powers_off("virt,secure=on", "cortex-a72", 2)?;
     let machine = "virt,secure=on,gic-version=3,virtualization=on";
