@@ -101,7 +101,7 @@ pub struct Mmu {
     /// The current bank's tables by context, for generated code: never null.
     hot: [*const Tables; CONTEXTS],
     /// Pages that generated code used last, of the current bank.
-    recent: RecentPages,
+    pub(crate) recent: RecentPages,
     changes: u64,
     /// What a context without tables has in `hot`.
     empty: Box<Tables>,
@@ -442,7 +442,8 @@ impl Mmu {
             .bank
             .tables(ctx)
             .and_then(|t| t.fast(Kind::Write, va));
-        match at {
+        // A page used last stays at hand when another one has taken its line of the table.
+        match at.or_else(|| self.recent.host(ctx, va, true)) {
             Some(at) => self.stored_slow(at, size.into()) == Fast::HitCode(()),
             None => false,
         }

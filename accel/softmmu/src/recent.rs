@@ -70,6 +70,17 @@ impl RecentPages {
         Some((page.host + (va & !PAGE)) as *mut u8)
     }
 
+    /// Has a page be the one that a base wrote last, as generated code does.
+    #[cfg(test)]
+    pub(crate) fn wrote(&mut self, ctx: u8, base: usize, va: u64, host: *mut u8) {
+        self.entries[usize::from(ctx)][base].write = Page {
+            tag: va & PAGE,
+            limit: layout::LIMIT as u64,
+            host: host as u64 - (va & !PAGE),
+        };
+        self.used[usize::from(ctx)] = 1;
+    }
+
     /// Forgets a page of a context.
     pub(crate) fn clear_page(&mut self, ctx: u8, va: u64) {
         let ctx = usize::from(ctx) % CONTEXTS;

@@ -51,6 +51,24 @@ fn a_filled_page_is_reached_on_the_fast_path() {
 }
 
 #[test]
+fn a_store_to_a_page_used_last_is_announced_though_another_has_taken_its_line() {
+    let (mut mmu, block, _) = mmu();
+    mmu.fill(0, 0x5000, Access::Write, &found(0x10_2000, false));
+    mmu.recent
+        .wrote(0, 3, 0x5004, block.host_ptr().wrapping_add(0x2004));
+    // As far away as the table is long.
+    let other = 0x5000 + (1 << 26);
+    mmu.fill(0, other, Access::Write, &found(0x10_3000, false));
+    assert_eq!(mmu.store32(0, 0x5004, 7), Fast::Slow);
+    block.track_code(0x2000, 16, true);
+    assert!(mmu.announce(0, 0x5004, 4));
+    assert!(!mmu.announce(0, 0x5004, 4), "nothing is left to be told of");
+    block.track_code(0x2000, 16, true);
+    mmu.flush_page(0x5000);
+    assert!(!mmu.announce(0, 0x5004, 4));
+}
+
+#[test]
 fn where_code_is_fetched_from_is_known_without_a_walk() {
     let (mut mmu, ..) = mmu();
     assert_eq!(mmu.fetched_from(0, 0x5004), None);
