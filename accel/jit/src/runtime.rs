@@ -172,9 +172,15 @@ function! {
         Stop::Probe { va: core.regs.raw()[ARG], bytes: how.bytes }
     } does {
         let va = core.regs.raw()[ARG];
-        if core.mmu.announce(how.ctx, va, how.bytes) {
-            core.code_hit = true;
+        let mut hit = core.mmu.announce(how.ctx, va, how.bytes);
+        // A unit may go on with a page that it has looked at while that leaves the tables.
+        if hit.is_none() {
+            match core.translate_for(va, Access::Write, how.ctx) {
+                Ok(_) => hit = core.mmu.announce(how.ctx, va, how.bytes),
+                Err(_) => T::forget(core),
+            }
         }
+        core.code_hit |= hit.unwrap_or(false);
         Ok(0)
     }
 }

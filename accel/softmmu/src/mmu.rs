@@ -436,17 +436,15 @@ impl Mmu {
     }
 
     /// Announces a store of `size` bytes, within a page, that generated code has done through the
-    /// cached translation. Returns whether it hit translated code.
-    pub fn announce(&self, ctx: u8, va: u64, size: u8) -> bool {
+    /// cached translation. Returns whether it hit translated code; `None` if the page is cached no more.
+    pub fn announce(&self, ctx: u8, va: u64, size: u8) -> Option<bool> {
         let at = self.slots[self.current]
             .bank
             .tables(ctx)
             .and_then(|t| t.fast(Kind::Write, va));
         // A page used last stays at hand when another one has taken its line of the table.
-        match at.or_else(|| self.recent.host(ctx, va, true)) {
-            Some(at) => self.stored_slow(at, size.into()) == Fast::HitCode(()),
-            None => false,
-        }
+        let at = at.or_else(|| self.recent.host(ctx, va, true))?;
+        Some(self.stored_slow(at, size.into()) == Fast::HitCode(()))
     }
 
     #[cold]

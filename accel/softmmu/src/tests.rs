@@ -61,11 +61,12 @@ fn a_store_to_a_page_used_last_is_announced_though_another_has_taken_its_line() 
     mmu.fill(0, other, Access::Write, &found(0x10_3000, false));
     assert_eq!(mmu.store32(0, 0x5004, 7), Fast::Slow);
     block.track_code(0x2000, 16, true);
-    assert!(mmu.announce(0, 0x5004, 4));
-    assert!(!mmu.announce(0, 0x5004, 4), "nothing is left to be told of");
+    assert_eq!(mmu.announce(0, 0x5004, 4), Some(true));
+    let again = mmu.announce(0, 0x5004, 4);
+    assert_eq!(again, Some(false), "nothing is left to be told of");
     block.track_code(0x2000, 16, true);
     mmu.flush_page(0x5000);
-    assert!(!mmu.announce(0, 0x5004, 4));
+    assert_eq!(mmu.announce(0, 0x5004, 4), None);
 }
 
 #[test]
