@@ -166,8 +166,9 @@ impl Qcow2 {
             }
         } else if let (Some(host), false) = (new.host, wish == Wish::Keep)
             && new.alloc == 0
+            && old.copied
         {
-            // Its place stays, without the host's blocks.
+            // Its place stays, without the host's blocks. One of a snapshot's too keeps them.
             self.data_node().discard(host, geometry.cluster())?;
         }
         Ok(None)

@@ -237,6 +237,19 @@ proptest! {
 }
 
 #[test]
+fn what_a_snapshot_holds_stays_when_a_part_of_its_cluster_becomes_zeros() {
+    for kind in KINDS.iter() {
+        let ops = [
+            Op::Write(94_208, 4096, 1),
+            Op::Snapshot,
+            Op::Zero(86_016, 12_288, true),
+            Op::Apply(0),
+        ];
+        run_all(*kind, &ops);
+    }
+}
+
+#[test]
 fn data_zeros_and_the_backing_file_are_read_at_once_when_their_table_is_in_the_cache() {
     let mut pair = Pair::new(("cluster_size=4096", true));
     pair.run(&Op::Write(8192, 4096, 7));
