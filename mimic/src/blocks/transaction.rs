@@ -19,7 +19,7 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// What an action did, to be taken back.
 enum Done {
     Frozen(Frozen),
-    /// A node has a snapshot of this name in its image.
+    /// A node has a snapshot of this id in its image: names may be ids of others.
     Internal(Arc<Node>, String),
 }
 
@@ -69,9 +69,9 @@ impl BlockControl {
     fn undo(&self, still: &Still<'_>, done: &Done) -> Result<(), QmpError> {
         match done {
             Done::Frozen(frozen) => self.thaw(still, frozen),
-            Done::Internal(node, name) => {
-                let deleted = image(node)?.delete_snapshot(name);
-                deleted.map_err(|error| not_so(node, name, error))
+            Done::Internal(node, id) => {
+                let deleted = image(node)?.delete_snapshot(id);
+                deleted.map_err(|error| not_so(node, id, error))
             }
         }
     }
@@ -100,7 +100,9 @@ impl BlockControl {
         let rest = u32::try_from(now_ns % NS_PER_S).unwrap_or(0);
         let taken = image.take_snapshot(name, seconds, rest);
         taken.map_err(|error| not_so(&node, name, error))?;
-        Ok(Done::Internal(node, name.to_owned()))
+        let mut all = image.snapshots().into_iter();
+        let id = all.find(|taken| taken.name == name).map(|taken| taken.id);
+        Ok(Done::Internal(node, id.unwrap_or_default()))
     }
 
     pub(super) fn delete_internal(

@@ -497,6 +497,10 @@ fn snapshots_in_the_image_are_taken_and_deleted_also_in_transactions() {
     let actions = json!([action("d", "two"), action("z", "two")]);
     qmp.error("transaction", json!({ "actions": actions }));
     assert_eq!(names(&mut qmp), ["one"]);
+    // A name that is the id of another one.
+    let actions = json!([action("d", "1"), action("z", "1")]);
+    qmp.error("transaction", json!({ "actions": actions }));
+    assert_eq!(names(&mut qmp), ["one"]);
     let actions = json!([action("d", "two"), action("d", "three")]);
     assert_eq!(
         qmp.execute("transaction", json!({ "actions": actions })),
