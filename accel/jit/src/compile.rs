@@ -191,6 +191,8 @@ enum What {
         at: Mem,
         entry: i32,
         ways: memory::Ways,
+        /// What follows relies on [`FLAGS`].
+        keeps: bool,
     },
     /// Calls a helper whose arguments are in place.
     Call { helper: u16, thunk: usize },
@@ -227,6 +229,15 @@ pub(crate) struct Workshop {
     pub(crate) made: Compiled,
 }
 
+/// What [`FLAGS`] points to.
+#[derive(Clone, Copy)]
+struct FlagsAt {
+    /// The entry of the page.
+    entry: i32,
+    /// The detour that has not left it so.
+    detour: usize,
+}
+
 struct Compiler<'a> {
     env: &'a Env,
     members: &'a [Member],
@@ -255,6 +266,8 @@ struct Compiler<'a> {
     block: usize,
     /// Number of the operation in its block.
     op: usize,
+    /// The page last used whose flags [`FLAGS`] points to, if it does.
+    flags_at: Option<FlagsAt>,
     /// By group of accesses: what its first one looked at.
     shared_by: Vec<Option<memory::By>>,
     // --- of all the code
@@ -334,6 +347,7 @@ impl<'a> Compiler<'a> {
             spilled: 0,
             block: 0,
             op: 0,
+            flags_at: None,
             shared_by: Vec::new(),
             asm: Asm::reusing(shop.made.code, origin),
             exits: shop.exits,
@@ -426,6 +440,7 @@ impl<'a> Compiler<'a> {
 
     fn begin(&mut self, index: usize) {
         self.block = index;
+        self.flags_at = None;
         for fix in self.jumps[index].drain(..) {
             self.asm.bind(fix);
         }
@@ -545,8 +560,16 @@ impl<'a> Compiler<'a> {
 
     fn set(&mut self, slot: Slot, v: Val) -> Result<(), TooBig> {
         self.rescue(slot, Some(v))?;
-        self.force(v)?;
         let pinned = self.map.reg(slot);
+        if let (Some(reg), Some(&Op::Binary { op, a, b, .. })) = (pinned, self.places.deferred(v)) {
+            self.places.take_deferred(v);
+            self.places.set(v, place::Place::Gone);
+            self.sum_into(reg, op, a, b)?;
+            self.consume(v);
+            self.places.changed(slot);
+            return Ok(());
+        }
+        self.force(v)?;
         let is_there = self.places.is_guest(v, slot) && !self.places.is_dirty(v);
         match (pinned, self.places.constant(v)) {
             (Some(reg), Some(0)) if self.asm.flags_of.is_none() => {

@@ -4,7 +4,7 @@ use accel_ir::{Binary, Cmp, Op, Ty, Unary, Val};
 
 use super::memory::size_of;
 use super::{Compiler, TooBig};
-use crate::asm::{Alu, CC_AE, CC_BE, CC_E, CC_NE, Cc, RAX, RCX, RDX, Reg, Rm, Shift, Size};
+use crate::asm::{Alu, CC_AE, CC_BE, CC_E, CC_NE, Cc, Mem, RAX, RCX, RDX, Reg, Rm, Shift, Size};
 
 /// The condition under which a comparison holds, and whether its operands change places.
 pub(super) fn cc_of(op: Cmp) -> Cc {
@@ -113,7 +113,7 @@ impl Compiler<'_> {
                     self.asm.lea(
                         Size::Q,
                         to,
-                        crate::asm::Mem::At {
+                        Mem::At {
                             base: Some(from),
                             index: Some((from, 0)),
                             disp: 1,
@@ -203,6 +203,20 @@ impl Compiler<'_> {
                 to = self.alloc()?;
             }
         }
+        let step = match op {
+            Alu::Add => imm,
+            Alu::Sub => imm.and_then(i32::checked_neg),
+            _ => None,
+        };
+        if let (Some(step), Some(Rm::Reg(from))) = (step, from)
+            && from != to
+            && matches!(ty, Ty::I32 | Ty::I64)
+            && !self.wants_flags_of(op, a, b)
+        {
+            self.asm.lea(size_of(ty), to, Mem::base(from, step));
+            self.define(d, to, false);
+            return Ok(());
+        }
         // Flags are exact in the type's own size.
         let size = size_of(ty);
         self.move_to(to, from, a, ty)?;
@@ -222,6 +236,13 @@ impl Compiler<'_> {
         }
         self.define(d, to, !matches!(ty, Ty::I32 | Ty::I64));
         Ok(())
+    }
+
+    /// Whether the flags of an operation are read later on.
+    fn wants_flags_of(&self, op: Alu, a: Val, b: Val) -> bool {
+        self.flags.is_some_and(|def| {
+            self.is_definition(def, op, a, b) && self.plan.defs[def as usize].reads != 0
+        })
     }
 
     fn multiply(&mut self, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
@@ -319,7 +340,7 @@ impl Compiler<'_> {
             self.asm.shift_imm(Shift::Sar, size, RCX, bits as u8 - 1);
             self.asm.alu(Alu::Cmp, size, RCX, RDX);
             slow.push(self.asm.jcc(CC_NE));
-            self.asm.lea(size, RCX, crate::asm::Mem::base(divisor, 1));
+            self.asm.lea(size, RCX, Mem::base(divisor, 1));
             self.asm.alu_imm(Alu::Cmp, size, RCX, 1);
             slow.push(self.asm.jcc(CC_BE));
         } else {

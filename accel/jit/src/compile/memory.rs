@@ -14,7 +14,7 @@ use super::ends::Exit;
 use super::int::imm_of;
 use super::plan::Base;
 use super::share::Shared;
-use super::{ARG, Compiler, Detour, FLAGS, HOST, LINE, RESULT, TooBig, What, slot_at};
+use super::{ARG, Compiler, Detour, FLAGS, FlagsAt, HOST, LINE, RESULT, TooBig, What, slot_at};
 use crate::asm::{Alu, CC_AE, CC_B, CC_NE, Fix, Mem, RAX, RBP, RCX, Reg, Shift, Size, Xmm};
 use crate::thunks::{Complex, Kind};
 
@@ -351,10 +351,8 @@ impl Compiler<'_> {
         self.claim(HOST)?;
         let wild = self.base(addr) == Base::Wild;
         let by = self.entry(addr, mem);
-        self.address_into(HOST, addr)?;
-        if shared.offset != 0 {
-            self.asm.alu_imm(Alu::Sub, Size::Q, HOST, shared.offset);
-        }
+        // Offsets are counted from the highest.
+        self.address_past(HOST, addr, shared.offset.wrapping_neg())?;
         let span = self.plan.sharing.groups[shared.group as usize].span;
         // Any size of access.
         let mem = Access {
@@ -467,7 +465,10 @@ impl Compiler<'_> {
         if shared.is_none_or(|shared| shared.leads) {
             self.claim(HOST)?;
         }
+        // Nothing but what a group's stores have in it is in the way.
+        let flags_at = self.flags_at;
         self.claim(FLAGS)?;
+        self.flags_at = flags_at;
         let size = size_of(mem.ty);
         let value = match (mem.ty, self.places.constant(v)) {
             (Ty::V128, _) => match halves {
@@ -546,21 +547,43 @@ impl Compiler<'_> {
     fn announce_at(&mut self, at: Mem, shared: Shared, mem: &Access, vectors: bool) {
         let by = self.shared_by.get(shared.group as usize).copied().flatten();
         let Some(By::Recent(entry)) = by else { return };
-        let flags = Mem::base(RBP, entry + recent::FLAGS);
-        self.asm.mov(Size::Q, FLAGS, flags);
+        match self.flags_at {
+            Some(known) if known.entry == entry => {
+                if let Some(What::AnnounceAt { keeps, .. }) =
+                    self.detours.get_mut(known.detour).map(|d| &mut d.what)
+                {
+                    *keeps = true;
+                }
+            }
+            _ => self.load_flags(entry),
+        }
         self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
         let from = self.asm.jcc(CC_NE);
         let ways = self.ways(Kind::Announce, mem, vectors);
-        self.detour(from, What::AnnounceAt { at, entry, ways });
+        let detour = self.detours.len();
+        self.flags_at = Some(FlagsAt { entry, detour });
+        let what = What::AnnounceAt {
+            at,
+            entry,
+            ways,
+            keeps: false,
+        };
+        self.detour(from, what);
+    }
+
+    /// The pointer to the flags of the page that was written last at this entry.
+    fn load_flags(&mut self, entry: i32) {
+        let flags = Mem::base(RBP, entry + recent::FLAGS);
+        self.asm.mov(Size::Q, FLAGS, flags);
     }
 
     /// Leaves to announce a store if the page's flags say so.
     fn announce(&mut self, by: By, mem: &Access, vectors: bool) {
-        let flags = match by {
-            By::Recent(entry) => Mem::base(RBP, entry + recent::FLAGS),
-            By::Table(_) => Mem::base(LINE, layout::FLAGS),
-        };
-        self.asm.mov(Size::Q, FLAGS, flags);
+        self.flags_at = None;
+        match by {
+            By::Recent(entry) => self.load_flags(entry),
+            By::Table(_) => self.asm.mov(Size::Q, FLAGS, Mem::base(LINE, layout::FLAGS)),
+        }
         self.asm.alu_imm(Alu::Cmp, Size::B, Mem::base(FLAGS, 0), 0);
         let from = self.asm.jcc(CC_NE);
         let ways = self.ways(Kind::Announce, mem, vectors);
@@ -787,9 +810,17 @@ impl Compiler<'_> {
                     self.exits.push(Exit { from, ..exit });
                     continue;
                 }
-                What::AnnounceAt { at, entry, ways } => {
+                What::AnnounceAt {
+                    at,
+                    entry,
+                    ways,
+                    keeps,
+                } => {
                     self.asm.lea(Size::Q, FLAGS, at);
                     self.tell(entry, ways, detour.insn);
+                    if keeps {
+                        self.load_flags(entry);
+                    }
                 }
                 What::Announce { by, ways } => match by {
                     By::Recent(entry) => {

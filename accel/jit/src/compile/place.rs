@@ -3,7 +3,7 @@
 use accel_ir::{Binary, Op, Slot, Ty, Val};
 
 use super::plan::{is_pure, renew};
-use super::{Compiler, Map, SPILL, SPILLS, TooBig, XMMS, memory::size_of, slot_at};
+use super::{Compiler, FLAGS, Map, SPILL, SPILLS, TooBig, XMMS, memory::size_of, slot_at};
 use crate::asm::{Alu, Mem, RAX, RCX, RDI, RDX, RSI, Reg, Rm, Shift, Size, Xmm};
 
 /// Host registers for values, in the order they are taken: checks of addresses use the last two.
@@ -284,8 +284,16 @@ impl Compiler<'_> {
                 reg
             }
         };
-        self.places.lock(reg);
+        self.takes(reg);
         Ok(reg)
+    }
+
+    /// Has a scratch register hold something else.
+    fn takes(&mut self, reg: Reg) {
+        if reg == FLAGS {
+            self.flags_at = None;
+        }
+        self.places.lock(reg);
     }
 
     /// Makes a certain scratch register free, and locks it.
@@ -310,7 +318,7 @@ impl Compiler<'_> {
                 None => self.spill(v)?,
             }
         }
-        self.places.lock(reg);
+        self.takes(reg);
         Ok(())
     }
 
@@ -576,10 +584,11 @@ impl Compiler<'_> {
                 .places
                 .deferred
                 .iter()
-                .filter(|(_, op)| {
+                .filter(|(d, op)| {
                     let mut found = false;
                     op.for_each_use(|v| found |= self.reads(v, slot));
-                    found
+                    // A sum goes straight to where it belongs.
+                    found && !(Some(*d) == but && matches!(op, Op::Binary { .. }))
                 })
                 .map(|(v, _)| *v)
                 .collect();
@@ -664,23 +673,40 @@ impl Compiler<'_> {
 
     /// The value as the address of an access, in a certain scratch register, which was claimed.
     pub(super) fn address_into(&mut self, to: Reg, v: Val) -> Result<(), TooBig> {
+        self.address_past(to, v, 0)
+    }
+
+    /// As [`address_into`](Self::address_into), so many bytes further on.
+    pub(super) fn address_past(&mut self, to: Reg, v: Val, bytes: i32) -> Result<(), TooBig> {
         if let Some(&Op::Binary { op, a, b, .. }) = self.places.deferred(v) {
             self.places.take_deferred(v);
             self.places.set(v, Place::Gone);
             self.plan.rest[v.0 as usize] = 0;
             let mut parts = Parts::default();
             self.collect(op, a, b, 0, &mut parts)?;
+            let rest = match parts.disp.checked_add(bytes) {
+                Some(disp) => {
+                    parts.disp = disp;
+                    0
+                }
+                None => bytes,
+            };
             self.lea(to, &parts);
             for v in parts.used() {
                 self.consume(v);
             }
+            if rest != 0 {
+                self.asm.alu_imm(Alu::Add, Size::Q, to, rest);
+            }
             return Ok(());
         }
         match self.places.constant(v) {
-            Some(value) => self.asm.mov_imm(to, value),
+            Some(value) => self.asm.mov_imm(to, value.wrapping_add(bytes as u64)),
             None => {
                 let from = self.clean(v)?;
-                if from != to {
+                if bytes != 0 {
+                    self.asm.lea(Size::Q, to, Mem::base(from, bytes));
+                } else if from != to {
                     self.asm.mov(Size::Q, to, from);
                 }
             }
@@ -716,6 +742,17 @@ impl Compiler<'_> {
         self.places.lock(to);
         self.lea(to, &parts);
         self.define(d, to, false);
+        Ok(())
+    }
+
+    /// As [`sum`](Self::sum), into the register of a guest's.
+    pub(super) fn sum_into(&mut self, to: Reg, op: Binary, a: Val, b: Val) -> Result<(), TooBig> {
+        let mut parts = Parts::default();
+        self.collect(op, a, b, 0, &mut parts)?;
+        for v in parts.used() {
+            self.consume(v);
+        }
+        self.lea(to, &parts);
         Ok(())
     }
 

@@ -260,6 +260,19 @@ impl Spread {
     }
 }
 
+/// How a unit of a region is come to from another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// From the end of its main line.
+    Line,
+    /// From behind the main line.
+    Behind,
+    /// By a call that is expected to return to a PC.
+    Call { back: u64 },
+    /// By the return of such a call.
+    Return,
+}
+
 /// What the parts of a region need of each other.
 pub(super) struct Region {
     /// Where each begins, once it is emitted.
@@ -600,7 +613,7 @@ impl Compiler<'_> {
     pub(super) fn go_on_by(&mut self, to: usize, pc: u64, insns: u16, via: Via) {
         match via {
             Via::Call { back } if self.foresees() => {
-                self.go_on_to(to, pc, insns, false, Some(back));
+                self.go_on_to(to, pc, insns, From::Call { back });
                 self.come_back_to_region(back);
             }
             _ => self.go_on(to, pc, insns, false),
@@ -610,18 +623,19 @@ impl Compiler<'_> {
     /// Where the host returns to from a subroutine: see [`Self::come_back`].
     fn come_back_to_region(&mut self, pc: u64) {
         match self.member_at(pc) {
-            Some(to) => self.go_on(to, pc, 0, true),
+            // The return has looked at the budget.
+            Some(to) => self.go_on_to(to, pc, 0, From::Return),
             None => self.come_back(pc),
         }
     }
 
     /// Goes on with a unit of the region.
     pub(super) fn go_on(&mut self, to: usize, pc: u64, insns: u16, is_late: bool) {
-        self.go_on_to(to, pc, insns, is_late, None);
+        let from = if is_late { From::Behind } else { From::Line };
+        self.go_on_to(to, pc, insns, from);
     }
 
-    /// Goes on with a unit of the region, by a call if that is expected to return to a PC.
-    fn go_on_to(&mut self, to: usize, pc: u64, insns: u16, is_late: bool, back: Option<u64>) {
+    fn go_on_to(&mut self, to: usize, pc: u64, insns: u16, from: From) {
         let mut behind = self.plan.blocks.iter().skip(self.block + 1);
         let is_last = behind.all(|block| !block.is_emitted);
         let Some(region) = &mut self.region else {
@@ -631,9 +645,9 @@ impl Compiler<'_> {
         let too_many = insns > MOST_CARRIED;
         let carried = *region.carries[to].get_or_insert(if too_many { 0 } else { insns });
         let less = i32::from(insns) - i32::from(carried);
-        let closes = region.is_header[to] && (is_back || is_late);
-        let check = closes || region.stores_last[region.current];
-        let follows = !is_late && is_last && to == region.current + 1;
+        let closes = region.is_header[to] && (is_back || from == From::Behind);
+        let check = from != From::Return && (closes || region.stores_last[region.current]);
+        let follows = from == From::Line && is_last && to == region.current + 1;
         let (current, budget) = (region.current, Mem::Code(cell::BUDGET as i32));
         match self.map.done {
             Some(done) => {
@@ -662,7 +676,7 @@ impl Compiler<'_> {
                 is_onward: false,
             });
         }
-        if let Some(back) = back {
+        if let From::Call { back } = from {
             let fix = self.call_for(back);
             self.jumps_to(to, fix);
         } else if !follows {
