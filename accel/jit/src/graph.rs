@@ -53,6 +53,13 @@ impl Graph {
         is_closed.then_some(reached)
     }
 
+    /// Leaves out all ways to and from others than these units.
+    pub(crate) fn keep(&mut self, kept: &[bool]) {
+        for (to, is_kept) in self.to.iter_mut().zip(kept) {
+            to.retain(|to| *is_kept && kept[*to]);
+        }
+    }
+
     /// The smallest loop that a unit is in.
     pub(crate) fn innermost(&self, unit: usize) -> Option<Loop> {
         let mut from = vec![Vec::new(); self.pcs.len()];
@@ -147,6 +154,15 @@ mod tests {
         assert_eq!(found.units[..2], [0, 1]);
         assert_eq!(found.units.last(), Some(&3));
         assert_eq!(found.units.len(), 4);
+    }
+
+    #[test]
+    fn a_loop_around_another_that_is_entered_elsewhere_is_left_out_with_its_units() {
+        // 0 and 1: the inner loop; 3 and 2, which enters it past its header, the outer one.
+        let mut graph = graph(&[&[1], &[0, 2], &[3], &[1, 3]]);
+        assert_eq!(graph.innermost(0).expect("both").units.len(), 4);
+        graph.keep(&[true, true, false, false]);
+        assert_eq!(graph.innermost(0).expect("inner").units, [0, 1]);
     }
 
     #[test]

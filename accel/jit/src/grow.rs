@@ -17,6 +17,8 @@ pub(crate) const HOT: u8 = 3;
 const FEW_UNITS: usize = 16;
 /// Most units that are looked at when that is not the first time.
 const MOST_UNITS: usize = 64;
+/// What was sampled so many times less often than a unit is not of its loop.
+const COLDER: u8 = 8;
 /// Most guest instructions of a region that are looked at.
 const MOST_INSNS: usize = 1024;
 /// Most pages that a region's code is from, beside the first.
@@ -52,13 +54,25 @@ impl<T: Target> Jit<T> {
         if !is_flat || core.unit_limit() == 1 {
             return;
         }
-        let graph = self.explore(core, key, ctx, most);
+        let mut graph = self.explore(core, key, ctx, most);
         if graph.pcs.first() != Some(&key.va) {
             return;
         }
-        let Some(found) = graph.innermost(0) else {
+        let Some(mut found) = graph.innermost(0) else {
             return;
         };
+        // What is there already is only added to by what runs about as often: not by a loop around it.
+        if let Some(known) = self.region_at(core, graph.pcs[found.units[0]], key, ctx) {
+            let enough = self.heat_at(core, key.va, key, ctx) / COLDER;
+            let mut is_warm =
+                |pc: &u64| known.contains(pc) || self.heat_at(core, *pc, key, ctx) >= enough.max(1);
+            let warm: Vec<bool> = graph.pcs.iter().map(&mut is_warm).collect();
+            graph.keep(&warm);
+            match graph.innermost(0) {
+                Some(warm) => found = warm,
+                None => return,
+            }
+        }
         let is_in = |pc: u64| found.units.iter().any(|i| graph.pcs[*i] == pc);
         let pc = core.pc();
         let (mut members, mut sources) = (Vec::new(), Vec::new());
@@ -70,6 +84,26 @@ impl<T: Target> Jit<T> {
             sources.push(node.source);
         }
         self.make_region(core, key, ctx, members, sources, &found.weights);
+    }
+
+    /// The unit at a PC.
+    fn unit_at(&mut self, core: &Core<T>, va: u64, like: Key, ctx: u8) -> Option<Id> {
+        let page = core.mmu.fetch_page(ctx, va)?;
+        self.cache.find(&Key { va, page, ..like })
+    }
+
+    /// The PCs of the units of the region that is run in place of the unit at a PC.
+    fn region_at(&mut self, core: &Core<T>, va: u64, like: Key, ctx: u8) -> Option<Vec<u64>> {
+        let unit = self.unit_at(core, va, like, ctx)?;
+        let region = self.cache.get(self.cache.region_of(unit)?)?;
+        Some(region.shape().iter().map(|(pc, _)| *pc).collect())
+    }
+
+    /// How often the unit at a PC was sampled.
+    fn heat_at(&mut self, core: &Core<T>, va: u64, like: Key, ctx: u8) -> u8 {
+        let unit = self.unit_at(core, va, like, ctx);
+        let block = unit.and_then(|id| self.cache.get(id));
+        block.map_or(0, |block| block.heat)
     }
 
     /// Translates a unit that lies in one page, up to the last way that leads to a wanted PC.
