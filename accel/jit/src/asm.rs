@@ -3,8 +3,10 @@
 //! Knows whether the host's flags still are those of the operation the compiler last named
 //! ([`Asm::flags_of`]): every instruction that changes flags forgets it.
 
-#[cfg(test)]
-mod tests;
+mod code;
+
+pub(crate) use code::Code;
+use code::{Bytes, one, two};
 
 /// A general register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +99,18 @@ impl Mem {
     }
 }
 
+impl Size {
+    /// An immediate of an operation of this size.
+    fn imm(self, value: i32) -> Bytes {
+        let len = match self {
+            Size::B => 1,
+            Size::W => 2,
+            Size::D | Size::Q => 4,
+        };
+        Bytes::imm(value, len)
+    }
+}
+
 impl From<Reg> for Rm {
     fn from(reg: Reg) -> Rm {
         Rm::Reg(reg)
@@ -170,7 +184,7 @@ pub(crate) struct Fix(usize);
 
 /// Code in the making.
 pub(crate) struct Asm {
-    pub(crate) code: Vec<u8>,
+    pub(crate) code: Code,
     /// Offset in the code memory that the first byte will have.
     pub(crate) origin: usize,
     /// The operation whose flags the host's flags are; the compiler's numbering.
@@ -179,23 +193,41 @@ pub(crate) struct Asm {
 
 /// What stands before ModRM.
 #[derive(Clone, Copy)]
-struct Op<'a> {
+struct Op {
     prefix: Option<u8>,
     wide: bool,
-    opcode: &'a [u8],
+    opcode: Bytes,
     /// The register operands are bytes: the low bytes of RSI and RDI need a REX prefix.
     bytes: bool,
-    /// Bytes of immediate behind ModRM.
-    tail: i32,
+}
+
+/// An SSE instruction: mandatory prefix, opcode bytes after 0F.
+fn sse_op(prefix: Option<u8>, opcode: &[u8], wide: bool) -> Op {
+    let escape = one(0x0f);
+    Op {
+        prefix,
+        wide,
+        opcode: opcode.iter().fold(escape, |all, byte| all.and(one(*byte))),
+        bytes: false,
+    }
+}
+
+/// An opcode whose low bits are a register.
+fn opcode_of(opcode: u8, reg: Reg) -> Bytes {
+    let opcode = one(opcode | reg.0 & 7);
+    match reg.0 >= 8 {
+        true => one(0x41).and(opcode),
+        false => opcode,
+    }
 }
 
 impl Asm {
     pub(crate) fn new(origin: usize) -> Asm {
-        Asm::reusing(Vec::new(), origin)
+        Asm::reusing(Code::default(), origin)
     }
 
     /// To add code to a list.
-    pub(crate) fn reusing(code: Vec<u8>, origin: usize) -> Asm {
+    pub(crate) fn reusing(code: Code, origin: usize) -> Asm {
         Asm {
             code,
             origin,
@@ -213,90 +245,106 @@ impl Asm {
     }
 
     fn imm32(&mut self, value: i32) {
-        self.code.extend_from_slice(&value.to_le_bytes());
+        self.put(Bytes::imm(value, 4));
     }
 
-    fn emit(&mut self, op: Op<'_>, reg: u8, rm: Rm) {
-        let mut bytes = [0; 8];
-        let mut len = 0;
-        let mut add = |byte: u8| {
-            bytes[len] = byte;
-            len += 1;
-        };
-        if let Some(prefix) = op.prefix {
-            add(prefix);
-        }
+    fn put(&mut self, bytes: Bytes) {
+        self.code.put(bytes);
+    }
+
+    /// An instruction without an immediate.
+    fn emit(&mut self, op: Op, reg: u8, rm: Rm) {
+        self.emit_with(op, reg, rm, Bytes::default());
+    }
+
+    /// An instruction: prefixes and opcode, ModRM and what belongs to it, an immediate.
+    fn emit_with(&mut self, op: Op, reg: u8, rm: Rm, imm: Bytes) {
         let (b, x) = rm.extensions();
         let low_byte = op.bytes && (reg >= 4 || matches!(rm, Rm::Reg(r) if r.0 >= 4));
         let rex = u8::from(op.wide) << 3 | (reg >> 3) << 2 | x << 1 | b;
-        if rex != 0 || low_byte {
-            add(0x40 | rex);
-        }
-        op.opcode.iter().for_each(|byte| add(*byte));
-        if let Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) = rm {
-            add(0xc0 | (reg & 7) << 3 | r & 7);
-        }
-        // All of a fixed length is one store.
-        let end = self.code.len() + len;
-        self.code.extend_from_slice(&bytes);
-        self.code.truncate(end);
-        if let Rm::Mem(mem) = rm {
-            self.memory(reg & 7, mem, op.tail);
-        }
+        let has_rex = rex != 0 || low_byte;
+        let prefix = op.prefix.map_or(Bytes::default(), one);
+        let rex = Bytes::of(u64::from(0x40 | rex) * u64::from(has_rex), has_rex.into());
+        let head = prefix.and(rex).and(op.opcode);
+        self.operands(head, reg, rm, imm);
     }
 
-    /// ModRM and what follows it, for a memory operand.
-    fn memory(&mut self, reg: u8, mem: Mem, tail: i32) {
-        let (base, index, disp) = match mem {
-            Mem::Code(at) => {
-                self.byte(reg << 3 | 5);
-                let next = self.here() as i32 + 4 + tail;
-                return self.imm32(at - next);
-            }
-            Mem::At { base, index, disp } => (base, index, disp),
+    /// What comes before ModRM, that, and what comes after it.
+    fn operands(&mut self, head: Bytes, reg: u8, rm: Rm, imm: Bytes) {
+        let here = self.here();
+        let Some(room) = self.code.room_for(16) else {
+            self.code.grow();
+            return self.operands(head, reg, rm, imm);
         };
-        let Some(base) = base else {
-            let (index, scale) = index.unwrap_or((RSP, 0));
-            self.byte(reg << 3 | 4);
-            self.byte(scale << 6 | (index.0 & 7) << 3 | 5);
-            return self.imm32(disp);
-        };
-        // RBP and R13 as a base need a displacement.
-        let mode = match disp {
-            0 if base.0 & 7 != 5 => 0,
-            -128..=127 => 1,
-            _ => 2,
-        };
-        match index {
-            Some((index, scale)) => {
-                self.byte(mode << 6 | reg << 3 | 4);
-                self.byte(scale << 6 | (index.0 & 7) << 3 | base.0 & 7);
+        let reg = (reg & 7) << 3;
+        let (modrm, disp) = match rm {
+            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => (one(0xc0 | reg | r & 7), Bytes::default()),
+            Rm::Mem(Mem::Code(at)) => {
+                let len = head.len + 1 + 4 + imm.len;
+                let distance = at - (here as i32 + len as i32);
+                (one(reg | 5), Bytes::imm(distance, 4))
             }
-            None if base.0 & 7 == 4 => {
-                self.byte(mode << 6 | reg << 3 | 4);
-                self.byte(0x24);
+            Rm::Mem(Mem::At {
+                base: None,
+                index,
+                disp,
+            }) => {
+                let (index, scale) = index.unwrap_or((RSP, 0));
+                let sib = one(scale << 6 | (index.0 & 7) << 3 | 5);
+                (one(reg | 4).and(sib), Bytes::imm(disp, 4))
             }
-            None => self.byte(mode << 6 | reg << 3 | base.0 & 7),
+            Rm::Mem(Mem::At {
+                base: Some(base),
+                index,
+                disp,
+            }) => {
+                // RBP and R13 as a base need a displacement.
+                let (mode, len) = match disp {
+                    0 if base.0 & 7 != 5 => (0, 0),
+                    -128..=127 => (1, 1),
+                    _ => (2, 4),
+                };
+                let base = base.0 & 7;
+                // In place of RSP and R12 ModRM says that a SIB byte follows.
+                let modrm = if index.is_some() || base == 4 {
+                    let (index, scale) = index.unwrap_or((RSP, 0));
+                    let sib = one(scale << 6 | (index.0 & 7) << 3 | base);
+                    one(mode << 6 | reg | 4).and(sib)
+                } else {
+                    one(mode << 6 | reg | base)
+                };
+                (modrm, Bytes::imm(disp, len))
+            }
+        };
+        let (head, tail) = (head.and(modrm), disp.and(imm));
+        // Both of a fixed length are two stores. The first never has eight bytes.
+        let split = head.len as usize & 7;
+        if let Some(room) = room.first_chunk_mut() {
+            *room = head.bits.to_le_bytes();
         }
-        match mode {
-            0 => {}
-            1 => self.byte(disp as u8),
-            _ => self.imm32(disp),
+        if let Some(room) = room.get_mut(split..).and_then(<[u8]>::first_chunk_mut) {
+            *room = tail.bits.to_le_bytes();
         }
+        self.code.len += split + tail.len as usize;
     }
 
     /// An instruction with operands of a size: `opcode` for more than bytes, one less for bytes.
-    fn sized(&mut self, size: Size, opcode: u8, reg: u8, rm: Rm, tail: i32) {
-        self.emit(
+    fn sized(&mut self, size: Size, opcode: u8, reg: u8, rm: Rm) {
+        self.sized_with(size, opcode, reg, rm, Bytes::default());
+    }
+
+    /// As [`sized`](Self::sized) with an immediate.
+    fn sized_with(&mut self, size: Size, opcode: u8, reg: u8, rm: Rm, imm: Bytes) {
+        self.emit_with(
             Op {
                 prefix: (size == Size::W).then_some(0x66),
                 wide: size == Size::Q,
-                opcode: &[if size == Size::B { opcode - 1 } else { opcode }],
+                opcode: one(opcode - u8::from(size == Size::B)),
                 bytes: size == Size::B,
-                tail,
             },
             reg,
             rm,
+            imm,
         );
     }
 
@@ -304,50 +352,39 @@ impl Asm {
 
     /// Loads or copies without extending: 32 bits clear the upper half, narrower ones keep the rest.
     pub(crate) fn mov(&mut self, size: Size, to: Reg, from: impl Into<Rm>) {
-        self.sized(size, 0x8b, to.0, from.into(), 0);
+        self.sized(size, 0x8b, to.0, from.into());
     }
 
     /// Stores, or copies into the low part of a register.
     pub(crate) fn mov_to(&mut self, size: Size, to: impl Into<Rm>, from: Reg) {
-        self.sized(size, 0x89, from.0, to.into(), 0);
+        self.sized(size, 0x89, from.0, to.into());
     }
 
     /// Stores a constant; sign-extended for 64 bits.
     pub(crate) fn mov_imm_to(&mut self, size: Size, to: Mem, value: i32) {
-        let tail = match size {
-            Size::B => 1,
-            Size::W => 2,
-            _ => 4,
-        };
-        self.sized(size, 0xc7, 0, to.into(), tail);
-        let bytes = value.to_le_bytes();
-        self.code.extend_from_slice(&bytes[..tail as usize]);
+        self.sized_with(size, 0xc7, 0, to.into(), size.imm(value));
     }
 
     /// A constant. Leaves the flags alone.
     pub(crate) fn mov_imm(&mut self, to: Reg, value: u64) {
         if let Ok(value) = u32::try_from(value) {
-            if to.0 >= 8 {
-                self.byte(0x41);
-            }
-            self.byte(0xb8 | to.0 & 7);
-            self.imm32(value as i32);
+            let imm = Bytes::imm(value as i32, 4);
+            self.put(opcode_of(0xb8, to).and(imm));
         } else if i64::from(value as i32) as u64 == value {
-            self.sized(Size::Q, 0xc7, 0, to.into(), 4);
-            self.imm32(value as i32);
+            let imm = Bytes::imm(value as i32, 4);
+            self.sized_with(Size::Q, 0xc7, 0, to.into(), imm);
         } else {
-            self.byte(0x48 | to.0 >> 3);
-            self.byte(0xb8 | to.0 & 7);
-            self.code.extend_from_slice(&value.to_le_bytes());
+            self.put(one(0x48 | to.0 >> 3).and(one(0xb8 | to.0 & 7)));
+            self.put(Bytes::of(value, 8));
         }
     }
 
     /// Loads or copies zero-extended to 64 bits.
     pub(crate) fn movzx(&mut self, from_size: Size, to: Reg, from: impl Into<Rm>) {
         let from = from.into();
-        let opcode: &[u8] = match from_size {
-            Size::B => &[0x0f, 0xb6],
-            Size::W => &[0x0f, 0xb7],
+        let opcode = match from_size {
+            Size::B => two(0xb6),
+            Size::W => two(0xb7),
             _ => return self.mov(from_size, to, from),
         };
         self.extend(opcode, from_size, false, to, from);
@@ -355,16 +392,16 @@ impl Asm {
 
     /// Loads or copies sign-extended to 32 (zero above) or 64 bits.
     pub(crate) fn movsx(&mut self, from_size: Size, to_size: Size, to: Reg, from: impl Into<Rm>) {
-        let opcode: &[u8] = match from_size {
-            Size::B => &[0x0f, 0xbe],
-            Size::W => &[0x0f, 0xbf],
-            Size::D => &[0x63],
+        let opcode = match from_size {
+            Size::B => two(0xbe),
+            Size::W => two(0xbf),
+            Size::D => one(0x63),
             Size::Q => return self.mov(Size::Q, to, from),
         };
         self.extend(opcode, from_size, to_size == Size::Q, to, from.into());
     }
 
-    fn extend(&mut self, opcode: &[u8], from_size: Size, wide: bool, to: Reg, from: Rm) {
+    fn extend(&mut self, opcode: Bytes, from_size: Size, wide: bool, to: Reg, from: Rm) {
         let low_byte = from_size == Size::B && matches!(from, Rm::Reg(r) if r.0 >= 4);
         self.emit(
             Op {
@@ -372,7 +409,6 @@ impl Asm {
                 wide,
                 opcode,
                 bytes: low_byte,
-                tail: 0,
             },
             to.0,
             from,
@@ -381,14 +417,11 @@ impl Asm {
 
     /// The address itself.
     pub(crate) fn lea(&mut self, size: Size, to: Reg, mem: Mem) {
-        self.sized(size, 0x8d, to.0, mem.into(), 0);
+        self.sized(size, 0x8d, to.0, mem.into());
     }
 
     pub(crate) fn push(&mut self, reg: Reg) {
-        if reg.0 >= 8 {
-            self.byte(0x41);
-        }
-        self.byte(0x50 | reg.0 & 7);
+        self.put(opcode_of(0x50, reg));
     }
 
     /// Pushes a constant, sign-extended.
@@ -398,90 +431,72 @@ impl Asm {
     }
 
     pub(crate) fn pop(&mut self, reg: Reg) {
-        if reg.0 >= 8 {
-            self.byte(0x41);
-        }
-        self.byte(0x58 | reg.0 & 7);
+        self.put(opcode_of(0x58, reg));
     }
 
     // --- arithmetic
 
     pub(crate) fn alu(&mut self, op: Alu, size: Size, to: Reg, from: impl Into<Rm>) {
         self.flags_of = None;
-        self.sized(size, (op as u8) << 3 | 3, to.0, from.into(), 0);
+        self.sized(size, (op as u8) << 3 | 3, to.0, from.into());
     }
 
     pub(crate) fn alu_to(&mut self, op: Alu, size: Size, to: Mem, from: Reg) {
         self.flags_of = None;
-        self.sized(size, (op as u8) << 3 | 1, from.0, to.into(), 0);
+        self.sized(size, (op as u8) << 3 | 1, from.0, to.into());
     }
 
     /// With a constant: sign-extended from 32 bits.
     pub(crate) fn alu_imm(&mut self, op: Alu, size: Size, to: impl Into<Rm>, value: i32) {
         self.flags_of = None;
-        let to = to.into();
-        if size == Size::B {
-            self.sized(size, 0x81, op as u8, to, 1);
-            self.byte(value as u8);
-        } else if i32::from(value as i8) == value {
-            self.sized(size, 0x83, op as u8, to, 1);
-            self.byte(value as u8);
-        } else {
-            let tail = if size == Size::W { 2 } else { 4 };
-            self.sized(size, 0x81, op as u8, to, tail);
-            let bytes = value.to_le_bytes();
-            self.code.extend_from_slice(&bytes[..tail as usize]);
-        }
+        let is_short = size != Size::B && i32::from(value as i8) == value;
+        let (opcode, imm) = match is_short {
+            true => (0x83, Bytes::imm(value, 1)),
+            false => (0x81, size.imm(value)),
+        };
+        self.sized_with(size, opcode, op as u8, to.into(), imm);
     }
 
     pub(crate) fn test(&mut self, size: Size, a: impl Into<Rm>, b: Reg) {
         self.flags_of = None;
-        self.sized(size, 0x85, b.0, a.into(), 0);
+        self.sized(size, 0x85, b.0, a.into());
     }
 
     pub(crate) fn test_imm(&mut self, size: Size, a: impl Into<Rm>, value: i32) {
         self.flags_of = None;
-        let tail = match size {
-            Size::B => 1,
-            Size::W => 2,
-            _ => 4,
-        };
-        self.sized(size, 0xf7, 0, a.into(), tail);
-        let bytes = value.to_le_bytes();
-        self.code.extend_from_slice(&bytes[..tail as usize]);
+        self.sized_with(size, 0xf7, 0, a.into(), size.imm(value));
     }
 
     pub(crate) fn shift_imm(&mut self, op: Shift, size: Size, to: Reg, count: u8) {
         self.flags_of = None;
-        self.sized(size, 0xc1, op as u8, to.into(), 1);
-        self.byte(count);
+        self.sized_with(size, 0xc1, op as u8, to.into(), one(count));
     }
 
     /// By CL.
     pub(crate) fn shift_cl(&mut self, op: Shift, size: Size, to: Reg) {
         self.flags_of = None;
-        self.sized(size, 0xd3, op as u8, to.into(), 0);
+        self.sized(size, 0xd3, op as u8, to.into());
     }
 
     pub(crate) fn not(&mut self, size: Size, to: Reg) {
-        self.sized(size, 0xf7, 2, to.into(), 0);
+        self.sized(size, 0xf7, 2, to.into());
     }
 
     pub(crate) fn neg(&mut self, size: Size, to: Reg) {
         self.flags_of = None;
-        self.sized(size, 0xf7, 3, to.into(), 0);
+        self.sized(size, 0xf7, 3, to.into());
     }
 
     /// RDX:RAX = RAX * `by`.
     pub(crate) fn mul(&mut self, signed: bool, by: Reg) {
         self.flags_of = None;
-        self.sized(Size::Q, 0xf7, if signed { 5 } else { 4 }, by.into(), 0);
+        self.sized(Size::Q, 0xf7, if signed { 5 } else { 4 }, by.into());
     }
 
     /// RAX, RDX = quotient and remainder of RDX:RAX. Traps if the quotient does not fit.
     pub(crate) fn div(&mut self, size: Size, signed: bool, by: Reg) {
         self.flags_of = None;
-        self.sized(size, 0xf7, if signed { 7 } else { 6 }, by.into(), 0);
+        self.sized(size, 0xf7, if signed { 7 } else { 6 }, by.into());
     }
 
     pub(crate) fn imul(&mut self, size: Size, to: Reg, by: impl Into<Rm>) {
@@ -492,11 +507,11 @@ impl Asm {
     pub(crate) fn imul_imm(&mut self, size: Size, to: Reg, from: impl Into<Rm>, value: i32) {
         self.flags_of = None;
         if i32::from(value as i8) == value {
-            self.sized(size, 0x6b, to.0, from.into(), 1);
-            self.byte(value as u8);
+            let imm = Bytes::imm(value, 1);
+            self.sized_with(size, 0x6b, to.0, from.into(), imm);
         } else {
-            self.sized(size, 0x69, to.0, from.into(), 4);
-            self.imm32(value);
+            let imm = Bytes::imm(value, 4);
+            self.sized_with(size, 0x69, to.0, from.into(), imm);
         }
     }
 
@@ -505,9 +520,8 @@ impl Asm {
             Op {
                 prefix: (size == Size::W).then_some(0x66),
                 wide: size == Size::Q,
-                opcode: &[0x0f, opcode],
+                opcode: two(opcode),
                 bytes: false,
-                tail: 0,
             },
             reg.0,
             rm,
@@ -524,9 +538,8 @@ impl Asm {
             Op {
                 prefix: None,
                 wide: false,
-                opcode: &[0x0f, 0x90 | cc],
+                opcode: two(0x90 | cc),
                 bytes: true,
-                tail: 0,
             },
             0,
             to.into(),
@@ -558,24 +571,23 @@ impl Asm {
     /// Bit `bit` of `of` into the carry flag.
     pub(crate) fn bt_imm(&mut self, of: Reg, bit: u8) {
         self.flags_of = None;
-        self.emit(
+        self.emit_with(
             Op {
                 prefix: None,
                 wide: true,
-                opcode: &[0x0f, 0xba],
+                opcode: two(0xba),
                 bytes: false,
-                tail: 1,
             },
             4,
             of.into(),
+            one(bit),
         );
-        self.byte(bit);
     }
 
     /// Adds or takes off one, and leaves the carry flag.
     pub(crate) fn step(&mut self, up: bool, size: Size, reg: Reg) {
         self.flags_of = None;
-        self.sized(size, 0xff, u8::from(!up), reg.into(), 0);
+        self.sized(size, 0xff, u8::from(!up), reg.into());
     }
 
     /// Flags but OF into AH.
@@ -603,7 +615,7 @@ impl Asm {
 
     /// `xchg [mem], reg`, which locks by itself.
     pub(crate) fn xchg_mem(&mut self, size: Size, mem: Mem, reg: Reg) {
-        self.sized(size, 0x87, reg.0, mem.into(), 0);
+        self.sized(size, 0x87, reg.0, mem.into());
     }
 
     pub(crate) fn xadd(&mut self, size: Size, mem: Mem, reg: Reg) {
@@ -621,9 +633,8 @@ impl Asm {
             Op {
                 prefix: (size == Size::W).then_some(0x66),
                 wide: size == Size::Q,
-                opcode: &[0x0f, if size == Size::B { opcode - 1 } else { opcode }],
+                opcode: two(opcode - u8::from(size == Size::B)),
                 bytes: size == Size::B,
-                tail: 0,
             },
             reg.0,
             mem.into(),
@@ -634,23 +645,19 @@ impl Asm {
 
     /// A jump forward on a condition.
     pub(crate) fn jcc(&mut self, cc: Cc) -> Fix {
-        self.byte(0x0f);
-        self.byte(0x80 | cc);
-        self.imm32(0);
+        self.put(two(0x80 | cc).and(Bytes::of(0, 4)));
         Fix(self.code.len())
     }
 
     /// A jump forward.
     pub(crate) fn jmp(&mut self) -> Fix {
-        self.byte(0xe9);
-        self.imm32(0);
+        self.put(Bytes::of(0xe9, 5));
         Fix(self.code.len())
     }
 
     /// A call whose target is bound or patched later.
     pub(crate) fn call(&mut self) -> Fix {
-        self.byte(0xe8);
-        self.imm32(0);
+        self.put(Bytes::of(0xe8, 5));
         Fix(self.code.len())
     }
 
@@ -684,48 +691,48 @@ impl Asm {
 
     /// An entry of a table: a PC, and the distance to where its jump goes from behind that.
     pub(crate) fn far_entry(&mut self, pc: u64) -> Fix {
-        self.code.extend_from_slice(&pc.to_le_bytes());
+        self.put(Bytes::of(pc, 8));
         self.imm32(0);
         let fix = Fix(self.code.len());
         self.imm32(0);
         fix
     }
 
+    /// An instruction that goes to an offset in the code memory.
+    fn to(&mut self, opcode: Bytes, at: usize) {
+        let next = self.here() as i64 + i64::from(opcode.len) + 4;
+        let distance = (at as i64 - next) as i32;
+        self.put(opcode.and(Bytes::imm(distance, 4)));
+    }
+
     /// Jumps to an offset in the code memory.
     pub(crate) fn jmp_to(&mut self, at: usize) {
-        self.byte(0xe9);
-        let next = self.here() as i64 + 4;
-        self.imm32((at as i64 - next) as i32);
+        self.to(one(0xe9), at);
     }
 
     /// Jumps to an offset in the code memory on a condition.
     pub(crate) fn jcc_to(&mut self, cc: Cc, at: usize) {
-        self.byte(0x0f);
-        self.byte(0x80 | cc);
-        let next = self.here() as i64 + 4;
-        self.imm32((at as i64 - next) as i32);
+        self.to(two(0x80 | cc), at);
     }
 
     /// Calls an offset in the code memory.
     pub(crate) fn call_to(&mut self, at: usize) {
-        self.byte(0xe8);
-        let next = self.here() as i64 + 4;
-        self.imm32((at as i64 - next) as i32);
+        self.to(one(0xe8), at);
         self.flags_of = None;
     }
 
     pub(crate) fn call_reg(&mut self, reg: Reg) {
-        self.sized(Size::D, 0xff, 2, reg.into(), 0);
+        self.sized(Size::D, 0xff, 2, reg.into());
         self.flags_of = None;
     }
 
     pub(crate) fn jmp_rm(&mut self, to: impl Into<Rm>) {
-        self.sized(Size::D, 0xff, 4, to.into(), 0);
+        self.sized(Size::D, 0xff, 4, to.into());
     }
 
     /// Calls what a register or a cell of memory points to.
     pub(crate) fn call_rm(&mut self, to: impl Into<Rm>) {
-        self.sized(Size::D, 0xff, 2, to.into(), 0);
+        self.sized(Size::D, 0xff, 2, to.into());
     }
 
     pub(crate) fn ret(&mut self) {
@@ -741,14 +748,12 @@ impl Asm {
     /// Puts a bit, whose number is in a register, into the carry flag, and changes it.
     pub(crate) fn bit(&mut self, what: Bit, of: Reg, number: Reg) {
         self.flags_of = None;
-        let opcode = [0x0f, what as u8];
         self.emit(
             Op {
                 prefix: None,
                 wide: false,
-                opcode: &opcode,
+                opcode: two(what as u8),
                 bytes: false,
-                tail: 0,
             },
             number.0,
             of.into(),
@@ -761,9 +766,8 @@ impl Asm {
             Op {
                 prefix: None,
                 wide: false,
-                opcode: &[opcode],
+                opcode: one(opcode),
                 bytes: false,
-                tail: 0,
             },
             digit,
             mem.into(),
@@ -774,7 +778,7 @@ impl Asm {
 
     /// An SSE instruction: mandatory prefix, opcode bytes after 0F.
     pub(crate) fn sse(&mut self, prefix: Option<u8>, opcode: &[u8], reg: Xmm, rm: impl Into<Rm>) {
-        self.sse_wide(prefix, opcode, false, reg.0, rm.into(), 0);
+        self.sse_wide(prefix, opcode, false, reg.0, rm.into());
     }
 
     /// A comparison of the lowest lanes, which changes the flags.
@@ -792,33 +796,12 @@ impl Asm {
         rm: impl Into<Rm>,
         imm: u8,
     ) {
-        self.sse_wide(prefix, opcode, false, reg.0, rm.into(), 1);
-        self.byte(imm);
+        let op = sse_op(prefix, opcode, false);
+        self.emit_with(op, reg.0, rm.into(), one(imm));
     }
 
-    fn sse_wide(
-        &mut self,
-        prefix: Option<u8>,
-        opcode: &[u8],
-        wide: bool,
-        reg: u8,
-        rm: Rm,
-        tail: i32,
-    ) {
-        let mut bytes = [0x0f; 4];
-        let len = opcode.len().min(3);
-        bytes[1..=len].copy_from_slice(&opcode[..len]);
-        self.emit(
-            Op {
-                prefix,
-                wide,
-                opcode: &bytes[..=len],
-                bytes: false,
-                tail,
-            },
-            reg,
-            rm,
-        );
+    fn sse_wide(&mut self, prefix: Option<u8>, opcode: &[u8], wide: bool, reg: u8, rm: Rm) {
+        self.emit(sse_op(prefix, opcode, wide), reg, rm);
     }
 
     /// An SSE instruction between a general register (`reg`) and `rm`.
@@ -830,7 +813,7 @@ impl Asm {
         reg: u8,
         rm: impl Into<Rm>,
     ) {
-        self.sse_wide(prefix, &[opcode], size == Size::Q, reg, rm.into(), 0);
+        self.sse_wide(prefix, &[opcode], size == Size::Q, reg, rm.into());
     }
 
     /// An instruction of FMA on 128 bits: `to` is changed by `factor * with`.
@@ -845,14 +828,11 @@ impl Asm {
         let rm = with.into();
         let (b, x) = rm.extensions();
         // VEX: the extensions and the factor inverted; map 0F38; prefix 66.
-        self.byte(0xc4);
-        self.byte((!(to.0 >> 3 << 7 | x << 6 | b << 5) & 0xe0) | 2);
-        self.byte(u8::from(double) << 7 | (!factor.0 & 15) << 3 | 1);
-        self.byte(opcode);
-        match rm {
-            Rm::Reg(Reg(r)) | Rm::Xmm(Xmm(r)) => self.byte(0xc0 | (to.0 & 7) << 3 | r & 7),
-            Rm::Mem(mem) => self.memory(to.0 & 7, mem, 0),
-        }
+        let head = one(0xc4)
+            .and(one((!(to.0 >> 3 << 7 | x << 6 | b << 5) & 0xe0) | 2))
+            .and(one(u8::from(double) << 7 | (!factor.0 & 15) << 3 | 1))
+            .and(one(opcode));
+        self.operands(head, to.0, rm, Bytes::default());
     }
 
     /// Unaligned 16 bytes.
@@ -873,12 +853,12 @@ impl Asm {
 
     /// `movd`/`movq xmm, r`: clears the rest.
     pub(crate) fn movq_to_xmm(&mut self, to: Xmm, from: impl Into<Rm>, size: Size) {
-        self.sse_wide(Some(0x66), &[0x6e], size == Size::Q, to.0, from.into(), 0);
+        self.sse_wide(Some(0x66), &[0x6e], size == Size::Q, to.0, from.into());
     }
 
     /// `movd`/`movq r, xmm`.
     pub(crate) fn movq_from_xmm(&mut self, to: impl Into<Rm>, from: Xmm, size: Size) {
-        self.sse_wide(Some(0x66), &[0x7e], size == Size::Q, from.0, to.into(), 0);
+        self.sse_wide(Some(0x66), &[0x7e], size == Size::Q, from.0, to.into());
     }
 
     /// `ldmxcsr` (2), `stmxcsr` (3).
@@ -887,12 +867,14 @@ impl Asm {
             Op {
                 prefix: None,
                 wide: false,
-                opcode: &[0x0f, 0xae],
+                opcode: two(0xae),
                 bytes: false,
-                tail: 0,
             },
             if store { 3 } else { 2 },
             mem.into(),
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ use accel_core::{Effects, Intrinsic, Layout, X87Op};
 use accel_ir::{Op, Slot, Unit, Val};
 
 use crate::asm::{
-    Alu, Asm, CC_B, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg, Size,
+    Alu, Asm, CC_B, Code, Fix, Mem, R8, R9, R10, R11, R12, R13, R14, R15, RBP, RBX, RCX, RDX, Reg,
+    Size,
 };
 use crate::thunks::{Cells, Thunks, forget_x87};
 pub(crate) use float::host;
@@ -124,7 +125,7 @@ pub(crate) struct Way {
 /// Code of a unit, not yet in its memory.
 #[derive(Default)]
 pub(crate) struct Compiled {
-    pub(crate) code: Vec<u8>,
+    pub(crate) code: Code,
     pub(crate) marks: Vec<Mark>,
     pub(crate) sites: Vec<Site>,
     pub(crate) ways: Vec<Way>,
@@ -218,6 +219,14 @@ struct Entry {
 pub(crate) struct Workshop {
     plan: Plan,
     places: Places,
+    lists: Lists,
+    /// What came of it.
+    pub(crate) made: Compiled,
+}
+
+/// Lists in the making.
+#[derive(Default)]
+struct Lists {
     entries: Vec<Option<Entry>>,
     jumps: Vec<Vec<Fix>>,
     cells: Vec<Option<u16>>,
@@ -225,8 +234,6 @@ pub(crate) struct Workshop {
     detours: Vec<Detour>,
     pending_ways: Vec<ends::PendingWay>,
     misses: Vec<Fix>,
-    /// What came of it.
-    pub(crate) made: Compiled,
 }
 
 /// What [`FLAGS`] points to.
@@ -247,8 +254,8 @@ struct Compiler<'a> {
     // --- of the unit at hand
     unit: &'a Unit,
     at: &'a Where,
-    plan: Plan,
-    places: Places,
+    plan: &'a mut Plan,
+    places: &'a mut Places,
     /// The flags' last definition, if it is known.
     flags: Option<u32>,
     /// Definitions of the flags passed so far.
@@ -286,6 +293,9 @@ struct Compiler<'a> {
     has_float: bool,
     /// The jump that loads it at the start, and where that comes back to.
     float_start: Option<(Fix, usize)>,
+    // --- where memory and what was made go when it is done
+    lists: &'a mut Lists,
+    made: &'a mut Compiled,
 }
 
 /// Compiles a unit for the code memory from `origin` on.
@@ -304,7 +314,7 @@ pub(crate) fn compile(
         .make(&member.unit, env.effects, &|_| true, shares);
     compiler.unit_code(0)?;
     compiler.late();
-    compiler.done(shop);
+    compiler.done();
     Ok(())
 }
 
@@ -314,19 +324,20 @@ impl<'a> Compiler<'a> {
         members: &'a [Member],
         map: &'a Map,
         origin: usize,
-        shop: &mut Workshop,
+        shop: &'a mut Workshop,
     ) -> Result<Self, TooBig> {
         let first = members.first().ok_or(TooBig)?;
         // What an earlier one that was given up left behind is of no use.
-        let mut shop = std::mem::take(shop);
-        shop.exits.clear();
-        shop.detours.clear();
-        shop.pending_ways.clear();
-        shop.misses.clear();
-        shop.made.code.clear();
-        shop.made.marks.clear();
-        shop.made.sites.clear();
-        shop.made.ways.clear();
+        let mut lists = std::mem::take(&mut shop.lists);
+        lists.exits.clear();
+        lists.detours.clear();
+        lists.pending_ways.clear();
+        lists.misses.clear();
+        let mut made = std::mem::take(&mut shop.made);
+        made.code.clear();
+        made.marks.clear();
+        made.sites.clear();
+        made.ways.clear();
         Ok(Compiler {
             env,
             members,
@@ -334,39 +345,39 @@ impl<'a> Compiler<'a> {
             region: None,
             unit: &first.unit,
             at: &first.at,
-            plan: shop.plan,
-            places: shop.places,
+            plan: &mut shop.plan,
+            places: &mut shop.places,
             flags: None,
             next_def: 0,
-            entries: shop.entries,
-            jumps: shop.jumps,
+            entries: lists.entries,
+            jumps: lists.jumps,
             carry: 0,
             first_mark: 0,
             is_quiet: true,
-            cells: shop.cells,
+            cells: lists.cells,
             spilled: 0,
             block: 0,
             op: 0,
             flags_at: None,
             shared_by: Vec::new(),
-            asm: Asm::reusing(shop.made.code, origin),
-            exits: shop.exits,
-            detours: shop.detours,
-            marks: shop.made.marks,
-            sites: shop.made.sites,
-            ways: shop.made.ways,
-            pending_ways: shop.pending_ways,
-            misses: shop.misses,
+            asm: Asm::reusing(made.code, origin),
+            exits: lists.exits,
+            detours: lists.detours,
+            marks: made.marks,
+            sites: made.sites,
+            ways: made.ways,
+            pending_ways: lists.pending_ways,
+            misses: lists.misses,
             computes: false,
             has_float: false,
             float_start: None,
+            lists: &mut shop.lists,
+            made: &mut shop.made,
         })
     }
 
-    fn done(self, shop: &mut Workshop) {
-        *shop = Workshop {
-            plan: self.plan,
-            places: self.places,
+    fn done(self) {
+        *self.lists = Lists {
             entries: self.entries,
             jumps: self.jumps,
             cells: self.cells,
@@ -374,14 +385,14 @@ impl<'a> Compiler<'a> {
             detours: self.detours,
             pending_ways: self.pending_ways,
             misses: self.misses,
-            made: Compiled {
-                code: self.asm.code,
-                marks: self.marks,
-                sites: self.sites,
-                ways: self.ways,
-                stale: self.region.map(|region| region.stale),
-                computes: self.computes,
-            },
+        };
+        *self.made = Compiled {
+            code: self.asm.code,
+            marks: self.marks,
+            sites: self.sites,
+            ways: self.ways,
+            stale: self.region.map(|region| region.stale),
+            computes: self.computes,
         };
     }
 
@@ -445,19 +456,27 @@ impl<'a> Compiler<'a> {
             self.asm.bind(fix);
         }
         if let Some(entry) = self.entries[index].take() {
-            self.places = entry.places;
+            *self.places = entry.places;
             self.flags = entry.flags;
         }
-        self.places.free_unused(&self.plan.rest);
+        if index != 0 {
+            self.places.free_unused(&self.plan.rest);
+        }
     }
 
     fn ops(&mut self, index: usize) -> Result<(), TooBig> {
         let unit = self.unit;
         for (i, op) in unit.blocks[index].ops.iter().enumerate() {
-            self.op = i;
-            self.places.unlock();
-            self.is_quiet &= !plan::stores(op, self.env.effects);
-            self.one(op)?;
+            match op {
+                Op::Insn { pc } => self.mark(*pc),
+                Op::Const { d, value } => self.places.set_const(*d, *value),
+                op => {
+                    self.op = i;
+                    self.places.unlock();
+                    self.is_quiet = self.is_quiet && !plan::stores(op, self.env.effects);
+                    self.one(op)?;
+                }
+            }
         }
         self.op = unit.blocks[index].ops.len();
         self.places.unlock();
@@ -466,13 +485,13 @@ impl<'a> Compiler<'a> {
 
     fn one(&mut self, op: &Op) -> Result<(), TooBig> {
         match op {
-            Op::Insn { pc } => self.mark(*pc),
+            // Done by `ops`.
+            Op::Insn { .. } | Op::Const { .. } => {}
             Op::FlagsDef { .. } => self.flags_def(op)?,
             op if plan::is_pure(op) && op.def().is_some_and(|d| !self.plan.is_used(d)) => {}
             Op::FlagsUse { d, .. } if self.can_defer(*d) => self.places.defer(*d, *op),
             Op::FlagsUse { d, cond } => self.flags_value(*d, *cond)?,
             Op::FlagsGet { d } => self.flags_get(*d)?,
-            Op::Const { d, value } => self.places.set_const(*d, *value),
             Op::Get { d, slot } if *slot == self.env.layout.fp => self.get_control(*d, *slot)?,
             Op::Set { slot, .. } if *slot == self.env.layout.fp => return Err(TooBig),
             Op::Get { d, slot } => {

@@ -320,7 +320,7 @@ pub(crate) fn make(
         make.thunks.call[i] = make.call(functions.call, Extra::Site, false, vectors);
         make.thunks.call[i + 2] = make.call(functions.call, Extra::Site, true, vectors);
     }
-    (make.thunks, make.asm.code)
+    (make.thunks, make.asm.code.to_vec())
 }
 
 impl Make<'_> {

@@ -221,7 +221,7 @@ fn check(form: impl Fn(&mut Maker) -> (Meant, Size)) {
         maker.asm = Asm::new(ORIGIN);
         maker.asm.flags_of = Some(1);
         let (wanted, constants) = form(&mut maker);
-        let code = &maker.asm.code;
+        let code: &[u8] = &maker.asm.code;
         let mut decoder = Decoder::with_ip(64, code, ORIGIN as u64, DecoderOptions::NONE);
         let insn = decoder.decode();
         assert_eq!(

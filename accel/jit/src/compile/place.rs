@@ -39,7 +39,8 @@ pub(super) struct Places {
     of: Vec<Place>,
     /// Whether the bits above the value's type are garbage.
     dirty: Vec<bool>,
-    owner: [Option<Val>; 16],
+    /// By number: scratch registers are among the first eight.
+    owner: [Option<Val>; 8],
     owner_v: [Option<Val>; XMMS as usize],
     locked: u32,
     locked_v: u32,
@@ -56,7 +57,7 @@ impl Places {
     pub(super) fn make(&mut self, values: usize, map: &Map) {
         renew(&mut self.of, values, Place::Gone);
         renew(&mut self.dirty, values, false);
-        self.owner = [None; 16];
+        self.owner = [None; 8];
         self.owner_v = [None; XMMS as usize];
         (self.locked, self.locked_v) = (0, 0);
         self.deferred.clear();
@@ -538,6 +539,9 @@ impl Compiler<'_> {
 
     /// Computes a deferred value into a register.
     pub(super) fn force(&mut self, v: Val) -> Result<(), TooBig> {
+        if self.places.of(v) != Place::Deferred {
+            return Ok(());
+        }
         let Some(op) = self.places.take_deferred(v) else {
             return Ok(());
         };
@@ -596,16 +600,12 @@ impl Compiler<'_> {
                 self.force(v)?;
             }
         }
-        let rest = &self.plan.rest;
-        let places = &self.places;
-        let needed: Vec<Val> = places
-            .guests
-            .iter()
-            .copied()
-            .filter(|v| self.reads(*v, slot) && rest[v.0 as usize] > u16::from(Some(*v) == but))
-            .collect();
-        for v in needed {
-            self.detach(v)?;
+        let mut at = 0;
+        while let Some(v) = self.places.guests.get(at).copied() {
+            at += 1;
+            if self.reads(v, slot) && self.plan.rest[v.0 as usize] > u16::from(Some(v) == but) {
+                self.detach(v)?;
+            }
         }
         self.places.unlock();
         Ok(())

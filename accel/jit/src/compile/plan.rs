@@ -244,7 +244,8 @@ impl Plan {
                         }
                         stored |= stores(op, effects);
                     }
-                    _ => stored |= stores(op, effects),
+                    Op::Rmw { .. } | Op::Cas { .. } => stored = true,
+                    _ => {}
                 }
             }
             for to in successors(&block.end) {
@@ -322,10 +323,12 @@ impl Plan {
                         op.for_each_use(|v| self.add_use(v));
                     }
                     op => {
-                        live |= op.may_fault();
-                        if !is_pure(op) || op.def().is_some_and(|d| self.is_used(d)) {
-                            op.for_each_use(|v| self.add_use(v));
+                        if !is_pure(op) {
+                            live |= op.may_fault();
+                        } else if op.def().is_some_and(|d| !self.is_used(d)) {
+                            continue;
                         }
+                        op.for_each_use(|v| self.add_use(v));
                     }
                 }
             }

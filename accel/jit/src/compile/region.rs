@@ -329,11 +329,11 @@ pub(crate) fn compile(
     compiler.enter();
     for (i, plan) in plans.into_iter().enumerate() {
         compiler.begin_member(i)?;
-        compiler.plan = plan;
+        *compiler.plan = plan;
         compiler.unit_code(i)?;
     }
     compiler.late();
-    compiler.done(shop);
+    compiler.done();
     Ok(())
 }
 
