@@ -78,16 +78,21 @@ fn options(core: &Core) -> u32 {
     options
 }
 
+/// A decoder of some bytes.
+fn decoder_of(mode: Mode, options: u32, bytes: &[u8], pc: u64) -> Option<Decoder<'_>> {
+    Decoder::try_with_ip(mode.bitness(), bytes, pc, options).ok()
+}
+
 /// The instruction at the beginning of some bytes.
 fn decode(mode: Mode, options: u32, bytes: &[u8], pc: u64) -> Decoded {
-    match Decoder::try_with_ip(mode.bitness(), bytes, pc, options) {
-        Ok(mut decoder) => decode_next(&mut decoder, bytes.len()),
-        Err(_) => Decoded::Undefined(1),
-    }
+    decode_next(&mut decoder_of(mode, options, bytes, pc), bytes.len())
 }
 
 /// The next instruction of a decoder with `left` bytes left.
-fn decode_next(decoder: &mut Decoder<'_>, left: usize) -> Decoded {
+fn decode_next(decoder: &mut Option<Decoder<'_>>, left: usize) -> Decoded {
+    let Some(decoder) = decoder else {
+        return Decoded::Undefined(1);
+    };
     let insn = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => Decoded::Instruction(insn),
@@ -103,10 +108,12 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     let mode = Mode(core.mode);
     let start = core.regs.get(regs::RIP);
     let options = options(core);
-    let mut first = decode(mode, options, source.bytes(), start);
+    let mut decoder = decoder_of(mode, options, source.bytes(), start);
+    let mut first = decode_next(&mut decoder, source.bytes().len());
     if matches!(first, Decoded::Incomplete) {
         source.extend(core)?;
-        first = decode(mode, options, source.bytes(), start);
+        decoder = decoder_of(mode, options, source.bytes(), start);
+        first = decode_next(&mut decoder, source.bytes().len());
     }
     let spare = std::mem::take(&mut core.spare);
     let mut c = Ctx::new(core, mode, spare);
@@ -131,7 +138,7 @@ pub(crate) fn translate(core: &mut Core, source: &mut Source, limit: u32) -> Res
     };
     let alone = !source.is_in_first_page(0, used);
     if !c.b.is_ended() && !alone && c.b.insns() < limit {
-        used = rest(&mut c, source.bytes(), start, used, limit, options);
+        used = rest(&mut c, &mut decoder, source.bytes(), start, used, limit);
     }
     if !c.b.is_ended() {
         c.b.goto(c.next);
@@ -161,20 +168,16 @@ pub(crate) fn disassemble(mode: u64, start: u64, bytes: &[u8]) -> String {
     text
 }
 
-/// Translates the instructions after the first, which took `used` bytes. Returns the bytes used in
-/// all.
+/// Translates the instructions after the first, which took `used` bytes and which the decoder has passed.
+/// Returns the bytes used in all.
 fn rest(
     c: &mut Ctx<'_>,
+    decoder: &mut Option<Decoder<'_>>,
     bytes: &[u8],
     start: u64,
     mut used: usize,
     limit: u32,
-    options: u32,
 ) -> usize {
-    let tail = bytes.get(used..).unwrap_or_default();
-    let Ok(mut decoder) = Decoder::try_with_ip(c.mode.bitness(), tail, c.next, options) else {
-        return used;
-    };
     while !c.b.is_ended() && c.b.insns() < limit {
         let pc = c.next;
         // The instruction after a wrap is not next in memory.
@@ -182,7 +185,7 @@ fn rest(
             break;
         }
         let left = bytes.len().saturating_sub(used);
-        let Decoded::Instruction(insn) = decode_next(&mut decoder, left) else {
+        let Decoded::Instruction(insn) = decode_next(decoder, left) else {
             break;
         };
         c.start(insn, pc);
