@@ -99,17 +99,22 @@ impl Blocks {
     }
 }
 
-/// A compiled unit. There are tens of thousands: what few of them have is elsewhere.
+/// A compiled unit. There are tens of thousands: what few of them have is elsewhere, and nothing is in two
+/// places.
 pub(crate) struct Block {
-    pub(crate) key: Key,
-    /// The PC it begins at.
-    pub(crate) pc: u64,
+    // --- what it is for, as in `Key`
+    va: u64,
+    page: u64,
+    mode: u64,
+    extra: u64,
+    is_wary: bool,
+    // ---
     /// Offset and length of its code.
     start: u32,
     len: u32,
     notes: Notes,
-    /// Where it was read from.
-    page: PageRef,
+    /// The granules of the first page that it was read from.
+    granules: u64,
     /// Ways of others that are linked to it.
     incoming: Vec<(Id, u16)>,
     rare: Option<Box<Rare>>,
@@ -122,8 +127,10 @@ pub(crate) struct Block {
 /// What few units have.
 #[derive(Default)]
 struct Rare {
-    /// The rest of where it was read from, of regions and what crosses into another page.
-    more_pages: Box<[PageRef]>,
+    /// The PC it begins at, if that is not the address it was fetched from.
+    pc: Option<u64>,
+    /// Other pages that it was read from, and their granules: of regions and what crosses into another page.
+    more_pages: Box<[(u64, u64)]>,
     /// Pages beside the first that it is from, and the identities that the code checks them for.
     others: Box<[(u64, u32)]>,
     /// What only regions have.
@@ -143,6 +150,22 @@ struct RegionParts {
 }
 
 impl Block {
+    /// What it is for.
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            va: self.va,
+            page: self.page,
+            mode: self.mode,
+            extra: self.extra,
+            is_wary: self.is_wary,
+        }
+    }
+
+    /// The PC it begins at.
+    pub(crate) fn pc(&self) -> u64 {
+        self.rare().and_then(|rare| rare.pc).unwrap_or(self.va)
+    }
+
     /// Offset of its code.
     pub(crate) fn start(&self) -> usize {
         self.start as usize
@@ -192,19 +215,19 @@ impl Block {
 
     /// Where an instruction's code is.
     pub(crate) fn mark(&self, insn: usize) -> Option<Mark> {
-        self.notes.marks(self.pc).nth(insn)
+        self.notes.marks(self.pc()).nth(insn)
     }
 
-    /// What it was read from.
-    pub(crate) fn pages(&self) -> impl Iterator<Item = &PageRef> {
+    /// The pages that it was read from, and their granules.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let more = self.rare().map_or(&[][..], |rare| &rare.more_pages);
-        std::iter::once(&self.page).chain(more)
+        std::iter::once((self.page, self.granules)).chain(more.iter().copied())
     }
 
     /// Whether it was made from any of these granules of a page.
     pub(crate) fn reads(&self, page: u64, granules: u64) -> bool {
         self.pages()
-            .any(|p| p.page_id() == page && p.granules() & granules != 0)
+            .any(|(id, read)| id == page && read & granules != 0)
     }
 
     fn note_target(&mut self, pc: u64) {
@@ -216,7 +239,7 @@ impl Block {
 
     /// PCs that it leads to, as far as they are known.
     pub(crate) fn targets(&self) -> impl Iterator<Item = u64> + '_ {
-        let ways = self.notes.ways(self.pc).filter(|way| !way.is_wary);
+        let ways = self.notes.ways(self.pc()).filter(|way| !way.is_wary);
         let ways = ways.map(|way| way.pc);
         ways.chain(self.went().iter().copied())
     }
@@ -230,20 +253,20 @@ impl Block {
 
     /// A way out, by its number.
     fn way(&self, way: u16) -> Option<Way> {
-        self.notes.ways(self.pc).nth(way.into())
+        self.notes.ways(self.pc()).nth(way.into())
     }
 
     /// The way out whose stub a return address belongs to.
     pub(crate) fn way_of(&self, at: usize) -> Option<(u16, Way)> {
         let at = u32::try_from(at.checked_sub(self.start())?).ok()?;
-        let mut ways = (0..).zip(self.notes.ways(self.pc));
+        let mut ways = (0..).zip(self.notes.ways(self.pc()));
         ways.find(|(_, way)| way.site == at)
     }
 
     /// The instruction before which code was overwritten by a call that returns to this address.
     pub(crate) fn mark_of(&self, at: usize) -> Option<usize> {
         let at = u32::try_from(at.checked_sub(self.start() + CALL)?).ok()?;
-        self.notes.marks(self.pc).position(|m| m.at == at)
+        self.notes.marks(self.pc()).position(|m| m.at == at)
     }
 }
 
@@ -287,6 +310,9 @@ pub(crate) struct Cache {
     link: usize,
     /// How often code was forgotten, that calls not returned from may be of.
     forgotten: u64,
+    /// A page of each block of memory that units are from: as long as the block lives, no other is where
+    /// it is.
+    memories: Vec<PageRef>,
 }
 
 /// Units and sites remembered, each; a power of two.
@@ -312,6 +338,7 @@ impl Cache {
             room: Vec::new(),
             link,
             forgotten: 0,
+            memories: Vec::new(),
         };
         cache.next_piece();
         cache
@@ -349,7 +376,7 @@ impl Cache {
     /// The unit for this, without remembering that it was asked for.
     pub(crate) fn known(&self, key: &Key) -> Option<Id> {
         let id = *self.index.get(&key.hash())?;
-        self.get(id).filter(|block| block.key == *key)?;
+        self.get(id).filter(|block| block.key() == *key)?;
         Some(id)
     }
 
@@ -408,7 +435,7 @@ impl Cache {
         }
         if self.next_piece() {
             for id in self.by_place.within(self.next, self.end) {
-                if let Some(hash) = self.get(id).map(|block| block.key.hash()) {
+                if let Some(hash) = self.get(id).map(|block| block.key().hash()) {
                     self.ring.drive_out(hash);
                 }
                 self.kill(id);
@@ -459,7 +486,7 @@ impl Cache {
             return;
         };
         block.rare_mut().region = Some(id);
-        let (pc, start) = (block.pc, block.start());
+        let (pc, start) = (block.pc(), block.start());
         let incoming = std::mem::take(&mut block.incoming);
         table::remove(&self.memory, pc, start);
         self.unlink(&incoming);
@@ -478,7 +505,7 @@ impl Cache {
         let Some(block) = self.blocks.get_mut(id).filter(|block| block.computes) else {
             return;
         };
-        if let Some(target) = table::last(&self.memory, block.pc) {
+        if let Some(target) = table::last(&self.memory, block.pc()) {
             block.note_target(target);
         }
     }
@@ -510,21 +537,33 @@ impl Cache {
             self.memory.settle(start);
         }
         self.used += len;
-        let has_more = !more_pages.is_empty() || !others.is_empty();
+        for page in std::iter::once(&page).chain(&more_pages) {
+            let is_same = |known: &PageRef| known.block_id() == page.block_id();
+            if !self.memories.iter().any(is_same) {
+                self.memories.push(page.clone());
+            }
+        }
+        let pc_elsewhere = Some(pc).filter(|pc| *pc != key.va);
+        let has_more = !more_pages.is_empty() || !others.is_empty() || pc_elsewhere.is_some();
         let rare = has_more.then(|| {
+            let more_pages = more_pages.iter();
             Box::new(Rare {
-                more_pages: more_pages.into(),
+                pc: pc_elsewhere,
+                more_pages: more_pages.map(|p| (p.page_id(), p.granules())).collect(),
                 others: others.into(),
                 ..Rare::default()
             })
         });
         let block = Block {
-            key,
-            pc,
+            va: key.va,
+            page: page.page_id(),
+            mode: key.mode,
+            extra: key.extra,
+            is_wary: key.is_wary,
             start: start as u32,
             len: len as u32,
             notes: Notes::of(compiled, pc, &mut self.room),
-            page,
+            granules: page.granules(),
             incoming: Vec::new(),
             rare,
             computes: compiled.computes,
@@ -532,8 +571,8 @@ impl Cache {
         };
         let id = self.blocks.insert(Box::new(block));
         if let Some(block) = self.blocks.get(id) {
-            for page in block.pages() {
-                let ids = self.by_page.entry(page.page_id()).or_default();
+            for (page, _) in block.pages() {
+                let ids = self.by_page.entry(page).or_default();
                 if ids.last() != Some(&id) {
                     ids.push(id);
                 }
@@ -593,24 +632,25 @@ impl Cache {
             return;
         };
         self.forgotten = self.forgotten.wrapping_add(1);
-        for page in block.pages() {
-            if let Some(ids) = self.by_page.get_mut(&page.page_id()) {
+        for (page, _) in block.pages() {
+            if let Some(ids) = self.by_page.get_mut(&page) {
                 ids.retain(|other| *other != id);
                 if ids.is_empty() {
-                    self.by_page.remove(&page.page_id());
+                    self.by_page.remove(&page);
                 }
             }
         }
-        if self.index.get(&block.key.hash()) == Some(&id) {
-            self.index.remove(&block.key.hash());
+        let hash = block.key().hash();
+        if self.index.get(&hash) == Some(&id) {
+            self.index.remove(&hash);
         }
-        let slot = (block.key.va ^ block.key.va >> 10) as usize & (RECENT - 1);
+        let slot = (block.va ^ block.va >> 10) as usize & (RECENT - 1);
         if self.recent[slot].is_some_and(|(_, found)| found == id) {
             self.recent[slot] = None;
         }
         self.by_place.remove(block.start());
         self.used -= block.len();
-        table::remove(&self.memory, block.pc, block.start());
+        table::remove(&self.memory, block.pc(), block.start());
         self.unlink(&block.incoming);
     }
 
@@ -675,10 +715,11 @@ impl Cache {
         self.forgotten = self.forgotten.wrapping_add(1);
         for id in self.by_place.take() {
             if let Some(block) = self.get(id) {
-                table::remove(&self.memory, block.pc, block.start());
+                table::remove(&self.memory, block.pc(), block.start());
             }
         }
         self.blocks.clear();
+        self.memories.clear();
         self.recent.fill(None);
         self.sites.fill((0, 0, 0));
         self.index = Map::default();

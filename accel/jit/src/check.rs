@@ -340,7 +340,7 @@ impl<T: Target> Jit<T> {
             let _ = write!(
                 text,
                 "host code for {:#x}, left at {site:#x}:{}",
-                block.pc,
+                block.pc(),
                 listing(&code, start)
             );
         }

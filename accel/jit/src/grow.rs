@@ -37,7 +37,7 @@ impl<T: Target> Jit<T> {
             return;
         };
         block.heat = block.heat.saturating_add(1);
-        let (heat, key) = (block.heat, block.key);
+        let (heat, key) = (block.heat, block.key());
         self.cache.learn(id);
         let first = self.hot;
         match (0..4).find(|n| first.checked_shl(2 * n) == Some(heat)) {

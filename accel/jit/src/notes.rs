@@ -7,63 +7,59 @@ use std::num::NonZeroU32;
 
 use crate::compile::{Compiled, Mark, Site, Way};
 
-/// The lists of one unit, one behind the other.
-pub(crate) struct Notes {
-    bytes: Box<[u8]>,
-    /// Instructions.
-    insns: u16,
-    /// Where sites begin.
-    sites: u32,
-    /// Where ways begin.
-    ways: u32,
-}
+/// The lists of one unit, one behind the other: how long they are, ways out, return addresses, instructions.
+/// Ways are looked at most.
+pub(crate) struct Notes(Box<[u8]>);
 
 impl Notes {
     /// Those of code of a unit at `pc`. `room` is for making them.
     pub(crate) fn of(compiled: &Compiled, pc: u64, room: &mut Vec<u8>) -> Notes {
-        room.clear();
-        let mut last = (0, pc);
-        for mark in &compiled.marks {
-            put(room, u64::from(mark.at.wrapping_sub(last.0)));
-            put_signed(room, mark.pc.wrapping_sub(last.1));
-            put(room, u64::from(mark.done) << 1 | u64::from(mark.is_first));
-            last = (mark.at, mark.pc);
+        let (ways, sites, marks) = (&compiled.ways, &compiled.sites, &compiled.marks);
+        let numbers = 3 + OF_WAY * ways.len() + OF_SITE * sites.len() + OF_MARK * marks.len();
+        if room.len() < MOST_GROUPS * numbers {
+            room.resize(MOST_GROUPS * numbers, 0);
         }
-        let sites = room.len() as u32;
-        let mut last = (0, 0);
-        for site in &compiled.sites {
-            put(room, u64::from(site.at.wrapping_sub(last.0)));
-            put_signed(room, u64::from(site.insn).wrapping_sub(last.1));
-            last = (site.at, u64::from(site.insn));
-        }
-        let ways = room.len() as u32;
+        let mut to = Writer { room, at: 0 };
+        to.number(ways.len() as u64);
+        to.number(sites.len() as u64);
+        to.number(marks.len() as u64);
         let mut last = (0, pc);
-        for way in &compiled.ways {
-            put(room, u64::from(way.site.wrapping_sub(last.0)));
-            put(room, u64::from(way.site.wrapping_sub(way.jump)));
+        for way in ways {
+            to.number(way.site.wrapping_sub(last.0).into());
+            to.number(way.site.wrapping_sub(way.jump).into());
             let check = way.check.map_or(0, |at| way.jump.wrapping_sub(at.get()));
-            put(room, u64::from(check) << 1 | u64::from(way.is_wary));
-            put_signed(room, way.pc.wrapping_sub(last.1));
+            to.number(u64::from(check) << 1 | u64::from(way.is_wary));
+            to.signed(way.pc.wrapping_sub(last.1));
             last = (way.site, way.pc);
         }
-        Notes {
-            bytes: room.as_slice().into(),
-            insns: u16::try_from(compiled.marks.len()).unwrap_or(u16::MAX),
-            sites,
-            ways,
+        let mut last = (0, 0);
+        for site in sites {
+            to.number(site.at.wrapping_sub(last.0).into());
+            to.signed(u64::from(site.insn).wrapping_sub(last.1));
+            last = (site.at, u64::from(site.insn));
         }
+        let mut last = (0, pc);
+        for mark in marks {
+            to.number(mark.at.wrapping_sub(last.0).into());
+            to.signed(mark.pc.wrapping_sub(last.1));
+            to.number(u64::from(mark.done) << 1 | u64::from(mark.is_first));
+            last = (mark.at, mark.pc);
+        }
+        let written = to.room.get(..to.at);
+        Notes(written.unwrap_or_default().into())
     }
 
     /// Instructions of the unit.
     pub(crate) fn insns(&self) -> usize {
-        self.insns.into()
+        self.begin().1.marks
     }
 
     /// Its instructions, for a unit at `pc`.
     pub(crate) fn marks(&self, pc: u64) -> impl Iterator<Item = Mark> + '_ {
-        let mut reader = self.reader(0, self.sites);
+        let (mut reader, lens) = self.begin();
+        reader.skip(OF_WAY * lens.ways + OF_SITE * lens.sites);
         let (mut at, mut pc) = (0u32, pc);
-        std::iter::from_fn(move || {
+        (0..lens.marks).map_while(move |_| {
             at = at.wrapping_add(reader.number()? as u32);
             pc = pc.wrapping_add(reader.signed()?);
             let done = reader.number()?;
@@ -79,9 +75,10 @@ impl Notes {
 
     /// Return addresses in it.
     pub(crate) fn sites(&self) -> impl Iterator<Item = Site> + '_ {
-        let mut reader = self.reader(self.sites, self.ways);
+        let (mut reader, lens) = self.begin();
+        reader.skip(OF_WAY * lens.ways);
         let (mut at, mut insn) = (0u32, 0u64);
-        std::iter::from_fn(move || {
+        (0..lens.sites).map_while(move |_| {
             at = at.wrapping_add(reader.number()? as u32);
             insn = insn.wrapping_add(reader.signed()?);
             let insn = insn as u16;
@@ -91,9 +88,9 @@ impl Notes {
 
     /// Ways out of it, for a unit at `pc`.
     pub(crate) fn ways(&self, pc: u64) -> impl Iterator<Item = Way> + '_ {
-        let mut reader = self.reader(self.ways, self.bytes.len() as u32);
+        let (mut reader, lens) = self.begin();
         let (mut site, mut pc) = (0u32, pc);
-        std::iter::from_fn(move || {
+        (0..lens.ways).map_while(move |_| {
             site = site.wrapping_add(reader.number()? as u32);
             let jump = site.wrapping_sub(reader.number()? as u32);
             let check = reader.number()?;
@@ -113,29 +110,77 @@ impl Notes {
         })
     }
 
-    fn reader(&self, from: u32, to: u32) -> Reader<'_> {
-        let part = self.bytes.get(from as usize..to as usize);
-        Reader(part.unwrap_or_default().iter())
+    /// A reader of the first list, and how long they are.
+    fn begin(&self) -> (Reader<'_>, Lens) {
+        let mut reader = Reader(self.0.iter());
+        let mut len = || reader.number().unwrap_or(0) as usize;
+        let lens = Lens {
+            ways: len(),
+            sites: len(),
+            marks: len(),
+        };
+        (reader, lens)
     }
 }
 
-fn put(room: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        room.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    room.push(number as u8);
+/// How many of each there are.
+struct Lens {
+    ways: usize,
+    sites: usize,
+    marks: usize,
 }
 
-/// A difference that may be negative: the sign is the lowest bit.
-fn put_signed(room: &mut Vec<u8>, number: u64) {
-    let number = number.cast_signed();
-    put(room, (number << 1 ^ number >> 63).cast_unsigned());
+/// Numbers of a way out, of a return address, of an instruction.
+const OF_WAY: usize = 4;
+const OF_SITE: usize = 2;
+const OF_MARK: usize = 3;
+/// Most groups that a number has.
+const MOST_GROUPS: usize = 10;
+
+/// Writes numbers, to where there is room for all.
+struct Writer<'a> {
+    room: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    #[inline]
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.byte(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.byte(number as u8);
+    }
+
+    /// A difference that may be negative: the sign is the lowest bit.
+    #[inline]
+    fn signed(&mut self, number: u64) {
+        let number = number.cast_signed();
+        self.number((number << 1 ^ number >> 63).cast_unsigned());
+    }
+
+    #[inline]
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.room.get_mut(self.at) {
+            *place = byte;
+            self.at += 1;
+        }
+    }
 }
 
 struct Reader<'a>(std::slice::Iter<'a, u8>);
 
 impl Reader<'_> {
+    /// Passes over numbers.
+    fn skip(&mut self, mut numbers: usize) {
+        while numbers > 0
+            && let Some(byte) = self.0.next()
+        {
+            numbers -= usize::from(*byte < 0x80);
+        }
+    }
+
     #[inline]
     fn number(&mut self) -> Option<u64> {
         let mut number = 0;
@@ -220,6 +265,6 @@ mod tests {
             });
         }
         let notes = Notes::of(&made, 0x1000, &mut Vec::new());
-        assert_eq!(notes.bytes.len(), 27);
+        assert_eq!(notes.0.len(), 30);
     }
 }

@@ -488,8 +488,8 @@ impl<T: Target> Jit<T> {
     pub(crate) fn leave_after(&mut self, site: u64) {
         let at = self.cache.memory.offset(site).unwrap_or(0);
         if let (Some((_, block)), Some(stale)) = (self.cache.at(at), &self.stale) {
-            for page in block.pages() {
-                stale.stale(page.page_id(), page.granules());
+            for (page, granules) in block.pages() {
+                stale.stale(page, granules);
             }
         }
     }
@@ -590,7 +590,7 @@ impl<T: Target> Jit<T> {
                     let Some((way, found)) = block.way_of(site) else {
                         return Err(Exit::Internal("no way out"));
                     };
-                    let source = block.key.va;
+                    let source = block.key().va;
                     core.set_pc(found.pc);
                     self.check_exit(core, done, found.pc, out.site)?;
                     if left < 0 {
@@ -708,7 +708,7 @@ impl<T: Target> Jit<T> {
             // Its region could not be entered this time.
             return;
         }
-        let va = target.key.va;
+        let va = target.key().va;
         // A region checks all its pages on the way in.
         let is_near = self
             .cache
@@ -730,11 +730,11 @@ impl<T: Target> Jit<T> {
         if let Some(block) = self.cache.get(to)
             && self.cache.region_of(to).is_none()
         {
-            let va = block.key.va;
+            let va = block.key().va;
             let page = core.mmu.exec_id(T::fetch_ctx(core), va);
-            if page != 0 && va == block.pc {
+            if page != 0 && va == block.pc() {
                 let key = table::key(page, mode);
-                table::insert(&self.cache.memory, block.pc, key, block.start());
+                table::insert(&self.cache.memory, block.pc(), key, block.start());
             }
         }
     }
