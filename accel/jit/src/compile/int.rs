@@ -162,6 +162,7 @@ impl Compiler<'_> {
             }
             Binary::Add => self.simple(Alu::Add, true, d, a, b),
             Binary::Sub => self.simple(Alu::Sub, false, d, a, b),
+            Binary::And if self.is_low_part(a, b) => self.low_part(d, a, b),
             Binary::And => self.simple(Alu::And, true, d, a, b),
             Binary::Or => self.simple(Alu::Or, true, d, a, b),
             Binary::Xor => self.simple(Alu::Xor, true, d, a, b),
@@ -243,6 +244,23 @@ impl Compiler<'_> {
         self.flags.is_some_and(|def| {
             self.is_definition(def, op, a, b) && self.plan.defs[def as usize].reads != 0
         })
+    }
+
+    /// Whether an AND with `b` takes the low 32 bits.
+    fn is_low_part(&self, a: Val, b: Val) -> bool {
+        let is_mask = self.places.constant(b) == Some(u32::MAX.into());
+        is_mask && self.ty(a) == Ty::I64 && self.places.constant(a).is_none()
+    }
+
+    fn low_part(&mut self, d: Val, a: Val, b: Val) -> Result<(), TooBig> {
+        self.ready(a)?;
+        let from = self.operand(a)?;
+        self.consume(a);
+        self.consume(b);
+        let to = self.result(d, Some(from))?;
+        self.asm.mov(Size::D, to, from);
+        self.define(d, to, false);
+        Ok(())
     }
 
     fn multiply(&mut self, d: Val, a: Val, b: Val) -> Result<(), TooBig> {

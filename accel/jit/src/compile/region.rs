@@ -57,6 +57,13 @@ impl Map {
         self.xmms[usize::from(slot.0)]
     }
 
+    /// How many moves it takes from there to here and on to there again.
+    fn moves_from(&self, other: &Map) -> u64 {
+        let moved = |(slot, reg): &&(Slot, Reg)| other.reg(*slot) != Some(*reg);
+        let regs = self.pairs.iter().filter(moved).count() + self.vectors.len();
+        2 * regs as u64 + u64::from(self.done.is_some())
+    }
+
     pub(super) fn slot_of(&self, reg: Reg) -> Option<Slot> {
         self.pairs.iter().find(|(_, r)| *r == reg).map(|(s, _)| *s)
     }
@@ -95,34 +102,44 @@ impl Uses {
     }
 }
 
-/// Whether units call helpers, for which all registers are moved. What is left by then does not count:
-/// exceptions mostly.
-fn calls(env: &Env, members: &[Member]) -> bool {
-    members
-        .iter()
-        .flat_map(|member| &member.unit.blocks)
-        .filter(|block| !matches!(block.end, End::Leave))
-        .flat_map(|block| &block.ops)
-        .any(|op| match op {
-            Op::Call { helper, .. } => (env.intrinsic)(helper.0).is_none(),
-            _ => false,
-        })
+/// How often registers are moved to where all other code expects them and back, weighed by loops: around calls
+/// of helpers, and where a subroutine returns as the host's do. What is left by then does not count: exceptions mostly.
+fn crossings(env: &Env, members: &[Member], weights: &[u64]) -> u64 {
+    let foresees = returns_vary(members);
+    let of_block = |block: &accel_ir::Block| match block.end {
+        End::Leave => 0,
+        ref end => {
+            let is_call = |op: &&Op| match op {
+                Op::Call { helper, .. } => (env.intrinsic)(helper.0).is_none(),
+                _ => false,
+            };
+            let calls = block.ops.iter().filter(is_call).count() as u64;
+            calls + u64::from(foresees && is_return(end))
+        }
+    };
+    let of_member = |(member, weight): (&Member, &u64)| {
+        let blocks = member.unit.blocks.iter();
+        weight * blocks.map(of_block).sum::<u64>()
+    };
+    members.iter().zip(weights).map(of_member).sum()
+}
+
+fn is_return(end: &End) -> bool {
+    matches!(
+        end,
+        End::GotoVal {
+            via: Via::Return,
+            ..
+        }
+    )
 }
 
 /// Whether a subroutine of the region returns to several places in it, so that it depends on the call which.
 fn returns_vary(members: &[Member]) -> bool {
     let is_in = |pc: &&u64| members.iter().any(|member| member.at.pc == **pc);
     let returns = |member: &&Member| {
-        let mut ends = member.unit.blocks.iter().map(|block| &block.end);
-        ends.any(|end| {
-            matches!(
-                end,
-                End::GotoVal {
-                    via: Via::Return,
-                    ..
-                }
-            )
-        })
+        let mut blocks = member.unit.blocks.iter();
+        blocks.any(|block| is_return(&block.end))
     };
     let mut returning = members.iter().filter(returns);
     returning.any(|member| member.went.iter().filter(is_in).count() > 1)
@@ -130,10 +147,6 @@ fn returns_vary(members: &[Member]) -> bool {
 
 /// The registers for a region.
 fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
-    // Who returns to the region from anywhere has them where all code expects them.
-    if calls(env, members) || returns_vary(members) {
-        return env.map.clone();
-    }
     let uses = Uses::of(members, weights);
     let special = |slot: u8| {
         let flags = env.layout.flags.0;
@@ -183,7 +196,20 @@ fn choose(env: &Env, members: &[Member], weights: &[u64]) -> Map {
         .collect();
     let mut map = Map::new(&pairs, &vectors);
     map.done = free.next();
-    map
+    // What is gained against the common places, and what it costs to go back to them.
+    let in_reg = uses.gets.iter().zip(0..=u8::MAX);
+    let in_reg = in_reg.filter(|(_, slot)| env.map.reg(Slot(*slot)).is_none());
+    let in_reg = in_reg.filter(|(_, slot)| map.reg(Slot(*slot)).is_some());
+    let in_xmm = map
+        .vectors
+        .iter()
+        .map(|(slot, _)| &uses.vectors[usize::from(slot.0)]);
+    let gain: u64 = in_reg.map(|(uses, _)| uses).chain(in_xmm).sum();
+    let moves = map.moves_from(&env.map) + env.map.moves_from(&map);
+    match gain < crossings(env, members, weights) * moves {
+        true => env.map.clone(),
+        false => map,
+    }
 }
 
 /// The PCs that a unit leaves to by known ways.
@@ -434,6 +460,11 @@ impl Compiler<'_> {
         self.leave_region();
         self.asm.call_to(thunk);
         self.site(insn);
+        self.come_into_region();
+    }
+
+    /// The opposite of [`leave_region`](Self::leave_region).
+    fn come_into_region(&mut self) {
         if let Some(region) = &self.region
             && self.is_moved()
         {
@@ -623,8 +654,11 @@ impl Compiler<'_> {
     /// Where the host returns to from a subroutine: see [`Self::come_back`].
     fn come_back_to_region(&mut self, pc: u64) {
         match self.member_at(pc) {
-            // The return has looked at the budget.
-            Some(to) => self.go_on_to(to, pc, 0, From::Return),
+            Some(to) => {
+                // From wherever it returns, registers are where all code expects them, and the budget was looked at.
+                self.come_into_region();
+                self.go_on_to(to, pc, 0, From::Return);
+            }
             None => self.come_back(pc),
         }
     }
