@@ -38,11 +38,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let mut options = Options::read(args)?;
     let folder = guests::ready()?;
-    if options.kind.name != kind::X86_64.name && !options.suites.is_empty() {
-        bail!("--qemu-of fetches QEMU for x86_64 guests only; name another by --qemu");
-    }
     for suite in &options.suites {
-        options.qemus.push(newer::qemu(suite, &folder)?);
+        options
+            .qemus
+            .push(newer::qemu(options.kind, suite, &folder)?);
     }
     let mimic = match &options.mimic {
         Some(path) => path
@@ -69,10 +68,7 @@ fn version(qemu: &Path, package: &str) -> Result<String> {
 
 /// The table of whole machines: time to the first byte and memory too.
 fn machines(options: &Options, mimic: &PathBuf, folder: &Path) -> Result<()> {
-    if options.kind.name != kind::X86_64.name {
-        return Ok(());
-    }
-    let mut scenarios = scenario::all(folder)?;
+    let mut scenarios = scenario::all(options.kind, folder)?;
     scenarios.retain(|scenario| options.wants_machine(&scenario.name));
     let Some(qemu) = options.qemus.first().filter(|_| !scenarios.is_empty()) else {
         return Ok(());

@@ -7,15 +7,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::kind::Kind;
 use crate::host;
 
 const ARCHIVE: &str = "http://deb.debian.org/debian";
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const PACKAGE: &str = "qemu-system-x86";
 
 /// The QEMU of a suite, by a script that starts it with its own loader, libraries and firmware.
 /// What was fetched before is used again; removing the folder fetches anew.
-pub(super) fn qemu(suite: &str, guests: &Path) -> Result<PathBuf> {
+pub(super) fn qemu(kind: &Kind, suite: &str, guests: &Path) -> Result<PathBuf> {
     let is_name = suite
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -23,19 +23,21 @@ pub(super) fn qemu(suite: &str, guests: &Path) -> Result<PathBuf> {
         is_name && !suite.is_empty(),
         "`{suite}` is not the name of a suite"
     );
-    let home = guests.join(format!("qemu-{suite}"));
-    let start = home.join("qemu-system-x86_64");
+    let program = kind.qemu();
+    let home = guests.join(format!("{program}-of-{suite}"));
+    let start = home.join(&program);
     if start.exists() {
         return Ok(start);
     }
-    fetch(suite, &home).with_context(|| format!("cannot fetch the QEMU of {suite}"))?;
+    fetch(kind.package, suite, &home)
+        .with_context(|| format!("cannot fetch the QEMU of {suite}"))?;
     let tree = home.join("tree");
     let text = format!(
         "#!/bin/sh\n\
          tree='{}'\n\
          exec \"$tree/usr/lib64/ld-linux-x86-64.so.2\" \\\n    \
          --library-path \"$tree/usr/lib/x86_64-linux-gnu:$tree/lib/x86_64-linux-gnu\" \\\n    \
-         \"$tree/usr/bin/qemu-system-x86_64\" \\\n    \
+         \"$tree/usr/bin/{program}\" \\\n    \
          -L \"$tree/usr/share/qemu\" -L \"$tree/usr/share/seabios\" \"$@\"\n",
         tree.display()
     );
@@ -49,7 +51,7 @@ pub(super) fn qemu(suite: &str, guests: &Path) -> Result<PathBuf> {
 
 /// Downloads and unpacks the package and all it depends on, the C library included: as far as this
 /// apt is concerned nothing is installed.
-fn fetch(suite: &str, home: &Path) -> Result<()> {
+fn fetch(package: &str, suite: &str, home: &Path) -> Result<()> {
     let tree = home.join("tree");
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
@@ -61,13 +63,13 @@ fn fetch(suite: &str, home: &Path) -> Result<()> {
     let source = format!("deb [signed-by={KEYS}] {ARCHIVE} {suite} main\n");
     fs::write(home.join("sources.list"), source)?;
     host::output(apt(home).arg("update"))?;
-    println!("fetching {PACKAGE} of {suite}");
+    println!("fetching {package} of {suite}");
     host::output(apt(home).args([
         "install",
         "--yes",
         "--no-install-recommends",
         "--download-only",
-        PACKAGE,
+        package,
     ]))?;
     for entry in fs::read_dir(home.join("cache/archives"))? {
         let file = entry?.path();
@@ -108,11 +110,15 @@ fn apt(home: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::kind::X86_64;
 
     #[test]
     fn a_suite_is_a_name_and_no_path() {
         for bad in ["", "../x", "a b"] {
-            assert!(qemu(bad, Path::new("/nonexistent")).is_err(), "{bad}");
+            assert!(
+                qemu(&X86_64, bad, Path::new("/nonexistent")).is_err(),
+                "{bad}"
+            );
         }
     }
 }

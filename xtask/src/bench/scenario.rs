@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use test_boot::{Guest, kernels};
 
+use super::kind::{Kind, X86_64};
 use crate::host;
 
 /// One guest with the flags both programs get.
@@ -48,30 +49,17 @@ impl Scenario {
 }
 
 /// The machines, from power to the first instruction and to power-off.
-pub(super) fn all(folder: &Path) -> Result<Vec<Scenario>> {
-    let Some(guest) = Guest::find("amd64")? else {
+pub(super) fn all(kind: &Kind, folder: &Path) -> Result<Vec<Scenario>> {
+    let Some(guest) = Guest::find(kind.arch)? else {
         bail!("no guest to boot: `cargo xtask guests` fetches it");
     };
     let mut flags = words("-accel tcg");
     flags.extend(["-m".to_owned(), RAM_MIB.to_string()]);
-    flags.extend(["-L".to_owned(), path(&guest.seabios)]);
-    let mut all = Vec::new();
-
-    let hello = folder.join("bench-hello.elf");
-    host::write_if_changed(&hello, &kernels::hello_and_halt("up\n"))?;
-    for name in ["microvm", "pc"] {
-        let mut args = words("-nodefaults -display none -no-reboot -serial stdio");
-        args.extend(["-M".to_owned(), name.to_owned()]);
-        args.extend_from_slice(&flags);
-        args.extend(["-kernel".to_owned(), path(&hello)]);
-        all.push(Scenario {
-            name: format!("tiny kernel, {name}"),
-            args,
-            proof: "up".to_owned(),
-            status: None,
-            ram_bytes: RAM_MIB << 20,
-        });
+    if kind.name != X86_64.name {
+        return Ok(arm_boots(&guest, &flags));
     }
+    flags.extend(["-L".to_owned(), path(&guest.seabios)]);
+    let mut all = tiny_kernels(folder, &flags)?;
     // QEMU's microvm with several vCPUs hangs now and then.
     for (name, counts) in [("microvm", &[1][..]), ("pc", &[1, 4]), ("q35", &[1, 4])] {
         for cpus in counts {
@@ -84,6 +72,43 @@ pub(super) fn all(folder: &Path) -> Result<Vec<Scenario>> {
         }
     }
     Ok(all)
+}
+
+/// Kernels that say one line through the serial port.
+fn tiny_kernels(folder: &Path, flags: &[String]) -> Result<Vec<Scenario>> {
+    let hello = folder.join("bench-hello.elf");
+    host::write_if_changed(&hello, &kernels::hello_and_halt("up\n"))?;
+    let scenario = |name: &str| {
+        let mut args = words("-nodefaults -display none -no-reboot -serial stdio");
+        args.extend(["-M".to_owned(), name.to_owned()]);
+        args.extend_from_slice(flags);
+        args.extend(["-kernel".to_owned(), path(&hello)]);
+        Scenario {
+            name: format!("tiny kernel, {name}"),
+            args,
+            proof: "up".to_owned(),
+            status: None,
+            ram_bytes: RAM_MIB << 20,
+        }
+    };
+    Ok(["microvm", "pc"].map(scenario).into())
+}
+
+/// A model that needs page tables of its own for user space, and the newest; both programs sign
+/// pointers by their fast algorithm.
+fn arm_boots(guest: &Guest, flags: &[String]) -> Vec<Scenario> {
+    let boot = |(model, cpus): (&str, u32)| {
+        let mut flags = flags.to_vec();
+        flags.extend(words(&format!("-cpu {model} -smp {cpus}")));
+        Scenario {
+            name: format!("Debian boot, virt, {model}, {cpus} vCPU"),
+            ..Scenario::boot("virt", RAM_MIB, guest, flags)
+        }
+    };
+    let max = "max,pauth-impdef=on";
+    [("cortex-a72", 1), ("cortex-a72", 4), (max, 1), (max, 4)]
+        .map(boot)
+        .into()
 }
 
 fn words(text: &str) -> Vec<String> {
