@@ -16,7 +16,6 @@
 //!         powered_off: index != 0,                     // secondaries wait for PSCI CPU_ON
 //!         boot: (index == 0).then(|| Boot { pc: kernel, x: [dtb, 0, 0, 0], el: None }),
 //!         peers: peers.clone(),
-//!         ..Setup::default()
 //!     };
 //!     let core = new_core(index, model.clone(), setup, port, memory.clone(), clock.clone());
 //!     let vcpu = EngineVcpu::<Arm, _>::new(core, executor, exclusive.clone());

@@ -25,9 +25,7 @@ pub struct Setup {
     pub mpidr: u64,
     /// Off after reset, until PSCI's CPU_ON.
     pub powered_off: bool,
-    /// Where execution begins after reset (RVBAR_ELx), unless there is `boot`.
-    pub rvbar: u64,
-    /// A kernel is entered directly, without firmware.
+    /// A kernel is entered directly, instead of firmware at RVBAR_ELx.
     pub boot: Option<Boot>,
     /// Shared by all CPUs of the machine.
     pub peers: Arc<Peers>,

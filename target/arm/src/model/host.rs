@@ -1,7 +1,8 @@
 //! The host's processor as a model, for accelerators that run guests on it.
 
 use super::{
-    Algorithm, CpuModel, Features, IdRegisters, Kind, ModelError, bad_value, on_off, property,
+    CpuModel, Features, IdRegisters, ModelError, on_off,
+    property::{Kind, property},
 };
 use crate::port::SysReg;
 
@@ -68,16 +69,30 @@ impl HostOptions {
                     options.pmu = on_off(name, value)?;
                     continue;
                 }
-                Kind::Pauth(Algorithm::None) => {
+                Kind::Pauth => {
                     options.pauth = on_off(name, value)?;
                     continue;
                 }
-                Kind::Aarch64 if on_off(name, value)? => continue,
+                Kind::Kvm(only, _) if on_off(name, value)? == only => continue,
+                Kind::Present(_) if on_off(name, value)? => continue,
                 Kind::Absent(_) if !on_off(name, value)? => continue,
-                Kind::Aarch64 => return Err(bad_value(name, value)),
+                Kind::Kvm(_, advice) | Kind::Elsewhere(advice) => {
+                    return Err(ModelError::Elsewhere {
+                        name: name.into(),
+                        advice,
+                    });
+                }
+                Kind::Present(why) => {
+                    return Err(ModelError::Lasting {
+                        name: name.into(),
+                        why,
+                    });
+                }
                 Kind::Absent(_) => "guests under KVM do not get it yet",
-                Kind::Pauth(_) => "the algorithm is the host's",
-                Kind::Frequency => "the counter is the host's",
+                Kind::Algorithm(_) => "the algorithm is the host's",
+                Kind::Frequency | Kind::OldFrequency => "the counter is the host's",
+                Kind::Midr => "it is the host's",
+                Kind::Rvbar => "guests under KVM begin at zero",
             };
             return Err(ModelError::Missing {
                 name: name.into(),
@@ -95,7 +110,8 @@ impl CpuModel {
             name: "host",
             id,
             counter_hz,
-            features: Features(0),
+            rvbar: 0,
+            features: Features::default(),
         };
         // Guests have EL1 at most, whatever the registers say of the host.
         model.set_el2(false);
@@ -127,6 +143,11 @@ mod tests {
             text("max,sve=on"),
             "'sve' cannot be turned on: guests under KVM do not get it yet"
         );
+        assert_eq!(
+            text("host,kvm-no-adjvtime=off"),
+            "'kvm-no-adjvtime' is no choice here: the counter goes on while the machine is stopped"
+        );
+        assert!(HostOptions::parse("host,kvm-no-adjvtime=on,kvm-steal-time=off").is_ok());
         let options = HostOptions::parse("host,pmu=off,pauth=off,sve=off").unwrap();
         assert!(!options.pmu && !options.pauth);
     }

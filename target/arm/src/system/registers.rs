@@ -132,16 +132,16 @@ registers! {
     TPIDR_EL0       3 3 13 0 2   0 0 Plain;
     TPIDRRO_EL0     3 3 13 0 3   0 1 Plain;
     CNTFRQ_EL0      3 3 14 0 0   1 1 Plain;
-    APIAKEYLO_EL1   3 0 2 1 0    1 1 Plain, PauthImpdef;
-    APIAKEYHI_EL1   3 0 2 1 1    1 1 Plain, PauthImpdef;
-    APIBKEYLO_EL1   3 0 2 1 2    1 1 Plain, PauthImpdef;
-    APIBKEYHI_EL1   3 0 2 1 3    1 1 Plain, PauthImpdef;
-    APDAKEYLO_EL1   3 0 2 2 0    1 1 Plain, PauthImpdef;
-    APDAKEYHI_EL1   3 0 2 2 1    1 1 Plain, PauthImpdef;
-    APDBKEYLO_EL1   3 0 2 2 2    1 1 Plain, PauthImpdef;
-    APDBKEYHI_EL1   3 0 2 2 3    1 1 Plain, PauthImpdef;
-    APGAKEYLO_EL1   3 0 2 3 0    1 1 Plain, PauthImpdef;
-    APGAKEYHI_EL1   3 0 2 3 1    1 1 Plain, PauthImpdef;
+    APIAKEYLO_EL1   3 0 2 1 0    1 1 Plain, Pauth;
+    APIAKEYHI_EL1   3 0 2 1 1    1 1 Plain, Pauth;
+    APIBKEYLO_EL1   3 0 2 1 2    1 1 Plain, Pauth;
+    APIBKEYHI_EL1   3 0 2 1 3    1 1 Plain, Pauth;
+    APDAKEYLO_EL1   3 0 2 2 0    1 1 Plain, Pauth;
+    APDAKEYHI_EL1   3 0 2 2 1    1 1 Plain, Pauth;
+    APDBKEYLO_EL1   3 0 2 2 2    1 1 Plain, Pauth;
+    APDBKEYHI_EL1   3 0 2 2 3    1 1 Plain, Pauth;
+    APGAKEYLO_EL1   3 0 2 3 0    1 1 Plain, Pauth;
+    APGAKEYHI_EL1   3 0 2 3 1    1 1 Plain, Pauth;
 
     VPIDR_EL2       3 4 0 0 0    2 2 Plain;
     VMPIDR_EL2      3 4 0 0 5    2 2 Plain;

@@ -81,7 +81,8 @@ pub(crate) fn reset(core: &mut Core) {
         }
         None => {
             let el = highest_el(core);
-            begin(core, el, setup.rvbar);
+            let rvbar = core.arch.model.rvbar();
+            begin(core, el, rvbar);
         }
     }
     core.mmu.sync_map();

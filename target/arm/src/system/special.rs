@@ -205,9 +205,9 @@ pub(super) fn read(core: &mut Core, reg: SysReg, word: u64) -> Result<u64, Trap>
             fp_access(core)?;
             crate::float::fpsr(core)
         }
-        (3, 0, 12, 0, 1) if el == 1 && reset_level(core) == 1 => core.arch.setup.rvbar,
-        (3, 4, 12, 0, 1) if el == 2 && reset_level(core) == 2 => core.arch.setup.rvbar,
-        (3, 6, 12, 0, 1) if el == 3 => core.arch.setup.rvbar,
+        (3, 0, 12, 0, 1) if el == 1 && reset_level(core) == 1 => core.arch.model.rvbar(),
+        (3, 4, 12, 0, 1) if el == 2 && reset_level(core) == 2 => core.arch.model.rvbar(),
+        (3, 6, 12, 0, 1) if el == 3 => core.arch.model.rvbar(),
         (3, 0, 12, 1, 0) if privileged => {
             let world = control::world(core);
             u64::from(core.port.irq(world)) << 7 | u64::from(core.port.fiq(world)) << 6
