@@ -63,8 +63,8 @@ pub enum Category {
     Misc,
 }
 
-use hw_props::{OnOffAuto, PropValue};
-pub use hw_props::{PropType, nearest};
+use hw_props::OnOffAuto;
+pub use hw_props::{PropType, PropValue, nearest};
 
 /// One property of a class.
 #[derive(Clone, Copy, Debug)]

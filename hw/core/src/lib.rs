@@ -24,7 +24,8 @@ mod request;
 pub use bell::Ringing;
 pub use button::PowerButton;
 pub use class::{
-    Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, nearest, prop,
+    Args, BusKind, Category, Create, DeviceClass, DeviceError, Links, Prop, PropType, PropValue,
+    nearest, prop,
 };
 pub use device::{ChildBus, Device, HotPlug, IrqPin, Region, ResetKind, TimerId, Wiring};
 pub use fabric::{Fabric, Part, PartId, Placement};

@@ -41,6 +41,8 @@ pub(crate) struct Tree<'a> {
     pub(crate) redistributors: &'a [(u64, usize)],
     pub(crate) affinities: &'a [u64],
     pub(crate) compatible: &'a str,
+    /// What the machine says that it is, if not QEMU's.
+    pub(crate) board: Option<String>,
     /// How we are called, if we are the firmware.
     pub(crate) conduit: Option<Conduit>,
     /// There is a secure world, with parts of its own.
@@ -66,12 +68,13 @@ fn cells(value: u64) -> [u32; 2] {
 impl Tree<'_> {
     /// The root.
     pub(crate) fn root(&self) -> Node {
+        let board = self.board.as_deref().unwrap_or("linux,dummy-virt");
         let mut root = Node::new("")
             .cell("interrupt-parent", handle::GIC)
             .text("model", "linux,dummy-virt")
             .cell("#size-cells", 2)
             .cell("#address-cells", 2)
-            .text("compatible", "linux,dummy-virt");
+            .text("compatible", board);
         if let Some(conduit) = self.conduit {
             root = root.with(psci(conduit));
         }

@@ -8,6 +8,22 @@ use machine_core::{MachineDef, absent, switch};
 const VIRT_PROPS: &[Prop] = &[
     switch("acpi", "auto", "ACPI tables for UEFI firmware"),
     switch(
+        "compact-highmem",
+        "on",
+        "Parts above 4 GiB that are not there leave no gap",
+    ),
+    switch(
+        "default-bus-bypass-iommu",
+        "off",
+        "Devices of the first PCI bus go past the IOMMU; without one, they do",
+    ),
+    Prop {
+        name: "dt-compatible",
+        ty: PropType::Str,
+        default: "",
+        doc: "What the device tree says the machine is, instead of linux,dummy-virt",
+    },
+    switch(
         "dtb-kaslr-seed",
         "on",
         "Old name of dtb-randomness, which counts if both are given",
@@ -34,6 +50,23 @@ const VIRT_PROPS: &[Prop] = &[
         "on",
         "Parts above 4 GiB: PCI memory and configuration space",
     ),
+    switch(
+        "highmem-ecam",
+        "on",
+        "PCI configuration space of 256 buses, above 4 GiB",
+    ),
+    switch("highmem-mmio", "on", "PCI memory above 4 GiB"),
+    Prop {
+        name: "highmem-mmio-size",
+        ty: PropType::Size,
+        default: "512G",
+        doc: "Size of the PCI memory above 4 GiB",
+    },
+    switch(
+        "highmem-redists",
+        "on",
+        "Redistributors of the GICv3 above 4 GiB, for more than 123 CPUs",
+    ),
     Prop {
         name: "iommu",
         ty: PropType::Enum(&["none", "smmuv3"]),
@@ -46,6 +79,7 @@ const VIRT_PROPS: &[Prop] = &[
         "Interrupt translation service of the GICv3: messages of PCI devices",
     ),
     absent("mte", "Memory tagging"),
+    absent("ras", "Memory errors of the host are told to guests"),
     switch(
         "secure",
         "off",

@@ -41,32 +41,51 @@ pub(crate) const RAM_BASE: u64 = 0x4000_0000;
 /// What is above RAM begins here at the lowest.
 const HIGH: u64 = 256 << 30;
 
-/// Parts above RAM, each aligned to its size.
+/// PCI memory above RAM, if nobody wants more.
+pub(crate) const HIGH_MEMORY: u64 = 512 << 30;
+
+/// Which parts are wanted above RAM, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HighParts {
+    pub(crate) redistributors: bool,
+    pub(crate) ecam: bool,
+    /// Bytes of PCI memory.
+    pub(crate) memory: Option<u64>,
+    /// What is not wanted leaves no gap.
+    pub(crate) is_compact: bool,
+    /// What ends above is not there.
+    pub(crate) reach: u64,
+}
+
+/// Parts above RAM, each aligned to its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HighMap {
     /// Redistributors of CPUs 123 on.
-    pub(crate) redistributors: Place,
-    pub(crate) ecam: Place,
-    pub(crate) memory: Place,
+    pub(crate) redistributors: Option<Place>,
+    pub(crate) ecam: Option<Place>,
+    pub(crate) memory: Option<Place>,
 }
 
 impl HighMap {
     /// Above RAM of this size.
-    pub(crate) fn above(ram: u64) -> Option<Self> {
-        let end = RAM_BASE
-            .checked_add(ram)?
-            .checked_next_multiple_of(1 << 30)?;
-        let mut next = end.max(HIGH);
-        let mut place = |len: u64| {
-            let base = next.checked_next_multiple_of(len)?;
-            next = base.checked_add(len)?;
-            Some(at(base, len))
+    pub(crate) fn above(ram: u64, parts: HighParts) -> Self {
+        let end = RAM_BASE.checked_add(ram);
+        let end = end.and_then(|end| end.checked_next_multiple_of(1 << 30));
+        let mut next = end.map(|end| end.max(HIGH));
+        let mut place = |len: u64, is_wanted: bool| {
+            let base = next?.checked_next_multiple_of(len)?;
+            let place = at(base, len);
+            let found = Some(place).filter(|place| is_wanted && place.end() <= parts.reach);
+            if found.is_some() || !parts.is_compact {
+                next = base.checked_add(len);
+            }
+            found
         };
-        Some(HighMap {
-            redistributors: place(64 << 20)?,
-            ecam: place(256 << 20)?,
-            memory: place(512 << 30)?,
-        })
+        HighMap {
+            redistributors: place(64 << 20, parts.redistributors),
+            ecam: place(256 << 20, parts.ecam),
+            memory: place(parts.memory.unwrap_or(HIGH_MEMORY), parts.memory.is_some()),
+        }
     }
 }
 
@@ -119,14 +138,52 @@ pub(crate) mod ppi {
 mod tests {
     use super::*;
 
+    const ALL: HighParts = HighParts {
+        redistributors: true,
+        ecam: true,
+        memory: Some(HIGH_MEMORY),
+        is_compact: true,
+        reach: 1 << 48,
+    };
+
+    fn base(place: Option<Place>) -> u64 {
+        place.map_or(0, |place| place.base)
+    }
+
     #[test]
     fn parts_above_ram_are_where_qemu_has_them() {
-        let map = HighMap::above(1 << 30).unwrap();
-        assert_eq!(map.redistributors.base, 0x40_0000_0000);
-        assert_eq!(map.ecam.base, 0x40_1000_0000);
-        assert_eq!(map.memory.base, 0x80_0000_0000);
-        let much = HighMap::above(300 << 30).unwrap();
-        assert!(much.redistributors.base >= RAM_BASE + (300 << 30));
-        assert_eq!(HighMap::above(u64::MAX), None);
+        let map = HighMap::above(1 << 30, ALL);
+        assert_eq!(base(map.redistributors), 0x40_0000_0000);
+        assert_eq!(base(map.ecam), 0x40_1000_0000);
+        assert_eq!(base(map.memory), 0x80_0000_0000);
+        let much = HighMap::above(300 << 30, ALL);
+        assert!(base(much.redistributors) >= RAM_BASE + (300 << 30));
+        assert_eq!(HighMap::above(u64::MAX, ALL), HighMap::default());
+    }
+
+    #[test]
+    fn what_is_not_wanted_leaves_a_gap_unless_the_map_is_compact() {
+        let few = HighParts {
+            redistributors: false,
+            ecam: false,
+            ..ALL
+        };
+        let compact = HighMap::above(300 << 30, few);
+        assert_eq!((compact.redistributors, compact.ecam), (None, None));
+        assert_eq!(base(compact.memory), 0x80_0000_0000);
+        // 511 GiB of RAM end where the memory could begin.
+        let full = HighMap::above(511 << 30, few);
+        assert_eq!(base(full.memory), 0x80_0000_0000);
+        let is_compact = false;
+        let sparse = HighMap::above(511 << 30, HighParts { is_compact, ..few });
+        assert_eq!(base(sparse.memory), 0x100_0000_0000);
+    }
+
+    #[test]
+    fn what_the_cpu_cannot_reach_is_not_there() {
+        let reach = 0x80_0000_0000;
+        let map = HighMap::above(1 << 30, HighParts { reach, ..ALL });
+        assert_eq!(base(map.ecam), 0x40_1000_0000);
+        assert_eq!(map.memory, None);
     }
 }

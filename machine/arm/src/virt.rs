@@ -12,7 +12,8 @@ use device_pci::{Gpex, GpexConfig, GpexLines};
 use device_rtc::{Pl031, Pl031Config, RtcBase};
 use device_timer::{GenericTimer, GenericTimers, GenericTimersDevice};
 use hw_core::{
-    BusKind, Clock, Device, IrqHub, IrqSink, Links, Msi, MsiSink, Placement, PowerButton,
+    BusKind, Clock, Device, IrqHub, IrqSink, Links, Msi, MsiSink, Placement, PowerButton, PropType,
+    PropValue,
 };
 use hw_intc::GicPlaces;
 use hw_pci::PciBus;
@@ -24,7 +25,7 @@ use target_arm::{Conduit, Peers, Setup};
 use crate::accelerator::{Accelerator, Controllers, CpuWires};
 use crate::boot::{Direct, Ram};
 use crate::fdt::{Tree, slot};
-use crate::map::{self, HighMap, Place, ppi, spi};
+use crate::map::{self, HighMap, HighParts, Place, ppi, spi};
 use crate::port::{Ear, VirtPort};
 use crate::power::{Psci, PsciDevice};
 use crate::secure;
@@ -63,6 +64,27 @@ pub(crate) fn config(text: String) -> BoardError {
     BoardError::Config(text)
 }
 
+/// What the properties want above RAM.
+fn high_parts(spec: &MachineSpec, reach: u64) -> Result<HighParts, BoardError> {
+    let is_on = |name| spec.switch(name) != Some(false);
+    let len = spec.property("highmem-mmio-size").unwrap_or_default();
+    let len = match PropType::Size.parse(&len) {
+        Some(PropValue::Unsigned(len)) if len.is_power_of_two() && len >= map::HIGH_MEMORY => len,
+        _ => {
+            return Err(config(format!(
+                "-machine: 'highmem-mmio-size={len}' is no power of two from 512G on"
+            )));
+        }
+    };
+    Ok(HighParts {
+        redistributors: is_on("highmem-redists"),
+        ecam: is_on("highmem-ecam"),
+        memory: is_on("highmem-mmio").then_some(len),
+        is_compact: is_on("compact-highmem"),
+        reach,
+    })
+}
+
 impl Shape {
     fn of(spec: &MachineSpec, accelerator: &dyn Accelerator) -> Result<Self, BoardError> {
         let kernel = accelerator.kernel();
@@ -76,16 +98,10 @@ impl Shape {
                 "-machine: 'iommu=smmuv3' is not available yet; leave it out".into(),
             ));
         }
-        let high = match spec.switch("highmem") {
-            Some(false) => None,
-            _ => HighMap::above(spec.memory),
-        };
+        let has_high = spec.switch("highmem") != Some(false);
         let bits = accelerator.physical_bits();
         let reach = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
-        let limit = match high {
-            Some(_) => reach,
-            None => FOUR_GIB,
-        };
+        let limit = if has_high { reach } else { FOUR_GIB };
         if map::RAM_BASE
             .checked_add(spec.memory)
             .is_none_or(|end| end > limit)
@@ -93,18 +109,20 @@ impl Shape {
             return Err(config(format!(
                 "-m: {} bytes of memory end above {limit:#x}, the last address {}",
                 spec.memory,
-                match high {
-                    Some(_) => format!(
+                match has_high {
+                    true => format!(
                         "of this CPU, which has {bits} bits of it; {}",
                         gic::more_bits(kernel)
                     ),
-                    None => "with 'highmem=off'; leave that out".to_owned(),
+                    false => "with 'highmem=off'; leave that out".to_owned(),
                 }
             )));
         }
-        // What the CPU cannot address is not there.
-        let within = |place: &Place| place.end() <= reach;
-        let high_redistributors = high.map(|h| h.redistributors).filter(within);
+        let high = match has_high {
+            true => HighMap::above(spec.memory, high_parts(spec, reach)?),
+            false => HighMap::default(),
+        };
+        let high_redistributors = high.redistributors;
         let cpus = usize::try_from(spec.topology.cpus).unwrap_or(usize::MAX);
         let machine = spec.machine.name;
         let (cluster, most) = match gic {
@@ -115,7 +133,9 @@ impl Shape {
         if cpus > most {
             let advice = match gic {
                 GicVersion::V2 => "use '-machine virt,gic-version=3' for more",
-                GicVersion::V3 if most < 512 => "leave 'highmem=off' out for more",
+                GicVersion::V3 if most < 512 => {
+                    "leave 'highmem=off' and 'highmem-redists=off' out for more"
+                }
                 GicVersion::V3 => "ask for fewer",
             };
             return Err(config(format!(
@@ -145,11 +165,8 @@ impl Shape {
             },
             has_el2,
             has_el3,
-            ecam: high
-                .map(|h| h.ecam)
-                .filter(within)
-                .unwrap_or(map::PCIE_ECAM),
-            high_memory: high.map(|h| h.memory).filter(within),
+            ecam: high.ecam.unwrap_or(map::PCIE_ECAM),
+            high_memory: high.memory,
             has_pmu: accelerator.has_pmu(),
             has_acpi: firmware::is_there(spec) && spec.switch("acpi") != Some(false),
         })
@@ -384,6 +401,7 @@ impl Virt<'_> {
             redistributors: &shape.redistributors,
             affinities: &shape.affinities,
             compatible,
+            board: self.parts.spec.property("dt-compatible"),
             conduit: shape.conduit,
             has_el3: shape.has_el3,
             has_el2: shape.has_el2,
@@ -532,7 +550,6 @@ pub(crate) fn build(
             powered_off: index != 0 && virt.shape.conduit.is_some(),
             boot: direct.as_ref().map(|d| d.start).filter(|_| index == 0),
             peers: peers.clone(),
-            ..Setup::default()
         };
         let wires = CpuWires {
             index,

@@ -18,13 +18,17 @@ fn tree(options: &str) -> Vec<u8> {
     std::fs::read(blob.path()).unwrap()
 }
 
-const SHAPES: [(&str, &str); 3] = [
+const SHAPES: [(&str, &str); 4] = [
     ("gic2", "-cpu cortex-a57 -smp 2"),
     (
         "gic3",
         "-cpu max -machine gic-version=3,virtualization=on -smp 3",
     ),
     ("low", "-cpu cortex-a72 -machine highmem=off"),
+    (
+        "large",
+        "-machine highmem-ecam=off,highmem-mmio-size=1T,dt-compatible=acme-board",
+    ),
 ];
 
 #[test]
@@ -146,4 +150,38 @@ fn a_kernel_that_is_not_there_is_told_in_the_words_that_test_suites_wait_for() {
         text.contains("-kernel nowhere: could not load kernel"),
         "{text}"
     );
+}
+
+#[test]
+fn what_the_machine_has_not_is_named() {
+    for (option, said) in [
+        ("highmem-mmio-size=256G", "is no power of two from 512G on"),
+        ("highmem-mmio-size=600G", "is no power of two from 512G on"),
+        ("mte=on", "'mte"),
+        ("ras=on", "'ras"),
+        ("iommu=smmuv3", "'iommu=smmuv3' is not available yet"),
+        ("gic-version=4", "'gic-version=4' is not available yet"),
+        (
+            "gic-version=3,highmem-redists=off -smp 124",
+            "serves up to 123 CPUs",
+        ),
+    ] {
+        let text = told(&format!("-S -machine {option}"));
+        assert!(text.contains(said), "{option}: {text}");
+    }
+}
+
+#[test]
+fn what_a_processor_has_not_is_named() {
+    for (cpu, said) in [
+        ("max,sve512=on", "'sve512' cannot be turned on"),
+        ("cortex-a72,has_el2=on", "virtualization=on"),
+        (
+            "max,pauth-qarma3=on,pauth-qarma5=on",
+            "one algorithm at a time",
+        ),
+    ] {
+        let text = told(&format!("-S -cpu {cpu}"));
+        assert!(text.contains(said), "{cpu}: {text}");
+    }
 }
