@@ -11,7 +11,7 @@ use target_softfloat::{Env, Flags, FlushOutputs, Rounding};
 use crate::a64::context::condition;
 use crate::a64::float::{Insn, decode};
 use crate::model::Feature;
-use crate::simd::moves::float_immediate;
+use crate::simd::{bf16, moves::float_immediate};
 use crate::system::exception;
 use crate::{Core, mode, regs};
 
@@ -372,6 +372,14 @@ fn execute(core: &mut Core, insn: Insn) -> Option<()> {
 }
 
 fn one(core: &mut Core, ty: u32, opcode: u32, (rn, rd): (u32, u32)) -> Option<()> {
+    // BFCVT.
+    if (ty, opcode) == (1, 6) && core.arch.model.has(Feature::Bf16) {
+        let mut env = env(core, false);
+        let value = bf16::narrowed(get(core, rn, 32), &mut env);
+        set(core, rd, value);
+        settle(core, &env, false);
+        return Some(());
+    }
     // FCVT.
     if opcode & 0b11_1100 == 0b00_0100 {
         let from = [32, 64, 0, 16].get(ty as usize).copied()?;

@@ -1,6 +1,6 @@
 //! CPU models and the `-cpu` argument: tables of ID registers (DDI 0487, D23.2).
 //!
-//! Not modelled, and so not claimed: AArch32 above EL0, BF16, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
+//! Not modelled, and so not claimed: AArch32 above EL0, SM3, SM4, SVE, SME, MTE, the statistical profiling and trace
 //! extensions, big-endian data.
 
 mod feature;

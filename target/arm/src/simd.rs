@@ -12,6 +12,7 @@ use crate::model::Feature;
 use crate::system::exception;
 use crate::{Core, float, regs};
 
+pub(crate) mod bf16;
 mod crypto;
 mod element;
 mod extra;

@@ -38,17 +38,13 @@ fn is_left_out(form: &Form) -> bool {
     matches!(form.name, "ldr_lit" | "pac" | "xpac" | "pacga" | "ldra")
 }
 
-/// Encodings of features that the engine does not claim and QEMU has (BF16, SM3, SM4), and those where
+/// Encodings of features that the engine does not claim and QEMU has (SM3, SM4), and those where
 /// QEMU 7.2 departs from the manual: it takes half precision with `size<0>` set (FMAXV and scalar
 /// FMAXP, C7.2 "FMAXNMV"), and FMOV (vector, immediate) of half precision with `op` set.
 fn is_known_to_differ(word: u32, form: &Form) -> bool {
     let field = |name| get(word, form, name).unwrap_or(0);
     let (u, size, opcode) = (field("U"), field("size"), field("opcode"));
     match form.name {
-        "three_extra" => matches!((u, opcode), (1, 13 | 15)),
-        "by_element" => (u, opcode) == (0, 15) && size & 1 != 0,
-        "fp_one" => opcode == 6,
-        "two_misc" => (u, opcode) == (0, 22) && size == 2,
         // Scalar FCVTZS of half precision: QEMU extends the sign above the lane.
         "shift_imm" => form.bits >> 28 & 1 != 0 && opcode == 31 && field("immh") < 4,
         "crypto_four" => field("op") == 2,

@@ -53,6 +53,7 @@ features! {
     FrintTs isar1 32 1 "FEAT_FRINTTS.";
     Sb isar1 36 1 "FEAT_SB.";
     SpecRes isar1 40 1 "FEAT_SPECRES.";
+    Bf16 isar1 44 1 "FEAT_BF16.";
     I8mm isar1 52 1 "FEAT_I8MM.";
     El0Is32 pfr0 0 2 "AArch32 at EL0.";
     El2 pfr0 8 1 "EL2.";

@@ -106,8 +106,8 @@ pub(super) const MAX: IdRegisters = IdRegisters {
     dfr0: DEBUG_8_5,
     // RNDR, TLBIRANGE, FlagM2, FHM, DotProd, SHA3, RDM, LSE, CRC32, SHA512, SHA1, PMULL.
     isar0: 0x1221_1001_1021_2120,
-    // I8MM, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.
-    isar1: 0x0010_0111_1021_1102,
+    // I8MM, DGH, BF16, SPECRES, SB, FRINTTS, PACIMP generic and address, LRCPC2, FCMA, JSCVT, DPB2.
+    isar1: 0x0011_1111_1021_1102,
     // 48-bit physical addresses, 16-bit ASIDs, all granules.
     mmfr0: 0x0010_0025,
     // XNX, PAN2, HPDS2, VHE, VMID16, HAFDBS with dirty state.

@@ -3,7 +3,7 @@
 
 use target_softfloat::{Env, F16, F32, Float};
 
-use super::{Lanes, has, same, set_v, settle_saturation, v};
+use super::{Lanes, bf16, has, same, set_v, settle_saturation, v};
 use crate::Core;
 use crate::a64::simd::Insn;
 use crate::float::{self, arithmetic};
@@ -68,6 +68,15 @@ pub(super) fn execute(core: &mut Core, insn: Insn) -> Option<()> {
             });
             set_v(core, rd, result);
         }
+        (1, 13) if size == 1 && q != 0 => bf16::matrix(core, (rd, rn, rm))?,
+        (1, 15) if size == 1 => {
+            let b = v(core, rm);
+            bf16::dot(core, q, (rd, rn), b)?;
+        }
+        (1, 15) if size == 3 => {
+            let b = v(core, rm);
+            bf16::multiply(core, q, (rd, rn), b)?;
+        }
         (1, 8..=11) => {
             let bits = complex_width(core, q, size)?;
             let b = v(core, rm);
@@ -114,9 +123,12 @@ pub(super) fn dot_element(
     core: &mut Core,
     (q, u, size, opcode): (u32, u32, u32, u32),
     (rd, rn): (u32, u32),
-    (rm, _): (u32, u32),
-    (h, l, _): (u32, u32, u32),
+    (rm, rm_of_halves): (u32, u32),
+    (h, l, m): (u32, u32, u32),
 ) -> Option<()> {
+    let words = Lanes::new(32, 1, 0);
+    let element = words.get(v(core, rm), h << 1 | l);
+    let all = words.build(|_| element);
     let signs = match (opcode, u, size) {
         (14, u, 2) => {
             has(core, Feature::DotProd)?;
@@ -131,11 +143,15 @@ pub(super) fn dot_element(
             has(core, Feature::I8mm)?;
             (0, 1)
         }
+        (15, 0, 1) => return bf16::dot(core, q, (rd, rn), all),
+        (15, 0, 3) => {
+            let halves = Lanes::new(16, 1, 0);
+            let element = halves.get(v(core, rm_of_halves), h << 2 | l << 1 | m);
+            return bf16::multiply(core, q, (rd, rn), halves.build(|_| element));
+        }
         _ => return None,
     };
-    let words = Lanes::new(32, 1, 0);
-    let element = words.get(v(core, rm), h << 1 | l);
-    dot(core, q, signs, (rd, rn), words.build(|_| element));
+    dot(core, q, signs, (rd, rn), all);
     Some(())
 }
 

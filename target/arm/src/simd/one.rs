@@ -4,7 +4,7 @@
 use target_softfloat::Rounding;
 
 use super::shift::put_half;
-use super::{Lanes, float_lanes, has, set_v, settle_saturation, v};
+use super::{Lanes, bf16, float_lanes, has, set_v, settle_saturation, v};
 use crate::Core;
 use crate::a64::simd::Insn;
 use crate::float::{self, arithmetic, arithmetic::Op, estimate};
@@ -332,6 +332,11 @@ fn resize(
             let x = wide.get(source, i);
             arithmetic::convert((bits, bits / 2), x, alternative && bits == 32, &mut env)
         }),
+        // BFCVTN.
+        (1, 0) if bits == 32 && scalar == 0 => {
+            has(core, Feature::Bf16)?;
+            narrow.build(|i| bf16::narrowed(wide.get(source, i), &mut env))
+        }
         // FCVTXN: to odd.
         (0, 1) if bits == 64 => {
             env.rounding = Rounding::Odd;
