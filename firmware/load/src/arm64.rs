@@ -91,14 +91,37 @@ pub fn unpack_arm64(file: &[u8]) -> Result<Cow<'_, [u8]>, LoadError> {
     })
 }
 
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Format {
+    Gzip,
+    Zboot,
+    UImage,
+    Elf,
+    /// Linux's `Image`, or code without any header.
+    Image,
+}
+
+impl Format {
+    fn of(head: &[u8]) -> Self {
+        match () {
+            () if has(head, 0, &GZIP) => Format::Gzip,
+            () if has(head, 0, b"MZ") && has(head, 4, b"zimg") => Format::Zboot,
+            () if has(head, 0, &UIMAGE) => Format::UImage,
+            () if has(head, 0, b"\x7fELF") => Format::Elf,
+            () => Format::Image,
+        }
+    }
+}
+
 /// Lays out a kernel of any of the formats.
 pub fn load_arm64(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
-    match () {
-        () if has(file, 0, &GZIP) => image(Cow::Owned(gunzip(file)?), ram),
-        () if has(file, 0, b"MZ") && has(file, 4, b"zimg") => zboot(file, ram),
-        () if has(file, 0, &UIMAGE) => uimage(file, ram),
-        () if has(file, 0, b"\x7fELF") => elf_kernel(file, ram),
-        () => image(Cow::Borrowed(file), ram),
+    match Format::of(file) {
+        Format::Gzip => image(Cow::Owned(gunzip(file)?), ram),
+        Format::Zboot => zboot(file, ram),
+        Format::UImage => uimage(file, ram),
+        Format::Elf => elf_kernel(file, ram),
+        Format::Image => image(Cow::Borrowed(file), ram),
     }
 }
 
@@ -183,31 +206,68 @@ fn elf_kernel(file: &[u8], ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
     Ok(kernel)
 }
 
+/// Where an unpacked Linux `Image` goes, as a whole: its header says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArmImage {
+    /// Of its first byte, which is its first instruction.
+    pub address: u64,
+    /// First address after it, what it clears included.
+    pub end: u64,
+}
+
+impl ArmImage {
+    /// Bytes of the header.
+    pub const HEADER: usize = 64;
+
+    /// The image of `len` bytes that begins with `head`; `None` if the file is something else.
+    pub fn of(head: &[u8], len: u64, ram: ArmRam) -> Result<Option<Self>, LoadError> {
+        if Format::of(head) != Format::Image || !has(head, 56, b"ARM\x64") {
+            return Ok(None);
+        }
+        Self::at(u64_at(head, 8), u64_at(head, 16), len, ram).map(Some)
+    }
+
+    /// By the offset and the size that a header says, if there is one.
+    fn at(
+        offset: Option<u64>,
+        size: Option<u64>,
+        len: u64,
+        ram: ArmRam,
+    ) -> Result<Self, LoadError> {
+        let (offset, size) = match (offset, size) {
+            (Some(_), Some(0)) | (None, _) => (OLD_OFFSET, 0),
+            (Some(offset), size) => (offset, size.unwrap_or(0)),
+        };
+        let at = ram.base.checked_next_multiple_of(ALIGN);
+        // The first 2 MiB stay free when the kernel leaves it open, as QEMU does.
+        let at = at
+            .and_then(|at| at.checked_add(offset))
+            .and_then(|at| at.checked_add(if offset < 0x1000 { ALIGN } else { 0 }));
+        let address = at.ok_or_else(|| damaged("kernel", "its header's offset is too large"))?;
+        let end = end_of(address, len.max(size), ram)?;
+        Ok(ArmImage { address, end })
+    }
+}
+
 /// An unpacked kernel: Linux's header says where it goes; anything else is code from its first byte.
 fn image(bytes: Cow<'_, [u8]>, ram: ArmRam) -> Result<ArmKernel<'_>, LoadError> {
     if bytes.is_empty() {
         return Err(damaged("kernel", "it is empty"));
     }
-    let is_linux = has(&bytes, 56, b"ARM\x64");
-    if !is_linux && let Some(what) = foreign(&bytes) {
-        return Err(LoadError::NotArm64 {
-            what: what.into(),
-            advice: "-kernel takes an arm64 Image, Image.gz, uImage or ELF file".into(),
-        });
-    }
-    let field = |at| u64_at(&bytes, at).filter(|_| is_linux);
-    let (offset, size) = match (field(8), field(16)) {
-        (Some(_), Some(0)) | (None, _) => (OLD_OFFSET, 0),
-        (Some(offset), size) => (offset, size.unwrap_or(0)),
+    let len = bytes.len() as u64;
+    let placed = match ArmImage::of(&bytes, len, ram)? {
+        Some(placed) => placed,
+        None => match foreign(&bytes) {
+            None => ArmImage::at(None, None, len, ram)?,
+            Some(what) => {
+                return Err(LoadError::NotArm64 {
+                    what: what.into(),
+                    advice: "-kernel takes an arm64 Image, Image.gz, uImage or ELF file".into(),
+                });
+            }
+        },
     };
-    let at = ram.base.checked_next_multiple_of(ALIGN);
-    // The first 2 MiB stay free when the kernel leaves it open, as QEMU does.
-    let at = at
-        .and_then(|at| at.checked_add(offset))
-        .and_then(|at| at.checked_add(if offset < 0x1000 { ALIGN } else { 0 }));
-    let at = at.ok_or_else(|| damaged("kernel", "its header's offset is too large"))?;
-    let zeros = size.saturating_sub(bytes.len() as u64);
-    place(bytes, at, at, zeros, ram)
+    Ok(whole(bytes, placed.address, placed.address, placed.end))
 }
 
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
@@ -222,6 +282,18 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// The address after so many bytes, which RAM must have.
+fn end_of(address: u64, len: u64, ram: ArmRam) -> Result<u64, LoadError> {
+    let last = ram.base.saturating_add(ram.len);
+    let end = address.checked_add(len).filter(|end| *end <= last);
+    end.filter(|_| address >= ram.base)
+        .ok_or_else(|| LoadError::NoRoom {
+            what: "the kernel",
+            len,
+            hint: format!(" at {address:#x}"),
+        })
+}
+
 fn place(
     bytes: Cow<'_, [u8]>,
     address: u64,
@@ -230,16 +302,13 @@ fn place(
     ram: ArmRam,
 ) -> Result<ArmKernel<'_>, LoadError> {
     let len = (bytes.len() as u64).saturating_add(zeros);
-    let last = ram.base.saturating_add(ram.len);
-    let end = address.checked_add(len).filter(|end| *end <= last);
-    let (Some(end), true) = (end, address >= ram.base) else {
-        return Err(LoadError::NoRoom {
-            what: "the kernel",
-            len,
-            hint: format!(" at {address:#x}"),
-        });
-    };
-    Ok(ArmKernel {
+    let end = end_of(address, len, ram)?;
+    Ok(whole(bytes, address, entry, end))
+}
+
+/// A kernel in one piece.
+fn whole(bytes: Cow<'_, [u8]>, address: u64, entry: u64, end: u64) -> ArmKernel<'_> {
+    ArmKernel {
         chunks: vec![Chunk {
             address,
             bytes,
@@ -248,7 +317,7 @@ fn place(
         entry,
         end,
         takes_tree: true,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +350,12 @@ mod tests {
         let file = linux(0, 0x20_0000);
         let kernel = load_arm64(&file, RAM).unwrap();
         assert_eq!((kernel.entry, kernel.end), (0x4020_0000, 0x4040_0000));
+        let placed = ArmImage::of(&file[..ArmImage::HEADER], 4096, RAM)
+            .unwrap()
+            .unwrap();
+        assert_eq!((placed.address, placed.end), (0x4020_0000, 0x4040_0000));
+        assert!(ArmImage::of(&file, RAM.len, RAM).is_err());
+        assert_eq!(ArmImage::of(&[0x14; 64], 4096, RAM), Ok(None));
         let file = linux(0x8_0000, 0x1000);
         assert_eq!(load_arm64(&file, RAM).unwrap().entry, 0x4008_0000);
         let file = linux(0, 0);

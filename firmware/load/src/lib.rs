@@ -33,7 +33,7 @@ mod pvh;
 
 use std::borrow::Cow;
 
-pub use arm64::{ArmKernel, ArmRam, load_arm64, unpack_arm64};
+pub use arm64::{ArmImage, ArmKernel, ArmRam, load_arm64, unpack_arm64};
 pub use bios::FirmwareItem;
 pub use bzimage::BzImage;
 pub use cpu::{CpuStart, DescriptorTable, Segment};

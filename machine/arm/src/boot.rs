@@ -3,10 +3,11 @@
 //!
 //! Spec: Linux `Documentation/arch/arm64/booting.rst`.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use firmware_fdt::strings;
-use firmware_load::{ArmRam, load_arm64};
+use firmware_load::{ArmImage, ArmRam, load_arm64};
 use hw_memory::RamBlock;
 use machine_core::{BoardError, FileSpec, Machine, MachineSpec};
 use target_arm::Boot;
@@ -33,6 +34,16 @@ impl Ram {
         self.0.write(address.checked_sub(RAM_BASE)?, bytes)
     }
 
+    /// The whole of a file.
+    fn copy(&self, address: u64, file: &FileSpec) -> Option<()> {
+        let put = |offset, bytes: &[u8]| {
+            let at = address.checked_add(offset);
+            let done = at.and_then(|at| self.write(at, bytes));
+            done.ok_or_else(|| ErrorKind::InvalidInput.into())
+        };
+        file.copy(put).ok()
+    }
+
     fn clear(&self, address: u64, len: u64) -> Option<()> {
         self.0.fill(address.checked_sub(RAM_BASE)?, len, 0)
     }
@@ -41,6 +52,8 @@ impl Ram {
 /// What boots, ready to be put in place after every reset.
 pub(crate) struct Direct {
     kernel: FileSpec,
+    /// Where it goes, if it goes there as it is.
+    image: Option<u64>,
     initrd: Option<(u64, FileSpec)>,
     /// Where the device tree goes.
     tree: u64,
@@ -62,8 +75,16 @@ impl Direct {
             base: RAM_BASE,
             len: ram_len,
         };
-        let image = kernel.contents("-kernel")?;
-        let loaded = load_arm64(&image, ram).map_err(|e| error(&e))?;
+        let head = kernel.head(ArmImage::HEADER).map_err(|e| error(&e))?;
+        let image = ArmImage::of(&head, kernel.len() as u64, ram).map_err(|e| error(&e))?;
+        let (entry, end, takes_tree) = match image {
+            Some(image) => (image.address, image.end, true),
+            None => {
+                let file = kernel.contents("-kernel")?;
+                let loaded = load_arm64(&file, ram).map_err(|e| error(&e))?;
+                (loaded.entry, loaded.end, loaded.takes_tree)
+            }
+        };
         let room = |what: &str, at: u64, len: usize| {
             let end = at.checked_add(len as u64);
             match end.filter(|end| *end <= RAM_BASE.saturating_add(ram_len)) {
@@ -73,8 +94,7 @@ impl Direct {
                 ))),
             }
         };
-        let mut next = loaded
-            .end
+        let mut next = end
             .max(RAM_BASE.saturating_add(INITRD_OFFSET.min(ram_len / 2)))
             .next_multiple_of(PAGE);
         let mut initrd = None;
@@ -96,35 +116,44 @@ impl Direct {
         let at = next.next_multiple_of(ALIGN);
         room("the device tree", at, len)?;
         let start = Boot {
-            pc: loaded.entry,
-            x: [if loaded.takes_tree { at } else { 0 }, 0, 0, 0],
+            pc: entry,
+            x: [if takes_tree { at } else { 0 }, 0, 0, 0],
             el: None,
         };
         Ok(Direct {
             kernel: kernel.clone(),
+            image: image.map(|image| image.address),
             initrd,
             tree: at,
             start,
         })
     }
 
+    /// It was laid out before: nothing about the files should have changed.
     fn put(&self, ram: &Ram, tree: &SeededTree) -> Option<()> {
+        match self.image {
+            Some(at) => ram.copy(at, &self.kernel)?,
+            None => self.put_parts(ram)?,
+        }
+        if let Some((at, file)) = &self.initrd {
+            ram.copy(*at, file)?;
+        }
+        ram.write(self.tree, &tree.blob().ok()?)
+    }
+
+    fn put_parts(&self, ram: &Ram) -> Option<()> {
         let place = ArmRam {
             base: RAM_BASE,
             len: ram.len(),
         };
-        // It was laid out before: nothing about it should have changed.
-        let image = self.kernel.read().ok()?;
-        let loaded = load_arm64(&image, place).ok()?;
+        let file = self.kernel.read().ok()?;
+        let loaded = load_arm64(&file, place).ok()?;
         for chunk in &loaded.chunks {
             ram.write(chunk.address, &chunk.bytes)?;
             let end = chunk.address.checked_add(chunk.bytes.len() as u64)?;
             ram.clear(end, chunk.zeros)?;
         }
-        if let Some((at, file)) = &self.initrd {
-            ram.write(*at, &file.read().ok()?)?;
-        }
-        ram.write(self.tree, &tree.blob().ok()?)
+        Some(())
     }
 
     /// Makes the machine begin so after every reset.

@@ -7,10 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::board::BoardError;
 
+/// Bytes that are copied at a time: within the host's caches.
+const PIECE: usize = 256 << 10;
+
 /// A file given to the guest: its path for messages, and its contents.
 ///
-/// A kernel is needed again at each reset, and never in between. So a regular file stays open, and boards
-/// say when what was read of it may be [forgotten](Self::forget).
+/// A kernel is needed again at each reset, and never in between. So a regular file stays open, is read when it is
+/// needed, and boards say when what was read of it may be [forgotten](Self::forget). What goes into memory as it is
+/// they [copy](Self::copy) in pieces.
 #[derive(Clone, Debug)]
 pub struct FileSpec {
     /// As written by the user.
@@ -48,17 +52,15 @@ impl FileSpec {
         if meta.is_dir() {
             return Err(Error::from(ErrorKind::IsADirectory));
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let len = usize::try_from(meta.len()).map_err(|_| ErrorKind::FileTooLarge)?;
         // The kernel's own files, as in /proc, do not say how long they are.
-        if !meta.is_file() || meta.len() != bytes.len() as u64 {
+        if !meta.is_file() || len == 0 {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
             return Ok(Self::held(path, bytes));
         }
-        let contents = Contents::Stored {
-            file,
-            len: bytes.len(),
-            read: Mutex::new(Some(Arc::new(bytes))),
-        };
+        let read = Mutex::new(None);
+        let contents = Contents::Stored { file, len, read };
         Ok(FileSpec {
             path: path.to_owned(),
             contents: Arc::new(contents),
@@ -96,6 +98,40 @@ impl FileSpec {
         let bytes = Arc::new(bytes);
         *last = Some(bytes.clone());
         Ok(bytes)
+    }
+
+    /// Its first bytes: as many, if there are.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn head(&self, most: usize) -> io::Result<Vec<u8>> {
+        match &*self.contents {
+            Contents::Held(bytes) => Ok(bytes.iter().copied().take(most).collect()),
+            Contents::Stored { file, len, .. } => {
+                let mut bytes = vec![0; most.min(*len)];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Hands all of it over, with the offset of each piece, without ever having it in memory.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and what `put` says.
+    pub fn copy(&self, mut put: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+        let (file, len) = match &*self.contents {
+            Contents::Held(bytes) => return put(0, bytes),
+            Contents::Stored { file, len, .. } => (file, *len as u64),
+        };
+        let mut buffer = vec![0; PIECE];
+        for offset in (0..len).step_by(PIECE) {
+            let left = usize::try_from(len - offset).unwrap_or(PIECE);
+            let piece = &mut buffer[..left.min(PIECE)];
+            file.read_exact_at(piece, offset)?;
+            put(offset, piece)?;
+        }
+        Ok(())
     }
 
     /// Gives its memory back, until it is read again.
@@ -136,6 +172,33 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(file.read().unwrap().as_slice(), b"kernel");
         assert_eq!((file.len(), file.is_empty()), (6, false));
+    }
+
+    #[test]
+    fn a_file_is_copied_in_pieces_and_has_a_head() {
+        let path = path("pieces");
+        let bytes: Vec<u8> = (0..PIECE + 1000).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let file = FileSpec::open(&path).unwrap();
+        let held = FileSpec::held("x", bytes.clone());
+        for file in [&file, &held] {
+            let mut copied = Vec::new();
+            let copy = file.copy(|offset, piece| {
+                assert_eq!(offset, copied.len() as u64);
+                copied.extend_from_slice(piece);
+                Ok(())
+            });
+            copy.unwrap();
+            assert!(copied == bytes);
+            assert_eq!(file.head(100).unwrap(), bytes[..100]);
+            assert!(
+                file.copy(|_, _| Err(ErrorKind::OutOfMemory.into()))
+                    .is_err()
+            );
+        }
+        std::fs::write(&path, &bytes[..PIECE]).unwrap();
+        assert!(file.copy(|_, _| Ok(())).is_err());
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
