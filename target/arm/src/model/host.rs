@@ -89,7 +89,7 @@ impl HostOptions {
                     });
                 }
                 Kind::Absent(_) => "guests under KVM do not get it yet",
-                Kind::Algorithm(_) => "the algorithm is the host's",
+                Kind::Algorithm(_) | Kind::OldPauth => "the algorithm is the host's",
                 Kind::Frequency | Kind::OldFrequency => "the counter is the host's",
                 Kind::Midr => "it is the host's",
                 Kind::Rvbar => "guests under KVM begin at zero",

@@ -15,6 +15,8 @@ pub(super) struct Property {
 pub(super) enum Kind {
     /// Pointer authentication as a whole.
     Pauth,
+    /// Its algorithm is QARMA5 if nothing else is said.
+    OldPauth,
     /// One of its algorithms.
     Algorithm(Algorithm),
     /// The counter's frequency in Hz.
@@ -82,6 +84,11 @@ const PROPERTIES: &[Property] = &[
         Algorithm::Qarma5.name(),
         "its algorithm QARMA5, as without pauth-impdef",
         Kind::Algorithm(Algorithm::Qarma5),
+    ),
+    row(
+        "backcompat-pauth-default-use-qarma5",
+        "QARMA5 if no algorithm is chosen, as up to QEMU 9.2",
+        Kind::OldPauth,
     ),
     row("cntfrq", "frequency of the counter in Hz", Kind::Frequency),
     row(
@@ -187,6 +194,7 @@ pub(super) fn property(name: &str) -> Result<&'static Property, ModelError> {
 #[derive(Default)]
 pub(super) struct Pauth {
     is_off: bool,
+    is_old: bool,
     impdef: Option<bool>,
     qarma3: bool,
     qarma5: bool,
@@ -222,9 +230,9 @@ impl Pauth {
                 why,
             });
         }
-        let default = match self.impdef {
-            Some(false) => Algorithm::Qarma5,
-            _ => Algorithm::Impdef,
+        let default = match self.is_old || self.impdef == Some(false) {
+            true => Algorithm::Qarma5,
+            false => Algorithm::Impdef,
         };
         Ok((!self.is_off).then_some(first.unwrap_or(default)))
     }
@@ -292,6 +300,7 @@ impl CpuModel {
                 }
                 pauth.is_off = !on;
             }
+            Kind::OldPauth => pauth.is_old = on_off(name, value)?,
             Kind::Algorithm(algorithm) => {
                 let on = on_off(name, value)?;
                 if on && !row.has_pauth() {
@@ -370,6 +379,9 @@ mod tests {
         assert_eq!(id("max,pauth-qarma5=on"), (0x0100_0010, 0));
         assert_eq!(id("max,pauth-qarma3=on,pauth-impdef=off"), (0, 0x1100));
         assert_eq!(id("max,pauth=off"), (0, 0));
+        let old = "max,backcompat-pauth-default-use-qarma5=on";
+        assert_eq!(id(old), (0x0100_0010, 0));
+        assert_eq!(id(&format!("{old},pauth-impdef=on")), (0x1000_0100, 0));
         assert_eq!(
             error("max,pauth-impdef=on,pauth-qarma3=on"),
             "'pauth-qarma3' cannot be turned on: there is one algorithm at a time"
