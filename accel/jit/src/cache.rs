@@ -49,51 +49,66 @@ pub(crate) struct Id {
     turn: u32,
 }
 
-/// The places of units.
+/// The places of units, in slabs: there is no more memory than for the most that ever were.
 #[derive(Default)]
 struct Blocks {
-    places: Vec<(u32, Option<Box<Block>>)>,
+    slabs: Vec<Box<[Option<Block>]>>,
+    /// How often each place was used.
+    turns: Vec<u32>,
     free: Vec<u32>,
 }
 
+/// Places in a slab.
+const SLAB: usize = 64;
+
 impl Blocks {
-    fn insert(&mut self, block: Box<Block>) -> Id {
-        let free = self.free.pop();
-        let place = free.unwrap_or_else(|| {
-            self.places.push((0, None));
-            self.places.len() as u32 - 1
+    fn insert(&mut self, block: Block) -> Id {
+        let place = self.free.pop().unwrap_or_else(|| {
+            if self.turns.len().is_multiple_of(SLAB) {
+                self.slabs.push((0..SLAB).map(|_| None).collect());
+            }
+            self.turns.push(0);
+            self.turns.len() as u32 - 1
         });
-        let (turn, found) = &mut self.places[place as usize];
+        let turn = &mut self.turns[place as usize];
         *turn = turn.wrapping_add(1);
-        *found = Some(block);
-        Id { place, turn: *turn }
+        let id = Id { place, turn: *turn };
+        if let Some(found) = self.place_of(id) {
+            *found = Some(block);
+        }
+        id
+    }
+
+    /// A unit's place, if it is still its own.
+    fn place_of(&mut self, id: Id) -> Option<&mut Option<Block>> {
+        let place = id.place as usize;
+        let is_current = self.turns.get(place) == Some(&id.turn);
+        let slab = self.slabs.get_mut(place / SLAB)?;
+        slab.get_mut(place % SLAB).filter(|_| is_current)
     }
 
     fn get(&self, id: Id) -> Option<&Block> {
-        let (turn, block) = self.places.get(id.place as usize)?;
-        block.as_deref().filter(|_| *turn == id.turn)
+        let place = id.place as usize;
+        let is_current = self.turns.get(place) == Some(&id.turn);
+        let block = self.slabs.get(place / SLAB)?.get(place % SLAB)?.as_ref();
+        block.filter(|_| is_current)
     }
 
     fn get_mut(&mut self, id: Id) -> Option<&mut Block> {
-        let (turn, block) = self.places.get_mut(id.place as usize)?;
-        block.as_deref_mut().filter(|_| *turn == id.turn)
+        self.place_of(id)?.as_mut()
     }
 
-    fn remove(&mut self, id: Id) -> Option<Box<Block>> {
-        let (turn, block) = self.places.get_mut(id.place as usize)?;
-        if *turn != id.turn {
-            return None;
-        }
-        let block = block.take()?;
+    fn remove(&mut self, id: Id) -> Option<Block> {
+        let block = self.place_of(id)?.take()?;
         self.free.push(id.place);
         Some(block)
     }
 
     /// Empties all places.
     fn clear(&mut self) {
-        for (place, (_, block)) in self.places.iter_mut().enumerate() {
+        for (place, block) in (0..).zip(self.slabs.iter_mut().flatten()) {
             if block.take().is_some() {
-                self.free.push(place as u32);
+                self.free.push(place);
             }
         }
     }
@@ -123,6 +138,8 @@ pub(crate) struct Block {
     /// Times it was about to run when a slice ended.
     pub(crate) heat: u8,
 }
+
+const _: () = assert!(size_of::<Option<Block>>() <= 104);
 
 /// What few units have.
 #[derive(Default)]
@@ -569,7 +586,7 @@ impl Cache {
             computes: compiled.computes,
             heat: 0,
         };
-        let id = self.blocks.insert(Box::new(block));
+        let id = self.blocks.insert(block);
         if let Some(block) = self.blocks.get(id) {
             for (page, _) in block.pages() {
                 let ids = self.by_page.entry(page).or_default();

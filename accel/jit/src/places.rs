@@ -28,6 +28,12 @@ impl ByPlace {
             self.parts.resize_with(part + 1, Vec::new);
         }
         let list = &mut self.parts[part];
+        // Mostly it is the last.
+        if list.last().is_none_or(|(other, _)| *other < offset) {
+            list.push((offset, id));
+            self.count += 1;
+            return;
+        }
         let at = list.partition_point(|(other, _)| *other < offset);
         match list.get_mut(at) {
             Some(found) if found.0 == offset => found.1 = id,
