@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 /// Bytes of a piece, if the bound allows for [`FIRST`] of them.
-const PIECE: usize = 2 << 20;
+const PIECE: usize = 1 << 20;
 /// Pieces in use at first.
-const FIRST: usize = 7;
+const FIRST: usize = 14;
 /// There are more pieces when one unit in so many was driven out before.
 const TOO_OFTEN: u32 = 2;
 /// log2 of the bits that tell what was driven out.
