@@ -1,5 +1,11 @@
 //! The block cipher QARMA with its tweak, of which codes of pointers are the output (DDI 0487, shared
 //! pseudocode `ComputePAC`; R. Avanzi, "The QARMA Block Cipher Family", 2016). A block is 16 cells of 4 bits.
+//! Its functions are tables by byte, made at compile time.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "only constants are indexed and counted, at compile time"
+)]
 
 /// Constants of the rounds: digits of pi.
 const ROUNDS: [u64; 5] = [
@@ -11,22 +17,22 @@ const ROUNDS: [u64; 5] = [
 ];
 const ALPHA: u64 = 0xc0ac_29b7_c97c_50dd;
 
-/// A permutation of a cell's values, value 0 in the lowest bits, and its inverse.
+/// A permutation of a cell's values and its inverse, each for two cells at a time.
 #[derive(Clone, Copy)]
 struct Substitution {
-    forward: u64,
-    inverse: u64,
+    forward: &'static [u8; 256],
+    inverse: &'static [u8; 256],
 }
 
 /// `PACSub` and `PACInvSub`.
 const SIGMA_2: Substitution = Substitution {
-    forward: 0xa12d_5473_e90c_f86b,
-    inverse: 0x37c4_0f62_91ba_8de5,
+    forward: &of_pairs(0xa12d_5473_e90c_f86b),
+    inverse: &of_pairs(0x37c4_0f62_91ba_8de5),
 };
 /// `PACSub1`, which is its own inverse.
 const SIGMA_1: Substitution = Substitution {
-    forward: 0x421b_c089_537f_6eda,
-    inverse: 0x421b_c089_537f_6eda,
+    forward: &of_pairs(0x421b_c089_537f_6eda),
+    inverse: &of_pairs(0x421b_c089_537f_6eda),
 };
 
 /// Which of the family.
@@ -57,47 +63,100 @@ const TWEAK: u64 = 0x9a10_fedc_832b_7654;
 /// The cells of the shuffled tweak that `TweakCellRot` is done to.
 const ROTATED: u64 = 0xff0f_f000_f00f_0f00;
 
-/// The cells of a word, the lowest first.
-fn cells(word: u64) -> impl DoubleEndedIterator<Item = u64> {
-    let shifts = (0..u64::BITS).step_by(4);
-    shifts.map(move |shift| word.wrapping_shr(shift) & 15)
+/// What a linear function of a block makes of each value of each byte.
+type Linear = [[u64; 256]; 8];
+
+/// `PACCellShuffle`, then `PACMult`.
+static MIX: Linear = linear(SHUFFLE, Then::Multiply);
+/// `PACMult`, then `PACCellInvShuffle`.
+static UNMIX: Linear = linear(UNSHUFFLE, Then::MultiplyFirst);
+/// `TweakShuffle`.
+static NEXT_TWEAK: Linear = linear(TWEAK, Then::Rotate);
+
+/// What a linear function does beside moving cells.
+#[derive(Clone, Copy)]
+enum Then {
+    Multiply,
+    MultiplyFirst,
+    Rotate,
 }
 
-/// A word of cells.
-fn word(cells: impl DoubleEndedIterator<Item = u64>) -> u64 {
-    cells.rev().fold(0, |word, cell| word << 4 | cell)
+/// A substitution of cells, value 0 in the lowest bits of `values`, as one of bytes.
+const fn of_pairs(values: u64) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut n = 0;
+    while n < table.len() {
+        let byte = n as u64;
+        table[n] = (pick(values, byte & 15) | pick(values, byte >> 4) << 4) as u8;
+        n += 1;
+    }
+    table
 }
 
-fn pick(from: u64, which: u64) -> u64 {
-    let shift = u32::try_from(which.wrapping_mul(4)).unwrap_or(0);
-    from.wrapping_shr(shift) & 15
+const fn linear(places: u64, then: Then) -> Linear {
+    let mut table = [[0; 256]; 8];
+    let mut at = 0;
+    while at < 8 {
+        let mut n = 0;
+        while n < 256 {
+            let block = (n as u64).wrapping_shl(8 * at as u32);
+            table[at][n] = match then {
+                Then::Multiply => multiply(permute(block, places)),
+                Then::MultiplyFirst => permute(multiply(block), places),
+                Then::Rotate => rotate_some(permute(block, places)),
+            };
+            n += 1;
+        }
+        at += 1;
+    }
+    table
 }
 
-/// Each cell by a table of values.
-fn substitute(block: u64, table: u64) -> u64 {
-    word(cells(block).map(|cell| pick(table, cell)))
+/// The value at a place among sixteen of four bits.
+const fn pick(from: u64, which: u64) -> u64 {
+    from.wrapping_shr(4 * which as u32) & 15
 }
 
 /// Each cell from the place that a table says.
-fn permute(block: u64, places: u64) -> u64 {
-    word(cells(places).map(|place| pick(block, place)))
+const fn permute(block: u64, places: u64) -> u64 {
+    let (mut moved, mut n) = (0, 0);
+    while n < 16 {
+        moved |= pick(block, pick(places, n)).wrapping_shl(4 * n as u32);
+        n += 1;
+    }
+    moved
 }
 
-/// `PACMult`: each row of four cells from the three others.
-fn multiply(block: u64) -> u64 {
-    // `RotCell`, of all cells.
-    let by_one = |x: u64| x << 1 & 0xeeee_eeee_eeee_eeee | x >> 3 & 0x1111_1111_1111_1111;
+/// A linear function, by its table.
+fn apply(block: u64, table: &Linear) -> u64 {
+    let parts = block.to_le_bytes().into_iter().zip(table);
+    parts.fold(0, |sum, (byte, row)| {
+        sum ^ row.get(usize::from(byte)).copied().unwrap_or(0)
+    })
+}
+
+/// Each cell by a table of values.
+fn substitute(block: u64, table: &[u8; 256]) -> u64 {
+    let of = |byte| table.get(usize::from(byte)).copied().unwrap_or(0);
+    u64::from_le_bytes(block.to_le_bytes().map(of))
+}
+
+/// `RotCell` by one, of all cells.
+const fn by_one(x: u64) -> u64 {
+    x << 1 & 0xeeee_eeee_eeee_eeee | x >> 3 & 0x1111_1111_1111_1111
+}
+
+/// `PACMult`, which is its own inverse: each row of four cells from the three others.
+const fn multiply(block: u64) -> u64 {
     let near = block.rotate_right(16) ^ block.rotate_right(48);
     by_one(near ^ by_one(block.rotate_right(32)))
 }
 
-/// `TweakShuffle`.
-fn next_tweak(tweak: u64) -> u64 {
-    let moved = permute(tweak, TWEAK);
-    // `TweakCellRot`, of all cells.
-    let low = moved >> 1 & 0x7777_7777_7777_7777;
-    let rotated = low | ((moved ^ low) & 0x1111_1111_1111_1111) << 3;
-    moved & !ROTATED | rotated & ROTATED
+/// `TweakCellRot`, of the cells that it is done to.
+const fn rotate_some(tweak: u64) -> u64 {
+    let low = tweak >> 1 & 0x7777_7777_7777_7777;
+    let rotated = low | ((tweak ^ low) & 0x1111_1111_1111_1111) << 3;
+    tweak & !ROTATED | rotated & ROTATED
 }
 
 impl Qarma {
@@ -112,21 +171,21 @@ impl Qarma {
             *slot = tweak;
             block ^= key1 ^ tweak ^ constant;
             if n > 0 {
-                block = multiply(permute(block, SHUFFLE));
+                block = apply(block, &MIX);
             }
             block = substitute(block, forward);
-            tweak = next_tweak(tweak);
+            tweak = apply(tweak, &NEXT_TWEAK);
         }
         let middle = key0.rotate_right(1) ^ key0 >> 63;
-        block = multiply(permute(block ^ middle ^ tweak, SHUFFLE));
-        block = multiply(permute(substitute(block, forward), SHUFFLE));
-        block = permute(block ^ key1, UNSHUFFLE);
-        block = permute(multiply(substitute(block, inverse)), UNSHUFFLE);
-        block ^= key0 ^ tweak;
+        block = apply(block ^ middle ^ tweak, &MIX);
+        block = apply(substitute(block, forward), &MIX);
+        // `PACCellInvShuffle` alone is before a substitution of all cells, as well as after it.
+        block = multiply(substitute(block ^ key1, inverse));
+        block = apply(apply(block, &UNMIX), &UNMIX) ^ key0 ^ tweak;
         for ((n, constant), tweak) in rounds().enumerate().zip(tweaks).rev() {
             block = substitute(block, inverse);
             if n > 0 {
-                block = permute(multiply(block), UNSHUFFLE);
+                block = apply(block, &UNMIX);
             }
             block ^= constant ^ key1 ^ tweak ^ ALPHA;
         }
@@ -162,9 +221,15 @@ mod tests {
     fn tables_are_each_others_inverse() {
         for n in 0..16 {
             assert_eq!(pick(SHUFFLE, pick(UNSHUFFLE, n)), n);
-            for Substitution { forward, inverse } in [SIGMA_1, SIGMA_2] {
-                assert_eq!(pick(inverse, pick(forward, n)), n);
+        }
+        for Substitution { forward, inverse } in [SIGMA_1, SIGMA_2] {
+            for byte in 0..=255 {
+                let there = substitute(byte, forward) & 0xff;
+                assert_eq!(substitute(there, inverse) & 0xff, byte);
             }
+        }
+        for block in [1, 0x477d_469d_ec0b_8762] {
+            assert_eq!(apply(apply(block, &MIX), &UNMIX), block);
         }
     }
 }
