@@ -72,8 +72,39 @@ pub(super) enum Slow {
 pub(super) enum By {
     /// A page last used, at this entry from RBP.
     Recent(i32),
-    /// The tables, with a register for that.
-    Table(Reg),
+    /// The tables.
+    Table(Table),
+}
+
+/// Registers that tables are looked at with, beside [`HOST`] and [`LINE`].
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    /// For the page's address, and for what leads to the host's.
+    other: Reg,
+    /// For the tables' address. Without it that is added to the line's, for which what depends on the
+    /// access waits.
+    base: Option<Reg>,
+    /// Holds an address in the page that is accessed, if it is one page.
+    near: Option<Reg>,
+}
+
+impl Table {
+    fn of(other: Reg) -> Table {
+        Table {
+            other,
+            base: None,
+            near: None,
+        }
+    }
+
+    /// A part of the page's line.
+    fn line(&self, at: i32) -> Mem {
+        Mem::At {
+            base: Some(LINE),
+            index: self.base.map(|base| (base, 0)),
+            disp: at,
+        }
+    }
 }
 
 /// A check of an address, as emitted.
@@ -123,7 +154,18 @@ impl Compiler<'_> {
         // What the address was made from is not needed any more.
         self.keep_only(kept);
         self.claim(LINE)?;
-        Ok(By::Table(self.alloc()?))
+        Ok(By::Table(Table::of(self.alloc()?)))
+    }
+
+    /// Has a look at tables use a register for their address: this one, or one that is free.
+    fn with_base(&mut self, by: By, own: Option<Reg>) -> By {
+        match by {
+            By::Table(table) => By::Table(Table {
+                base: own.or_else(|| self.spare()),
+                ..table
+            }),
+            by => by,
+        }
     }
 
     /// Of all registers held for the operation, keeps [`HOST`] and what is stored.
@@ -164,24 +206,28 @@ impl Compiler<'_> {
             self.asm.test_imm(Size::B, HOST, mask);
             self.asm.jcc(CC_NE)
         });
-        let other = match by {
-            By::Table(other) => other,
+        let table = match by {
+            By::Table(table) => table,
             By::Recent(entry) => return self.check_recent(entry, mem, write, misaligned),
         };
+        let other = table.other;
         let tag = if write { layout::WRITE } else { layout::READ };
-        self.asm.mov(Size::D, LINE, HOST);
+        self.asm.mov(Size::D, LINE, table.near.unwrap_or(HOST));
         self.asm
             .shift_imm(Shift::Shr, Size::D, LINE, layout::LINE_SHIFT as u8);
         self.asm
             .alu_imm(Alu::And, Size::D, LINE, layout::LINE_MASK as i32);
         let hot = Mem::base(RBP, self.env.hot + 8 * i32::from(mem.ctx & 3));
-        self.asm.alu(Alu::Add, Size::Q, LINE, hot);
+        match table.base {
+            Some(base) => self.asm.mov(Size::Q, base, hot),
+            None => self.asm.alu(Alu::Add, Size::Q, LINE, hot),
+        }
         // An access that ends in the next page does not match.
         self.asm.lea(Size::Q, other, Mem::base(HOST, mask));
         self.asm.alu_imm(Alu::And, Size::Q, other, PAGE);
-        self.asm.alu(Alu::Cmp, Size::Q, other, Mem::base(LINE, tag));
+        self.asm.alu(Alu::Cmp, Size::Q, other, table.line(tag));
         let from = self.asm.jcc(CC_NE);
-        self.asm.mov(Size::Q, other, Mem::base(LINE, tag + 8));
+        self.asm.mov(Size::Q, other, table.line(tag + 8));
         let at = Mem::At {
             base: Some(HOST),
             index: Some((other, 0)),
@@ -263,6 +309,7 @@ impl Compiler<'_> {
         let ways = self.ways(Kind::Load, mem, vectors);
         if mem.ty == Ty::V128 {
             let to = self.alloc_v()?;
+            let by = self.with_base(by, None);
             let check = self.check(by, mem, false, mem.aligned);
             self.asm.movups(to, check.at);
             let to_v = Loaded::Xmm(to);
@@ -275,6 +322,8 @@ impl Compiler<'_> {
         let used = self.plan.is_used(d);
         // The target may be a guest register: it is written when the access has succeeded.
         let to = if used { self.fresh(d)? } else { HOST };
+        let own = (to != HOST && self.is_free(to)).then_some(to);
+        let by = self.with_base(by, own);
         let check = self.check(by, mem, false, mem.aligned);
         self.asm.movzx(size_of(mem.ty), to, check.at);
         let to_reg = Loaded::Reg(to);
@@ -352,7 +401,9 @@ impl Compiler<'_> {
         let wild = self.base(addr) == Base::Wild;
         let by = self.entry(addr, mem);
         // Offsets are counted from the highest.
-        self.address_past(HOST, addr, shared.offset.wrapping_neg())?;
+        let ahead = shared.offset.wrapping_neg();
+        let from = self.counted_from(addr);
+        self.address_past(HOST, addr, ahead)?;
         let span = self.plan.sharing.groups[shared.group as usize].span;
         // Any size of access.
         let mem = Access {
@@ -365,7 +416,17 @@ impl Compiler<'_> {
             self.places.lock(HOST);
             self.claim(LINE)?;
             let other = self.alloc()?;
-            let check = self.check(By::Table(other), &mem, write, false);
+            // Between the lowest and the highest one lies what they are all counted from.
+            let near = from.filter(|(_, at)| {
+                let highest = at.checked_add(i64::from(ahead));
+                highest.is_some_and(|highest| (0..=i64::from(span)).contains(&highest))
+            });
+            let by = By::Table(Table {
+                other,
+                base: self.spare(),
+                near: near.map(|(reg, _)| reg),
+            });
+            let check = self.check(by, &mem, write, false);
             self.wary_exit(check.from);
             if span != 0 {
                 self.asm.mov(Size::D, LINE, HOST);

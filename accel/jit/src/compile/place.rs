@@ -289,6 +289,15 @@ impl Compiler<'_> {
         Ok(reg)
     }
 
+    /// As [`alloc`](Self::alloc), if there is one without moving anything.
+    pub(super) fn spare(&mut self) -> Option<Reg> {
+        let reg = SCRATCH.into_iter().find(|reg| {
+            self.places.locked & 1 << reg.0 == 0 && self.places.owner[usize::from(reg.0)].is_none()
+        })?;
+        self.takes(reg);
+        Some(reg)
+    }
+
     /// Has a scratch register hold something else.
     fn takes(&mut self, reg: Reg) {
         if reg == FLAGS {
@@ -674,6 +683,25 @@ impl Compiler<'_> {
     /// The value as the address of an access, in a certain scratch register, which was claimed.
     pub(super) fn address_into(&mut self, to: Reg, v: Val) -> Result<(), TooBig> {
         self.address_past(to, v, 0)
+    }
+
+    /// The guest register that an address is counted from, and how far away it is, if a host register
+    /// keeps that.
+    pub(super) fn counted_from(&self, v: Val) -> Option<(Reg, i64)> {
+        let (of, at) = match self.places.deferred(v) {
+            Some(&Op::Binary {
+                op: Binary::Add,
+                a,
+                b,
+                ..
+            }) => (a, self.places.constant(b)?.cast_signed()),
+            Some(_) => return None,
+            None => (v, 0),
+        };
+        match self.places.of(of) {
+            Place::Guest(slot) if !self.places.is_dirty(of) => Some((self.map.reg(slot)?, at)),
+            _ => None,
+        }
     }
 
     /// As [`address_into`](Self::address_into), so many bytes further on.
