@@ -54,6 +54,12 @@ pub enum FlagKind {
 }
 
 impl FlagKind {
+    /// Whether the flags depend on `b`.
+    pub const fn reads_b(self) -> bool {
+        use FlagKind::*;
+        !matches!(self, Raw | Logic | LogicC | Inc | Dec)
+    }
+
     /// The kind and its operands' type as a number, which the lazy flags' first slot holds.
     pub const fn with(self, ty: Ty) -> u8 {
         (self as u8) << 2 | ty.bytes().trailing_zeros() as u8 & 3

@@ -467,6 +467,12 @@ impl<'a> Compiler<'a> {
     fn ops(&mut self, index: usize) -> Result<(), TooBig> {
         let unit = self.unit;
         for (i, op) in unit.blocks[index].ops.iter().enumerate() {
+            if let Some(early) = self.plan.early
+                && (early.block, early.op) == (index, i)
+            {
+                self.places.unlock();
+                self.go_early(early.target)?;
+            }
             match op {
                 Op::Insn { pc } => self.mark(*pc),
                 Op::Const { d, value } => self.places.set_const(*d, *value),

@@ -547,6 +547,34 @@ fn compare_loops(seed: u64) -> bool {
             });
             last.ops.push(Op::Select { d: to, c: pc, a, b });
             last.end = End::GotoVal { pc: to, via };
+            if random() & 1 == 0 {
+                // A check that one of them does not pass.
+                unit.types.extend([Ty::I64, Ty::I8]);
+                let (that, refused) = (Val(base + 3), Val(base + 4));
+                last.ops.push(Op::Const {
+                    d: that,
+                    value: if random() & 1 == 0 { first } else { second },
+                });
+                last.ops.push(Op::Cmp {
+                    op: Cmp::Eq,
+                    d: refused,
+                    a: to,
+                    b: that,
+                });
+                last.end = End::Branch {
+                    c: refused,
+                    then: BlockId(new),
+                    other: BlockId(new + 1),
+                };
+                let ends = [End::Goto { pc: back, via }, End::GotoVal { pc: to, via }];
+                for end in ends {
+                    unit.blocks.push(Block {
+                        params: Vec::new(),
+                        ops: Vec::new(),
+                        end,
+                    });
+                }
+            }
         } else {
             last.end = End::Branch {
                 c: pc,

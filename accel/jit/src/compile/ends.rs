@@ -227,7 +227,7 @@ impl Compiler<'_> {
         }
         self.consume(pc);
         self.computes = true;
-        if via != Via::Return || !self.foresees() {
+        if self.plan.early.is_none() && (via != Via::Return || !self.foresees()) {
             self.go_to_known();
         }
         // Who looks for loops wants to know.

@@ -48,7 +48,8 @@ impl Compiler<'_> {
         // The rest of the slot is always zero.
         let kind = i32::from(def.kind.with(def.ty));
         self.asm.mov_imm_to(Size::B, slot_at(at), kind);
-        for (i, v) in [Some(def.a), Some(def.b), def.c].into_iter().enumerate() {
+        let b = def.kind.reads_b().then_some(def.b);
+        for (i, v) in [Some(def.a), b, def.c].into_iter().enumerate() {
             let Some(v) = v else { continue };
             let to = slot_at(at + 1 + i);
             match self.places.constant(v) {

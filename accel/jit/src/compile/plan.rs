@@ -2,7 +2,7 @@
 
 use super::share::Sharing;
 use accel_core::Effects;
-use accel_ir::{Binary, End, FlagKind, Op, Ty, Unit, Val};
+use accel_ir::{Binary, BlockId, End, FlagKind, Op, Ty, Unit, Val, Via};
 
 /// A definition of the flags.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,16 @@ pub(super) struct BlockPlan {
     is_live: bool,
 }
 
+/// Where a unit's computed jump is taken if it goes where it went so far: before its target is checked, which
+/// those have passed.
+#[derive(Clone, Copy)]
+pub(super) struct Early {
+    pub(super) block: usize,
+    /// Before this operation.
+    pub(super) op: usize,
+    pub(super) target: Val,
+}
+
 /// What a unit needs.
 #[derive(Default)]
 pub(super) struct Plan {
@@ -64,6 +74,8 @@ pub(super) struct Plan {
     pub(super) stores_last: bool,
     /// Accesses that share checks.
     pub(super) sharing: Sharing,
+    /// Where its computed jump is taken, if that is before the end.
+    pub(super) early: Option<Early>,
     /// By instruction: the one before it may have stored.
     stored_before: Vec<bool>,
 }
@@ -115,11 +127,66 @@ fn successors(end: &End) -> impl Iterator<Item = usize> {
     a.into_iter().chain(b).map(|b| b as usize)
 }
 
+impl Early {
+    /// A computed jump that comes after nothing but a check that depends on its target alone.
+    fn find(unit: &Unit, plan: &Plan) -> Option<Early> {
+        let jump_at = |b: BlockId| {
+            let block = unit.blocks.get(b.0 as usize)?;
+            // What else leads there does not check it so.
+            let is_sole = plan.blocks.get(b.0 as usize)?.preds == 1;
+            match block.end {
+                End::GotoVal { pc, via: Via::Jump } if is_sole && block.ops.is_empty() => Some(pc),
+                _ => None,
+            }
+        };
+        unit.blocks.iter().enumerate().find_map(|(i, block)| {
+            let End::Branch { c, then, other } = block.end else {
+                return None;
+            };
+            let target = jump_at(then).or_else(|| jump_at(other))?;
+            let is_before = |op: &Op| {
+                let is_read = matches!(op, Op::FlagsUse { .. } | Op::FlagsGet { .. });
+                op.def() == Some(target) || is_read || !is_pure(op)
+            };
+            let op = block.ops.iter().rposition(is_before).map_or(0, |n| n + 1);
+            let check = block.ops.get(op..)?;
+            let is_wanted = plan.blocks.get(i)?.is_emitted && is_made(c, check, target);
+            is_wanted.then_some(Early {
+                block: i,
+                op,
+                target,
+            })
+        })
+    }
+}
+
+/// Whether operations make a value, and all else, of another one and constants alone.
+fn is_made(value: Val, ops: &[Op], of: Val) -> bool {
+    let mut known = vec![of];
+    let is_known = |op: &Op| {
+        let mut is_known = !matches!(op, Op::Get { .. } | Op::GetV { .. });
+        op.for_each_use(|v| is_known &= known.contains(&v));
+        known.extend(op.def());
+        is_known
+    };
+    ops.iter().all(is_known) && ops.iter().any(|op| op.def() == Some(value))
+}
+
 impl Plan {
-    /// `live` says whether the flags may be looked at from a PC on that the unit leaves to.
-    pub(super) fn of(unit: &Unit, effects: fn(u16) -> Effects, live: &dyn Fn(u64) -> bool) -> Plan {
+    /// `live` says whether the flags may be looked at from a PC on that the unit leaves to; `is_known`, whether
+    /// its computed jump is expected to go on in the region.
+    pub(super) fn of(
+        unit: &Unit,
+        effects: fn(u16) -> Effects,
+        live: &dyn Fn(u64) -> bool,
+        is_known: bool,
+    ) -> Plan {
         let mut plan = Plan::default();
         plan.make(unit, effects, live, true);
+        plan.early = Early::find(unit, &plan).filter(|_| is_known);
+        if let Some(early) = plan.early {
+            plan.add_use(early.target);
+        }
         plan
     }
 
@@ -135,6 +202,7 @@ impl Plan {
         renew(&mut self.used, unit.types.len(), false);
         self.defs.clear();
         self.seen.clear();
+        self.early = None;
         renew(&mut self.blocks, unit.blocks.len(), BlockPlan::default());
         self.shape(unit);
         let accesses = self.forward(unit, effects);

@@ -7,7 +7,7 @@
 //! every call, they are moved to where all other code expects them.
 
 use accel_core::Effects;
-use accel_ir::{End, Op, Slot, Via};
+use accel_ir::{End, Op, Slot, Val, Via};
 
 use super::plan::Plan;
 use super::{Compiler, Env, Member, PINNED, TooBig, Workshop, XMMS, slot_at};
@@ -373,7 +373,11 @@ fn plans(members: &[Member], effects: fn(u16) -> Effects) -> Vec<Plan> {
         };
         let plans: Vec<Plan> = members
             .iter()
-            .map(|member| Plan::of(&member.unit, effects, &live))
+            .map(|member| {
+                let is_in = |pc: &u64| members.iter().any(|member| member.at.pc == *pc);
+                let is_known = member.went.iter().any(is_in);
+                Plan::of(&member.unit, effects, &live, is_known)
+            })
             .collect();
         let now: Vec<bool> = plans.iter().map(|plan| plan.wants_flags).collect();
         if now == wants {
@@ -532,6 +536,25 @@ impl Compiler<'_> {
                 None => region.waiting[to].push(fix),
             }
         }
+    }
+
+    /// Takes the computed jump that the plan says is taken here, if it goes on in the region.
+    pub(super) fn go_early(&mut self, target: Val) -> Result<(), TooBig> {
+        self.ready(target)?;
+        for reg in [RAX, RCX, RDX] {
+            self.claim(reg)?;
+        }
+        // Of what was moved for them nothing is needed here.
+        self.places.unlock();
+        for reg in [RAX, RCX, RDX] {
+            self.places.lock(reg);
+        }
+        let from = self.clean(target)?;
+        self.asm.mov(Size::Q, RAX, from);
+        self.consume(target);
+        self.go_to_known();
+        self.places.unlock();
+        Ok(())
     }
 
     /// Before a computed jump, its target in RAX: goes on in the region if that went there before.
