@@ -12,6 +12,7 @@ use crate::{guests, help, img, life, run};
 
 /// The process: `mimic`, or one of QEMU's names.
 pub fn main() -> ExitCode {
+    runtime::heap::share();
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let program = Path::new(&program).file_name().map_or_else(

@@ -1,5 +1,5 @@
 //! What every part of the process leans on: named threads, event loops, ranked locks, the terminal,
-//! signals, daemon life and rate-limited logging.
+//! signals, daemon life, the heap and rate-limited logging.
 //!
 //! Nothing here knows a guest or a machine.
 
@@ -8,6 +8,7 @@
 pub mod event_fd;
 pub mod event_loop;
 pub mod fd_sets;
+pub mod heap;
 pub mod limit;
 pub mod lock;
 pub mod process;
