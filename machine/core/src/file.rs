@@ -85,16 +85,23 @@ impl FileSpec {
     /// # Errors
     /// When it cannot be read any more, or has become shorter since it was opened.
     pub fn read(&self) -> io::Result<Arc<Vec<u8>>> {
-        let (file, len, read) = match &*self.contents {
+        let (len, read) = match &*self.contents {
             Contents::Held(bytes) => return Ok(bytes.clone()),
-            Contents::Stored { file, len, read } => (file, *len, read),
+            Contents::Stored { len, read, .. } => (*len, read),
         };
         let mut last = read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bytes) = &*last {
             return Ok(bytes.clone());
         }
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, 0)?;
+        // A file may be larger than the host's memory.
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| ErrorKind::OutOfMemory)?;
+        self.copy(|_, piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
         let bytes = Arc::new(bytes);
         *last = Some(bytes.clone());
         Ok(bytes)
